@@ -1,0 +1,45 @@
+//! The world, behind one seam: a clock, a storage, a scheduler and a seed.
+//!
+//! Everything in the library that is not arithmetic goes through an [`Env`]. The real one uses files,
+//! threads and the system's clocks. The simulated one keeps a disk in memory that forgets what was not
+//! synced, a clock that moves only when everybody waits, and a scheduler that runs one member at a time.
+//! The code above runs unchanged on both.
+
+pub(crate) mod clock;
+pub(crate) mod scheduling;
+pub(crate) mod storage;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::env::clock::{Clock, SystemClock};
+use crate::env::scheduling::{Scheduler, Threads};
+use crate::env::storage::Storage;
+use crate::env::storage::disk::Disk;
+use crate::error::Result;
+
+/// What a log needs of the world.
+#[derive(Clone, Debug)]
+pub(crate) struct Env {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) scheduler: Arc<dyn Scheduler>,
+    /// The only source of randomness: identities of logs and topics are drawn from it.
+    pub(crate) seed: u64,
+}
+
+impl Env {
+    /// Files below `root`, the system's clocks, threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](crate::error::Error::Io) if `root` is not a directory, or cannot be made one although `create`.
+    pub(crate) fn real(root: &Path, create: bool) -> Result<Env> {
+        Ok(Env {
+            clock: Arc::new(SystemClock::new()),
+            storage: Arc::new(Disk::open(root, create)?),
+            scheduler: Arc::new(Threads::new()),
+            seed: clock::random_seed(),
+        })
+    }
+}

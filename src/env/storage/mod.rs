@@ -1,0 +1,111 @@
+//! Storage: named files below one directory, and the promises a power cut leaves of them.
+//!
+//! Paths are relative to the root of the log; the empty path is the root itself. An implementation
+//! promises no more than a real disk does:
+//!
+//! | call                | after it returned                                                                 |
+//! |---------------------|-----------------------------------------------------------------------------------|
+//! | `File::sync`        | the bytes and the length of the file survive a power cut, its name perhaps not    |
+//! | `Storage::sync_dir` | the names in the directory survive, the bytes of the files perhaps not            |
+//! | anything else       | visible to every process at once; a power cut may take it, whole or in part       |
+
+pub(crate) mod disk;
+pub(crate) mod region;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod sim;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::env::storage::region::Memory;
+
+/// What a name in a directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Directory,
+    /// A link, a device, a socket: nothing that the log made.
+    Other,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// Why the lock of the directory was not given.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Somebody holds it: the number of the process, if it left one.
+    Held(Option<u32>),
+    Io(io::Error),
+}
+
+/// Held for as long as it lives; the kernel frees it when the process dies.
+pub(crate) trait Lock: Send + Sync + fmt::Debug {}
+
+/// A directory tree that holds one log.
+pub(crate) trait Storage: Send + Sync + fmt::Debug {
+    /// Where the log lies, for messages: an absolute path on a real disk.
+    fn root(&self) -> &Path;
+
+    /// Takes the lock for writing: the file `LOCK` in the root, exclusively, without waiting. It is created if
+    /// it is missing, and holds the number of the process that has it.
+    fn lock(&self) -> Result<Box<dyn Lock>, LockError>;
+
+    /// The names in `dir`, sorted; names that are not UTF-8 are none of ours and left out.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Makes a directory. `AlreadyExists` if the name is taken.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes an empty file for reading and writing. `AlreadyExists` if the name is taken.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+
+    /// Opens a file; never follows a link, refuses what is not a regular file.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>>;
+
+    /// Gives a file or directory another name within the tree. `AlreadyExists` if `to` is taken.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Whoever has it mapped keeps reading it.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes the names in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A file of a log.
+pub(crate) trait File: Send + Sync + fmt::Debug {
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Makes the file `to` bytes long, of which those from `from`, its present length, are zero and really
+    /// allocated, so that storing to them cannot fail. On error the file is as it was.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+
+    /// Cuts the file to `len` bytes. Only before it is mapped.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Maps the address range of `capacity` bytes from the start of the file, of which those below the
+    /// file's length may be touched. Writable if the file was opened for writing.
+    fn map(&self, capacity: u64) -> io::Result<Memory>;
+
+    /// Makes the bytes, stored ones through a mapping too, and the length durable.
+    ///
+    /// A failed sync is final: the kernel forgets what it could not write, and the next sync returns success.
+    fn sync(&self) -> io::Result<()>;
+}

@@ -1,0 +1,381 @@
+//! Everything that can go wrong, in one enum, because callers act on variants.
+//!
+//! The message is for the operator and says what to do next, the variant is for the program, `source()`
+//! is for the log. Errors are the world's faults; a broken promise of the library's own is a panic.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::types::{Offset, TopicPartition};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What is wrong with bytes that were read: no path, no file, because whoever opened the file adds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// The bytes end before the structure does.
+    TooShort,
+    /// The first eight bytes are not those of a segment of an event log.
+    Magic,
+    /// The file was written by a version of the format that this library does not know.
+    Version(u32),
+    /// The checksum does not fit the bytes.
+    Checksum {
+        /// The checksum that the bytes carry.
+        stored: u32,
+        /// The checksum that the bytes have.
+        computed: u32,
+    },
+    /// A length field holds what no length can be.
+    Length(u64),
+    /// A batch does not begin at the offset that follows its predecessor's last.
+    BaseOffset {
+        /// The offset that the batch names.
+        stored: Offset,
+        /// The offset that was due.
+        expected: Offset,
+    },
+    /// A batch is older than the one before it: bytes of an earlier life of the log.
+    Epoch {
+        /// The epoch that the batch names.
+        stored: u32,
+        /// The epoch of its predecessor.
+        expected: u32,
+    },
+    /// Zeros where a batch was due, with bytes that are not zero behind them.
+    Hole,
+    /// The whole file, or its end, is missing.
+    Missing,
+    /// The file belongs to another log, topic, partition or place.
+    Foreign,
+    /// A field that must be zero, or one of a few values, holds another one.
+    Field(&'static str),
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Flaw::TooShort => write!(f, "the bytes end before the structure does"),
+            Flaw::Magic => write!(f, "these are not the first bytes of a segment"),
+            Flaw::Version(version) => write!(f, "format version {version} is not known to this library"),
+            Flaw::Checksum { stored, computed } => {
+                write!(f, "checksum {stored:08x} is stored, {computed:08x} was computed")
+            }
+            Flaw::Length(length) => write!(f, "{length} cannot be a length here"),
+            Flaw::BaseOffset { stored, expected } => write!(f, "offset {stored} stands where {expected} was due"),
+            Flaw::Epoch { stored, expected } => write!(f, "epoch {stored} stands behind epoch {expected}"),
+            Flaw::Hole => write!(f, "zeros stand where a batch was due"),
+            Flaw::Missing => write!(f, "bytes that were promised are missing"),
+            Flaw::Foreign => write!(f, "the file belongs to another log, topic, partition or place"),
+            Flaw::Field(field) => write!(f, "the field `{field}` holds an impossible value"),
+        }
+    }
+}
+
+/// Bytes that were once promised and no longer read back as they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The partition, or `None` for a file of the catalog or of a group.
+    pub partition: Option<TopicPartition>,
+    /// The offsets that cannot be read. Seek to `offsets.end` to go on behind them.
+    pub offsets: Range<Offset>,
+    /// The file.
+    pub path: PathBuf,
+    /// The byte in the file at which the trouble begins.
+    pub position: u64,
+    /// What is wrong there.
+    pub flaw: Flaw,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is damaged at byte {}: {}; ", self.path.display(), self.position, self.flaw)?;
+        write!(f, "offsets {}..{}", self.offsets.start, self.offsets.end)?;
+        match &self.partition {
+            Some(partition) => write!(f, " of {partition} cannot be read"),
+            None => write!(f, " cannot be read"),
+        }
+    }
+}
+
+/// What went wrong. Nothing was appended by a call that failed, unless the variant says otherwise.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    Io {
+        /// What was tried, as a verb: "create", "sync".
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No room on the disk, or in the quota, or below the file size limit. Passes by itself once there is room.
+    NoSpace {
+        /// The file that was to grow.
+        path: PathBuf,
+        /// By how many bytes.
+        bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else holds the directory open for writing.
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, if it left its number.
+        holder: Option<u32>,
+    },
+    /// There is no event log in this directory.
+    NotALog {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Promised bytes no longer read back as they were written. The consumer decides whether to seek past them.
+    Corrupt(Box<Damage>),
+    /// An earlier sync of this partition failed, so what the disk holds is unknown. Reopen the log to find out.
+    SyncFailed {
+        /// The partition; for the catalog or a group, what it is called in the directory.
+        partition: TopicPartition,
+    },
+    /// A setting is outside its range, or contradicts another one.
+    InvalidConfig {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    /// No topic can have this name. Kafka: `INVALID_TOPIC_EXCEPTION`.
+    InvalidTopic {
+        /// The name.
+        topic: String,
+        /// The rule that it breaks.
+        reason: String,
+    },
+    /// There is a topic of this name already. Kafka: `TOPIC_ALREADY_EXISTS`.
+    TopicExists {
+        /// The name.
+        topic: String,
+    },
+    /// There is no topic of this name. Kafka: `UNKNOWN_TOPIC_OR_PARTITION`.
+    UnknownTopic {
+        /// The name.
+        topic: String,
+    },
+    /// The topic has no partition of this number. Kafka: `UNKNOWN_TOPIC_OR_PARTITION`.
+    UnknownPartition {
+        /// The partition that was asked for.
+        partition: TopicPartition,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// A topic cannot have so many partitions. Kafka: `INVALID_PARTITIONS`.
+    InvalidPartitions {
+        /// The topic.
+        topic: String,
+        /// The number that was asked for.
+        requested: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A record, with its overhead, is over the topic's `max_record_bytes`. Kafka: `MESSAGE_TOO_LARGE`.
+    RecordTooLarge {
+        /// The topic.
+        topic: String,
+        /// The bytes that it would take.
+        bytes: u64,
+        /// The most that the topic allows.
+        limit: u64,
+    },
+    /// A record holds what no record can hold. Kafka: `INVALID_RECORD`, `INVALID_TIMESTAMP`.
+    InvalidRecord {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The offset was deleted by retention, or not written yet. Kafka: `OFFSET_OUT_OF_RANGE`.
+    OffsetOutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that was asked for.
+        requested: Offset,
+        /// The first offset that can be read.
+        start: Offset,
+        /// The offset behind the last that can be read.
+        end: Offset,
+    },
+    /// No offset was committed, and the reset policy is `None`. Kafka: `NoOffsetForPartitionException`.
+    NoOffsetForPartition {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The partition is not assigned to this consumer. Kafka: `IllegalStateException`.
+    NotAssigned {
+        /// The partition.
+        partition: TopicPartition,
+    },
+    /// The call does not fit what the object is doing. Kafka: `IllegalStateException`.
+    InvalidState {
+        /// What is wrong, and what to call first.
+        reason: String,
+    },
+    /// The call needs a group id, or this one cannot be used. Kafka: `INVALID_GROUP_ID`.
+    InvalidGroup {
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no group of this name. Kafka: `GROUP_ID_NOT_FOUND`.
+    UnknownGroup {
+        /// The name.
+        group: String,
+    },
+    /// The group has another member, and may have one at a time.
+    GroupBusy {
+        /// The group.
+        group: String,
+        /// The member that it has.
+        member: String,
+    },
+    /// The metadata of a committed offset is too long. Kafka: `OFFSET_METADATA_TOO_LARGE`.
+    OffsetMetadataTooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
+    /// The commit came from a consumer that is no longer a member of its group. Kafka: `CommitFailedException`.
+    CommitFailed {
+        /// The group.
+        group: String,
+    },
+    /// The time given ran out before the work was done. Waiting again is possible.
+    Timeout {
+        /// How long it was waited.
+        waited: Duration,
+    },
+    /// A blocked poll was woken from another thread. Kafka: `WakeupException`.
+    Wakeup,
+    /// The log, producer or consumer is closed.
+    Closed,
+    /// The log was opened for reading only.
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A key or value could not be turned into bytes. Nothing was written.
+    Serialization {
+        /// What the codec said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The bytes of a key or value could not be turned back. Seek past the offset to go on behind it.
+    Deserialization {
+        /// The partition.
+        partition: TopicPartition,
+        /// The record.
+        offset: Offset,
+        /// What the codec said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`], or [`Error::NoSpace`] is left to those who know how much was asked for.
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// Whether the same call may succeed later, with nothing changed but the world. Kafka: `RetriableException`.
+    pub fn is_retriable(&self) -> bool {
+        matches!(self, Error::NoSpace { .. } | Error::Timeout { .. } | Error::Locked { .. } | Error::GroupBusy { .. })
+    }
+
+    /// Whether promised bytes were found damaged.
+    pub fn is_corruption(&self) -> bool {
+        matches!(self, Error::Corrupt(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Error::NoSpace { path, bytes, source } => {
+                write!(f, "no room for {bytes} more bytes of {}: {source}; ", path.display())?;
+                write!(f, "make room and send again, the log goes on without reopening")
+            }
+            Error::Locked { path, holder } => {
+                write!(f, "{} is open for writing ", path.display())?;
+                match holder {
+                    Some(pid) if *pid == std::process::id() => write!(f, "in this process (pid {pid})")?,
+                    Some(pid) => write!(f, "by process {pid}")?,
+                    None => write!(f, "by somebody else")?,
+                }
+                write!(f, "; close it there, or open this directory for reading only")
+            }
+            Error::NotALog { path } => write!(f, "there is no event log in {}", path.display()),
+            Error::Corrupt(damage) => {
+                write!(f, "{damage}; seek to {} to go on behind the damage", damage.offsets.end)
+            }
+            Error::SyncFailed { partition } => {
+                write!(f, "a sync of {partition} failed, so what the disk holds is unknown; reopen the log")
+            }
+            Error::InvalidConfig { setting, reason } => write!(f, "invalid `{setting}`: {reason}"),
+            Error::InvalidTopic { topic, reason } => write!(f, "{topic:?} cannot be the name of a topic: {reason}"),
+            Error::TopicExists { topic } => write!(f, "topic {topic:?} exists already"),
+            Error::UnknownTopic { topic } => write!(f, "there is no topic {topic:?}; create it first"),
+            Error::UnknownPartition { partition, partitions } => {
+                write!(f, "there is no partition {partition}: the topic has {partitions}, counted from 0")
+            }
+            Error::InvalidPartitions { topic, requested, reason } => {
+                write!(f, "topic {topic:?} cannot have {requested} partitions: {reason}")
+            }
+            Error::RecordTooLarge { topic, bytes, limit } => {
+                write!(f, "a record of {bytes} bytes is over the limit of topic {topic:?}, {limit} bytes; ")?;
+                write!(f, "send less at once or raise `max_record_bytes`")
+            }
+            Error::InvalidRecord { reason } => write!(f, "invalid record: {reason}"),
+            Error::OffsetOutOfRange { partition, requested, start, end } => {
+                write!(f, "offset {requested} of {partition} is out of range: it holds {start}..{end}")
+            }
+            Error::NoOffsetForPartition { partition } => {
+                write!(f, "no offset is committed for {partition} and the reset policy is none; seek first")
+            }
+            Error::NotAssigned { partition } => write!(f, "no current assignment for partition {partition}"),
+            Error::InvalidState { reason } => f.write_str(reason),
+            Error::InvalidGroup { reason } => write!(f, "invalid group: {reason}"),
+            Error::UnknownGroup { group } => write!(f, "there is no group {group:?}"),
+            Error::GroupBusy { group, member } => {
+                write!(f, "group {group:?} has a member already ({member}) and may have one at a time; close it first")
+            }
+            Error::OffsetMetadataTooLarge { bytes, limit } => {
+                write!(f, "metadata of {bytes} bytes is over the limit of {limit} bytes for a committed offset")
+            }
+            Error::CommitFailed { group } => {
+                write!(f, "this consumer is no longer a member of group {group:?}; nothing was committed; poll to rejoin")
+            }
+            Error::Timeout { waited } => write!(f, "not done after {waited:?}; the work goes on, wait again"),
+            Error::Wakeup => write!(f, "woken from another thread"),
+            Error::Closed => write!(f, "closed"),
+            Error::ReadOnly { path } => write!(f, "{} was opened for reading only", path.display()),
+            Error::Serialization { source } => write!(f, "cannot encode: {source}"),
+            Error::Deserialization { partition, offset, source } => {
+                write!(f, "cannot decode offset {offset} of {partition}: {source}; seek past it to go on")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } | Error::NoSpace { source, .. } => Some(source),
+            Error::Serialization { source } | Error::Deserialization { source, .. } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
