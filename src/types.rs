@@ -194,3 +194,78 @@ pub(crate) fn topic_names_collide(a: &str, b: &str) -> bool {
     let unify = |byte: u8| if byte == b'.' { b'_' } else { byte.to_ascii_lowercase() };
     a.len() == b.len() && a.bytes().map(unify).eq(b.bytes().map(unify))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn vectors() -> Value {
+        serde_json::from_str(include_str!("../tests/vectors/topic_names.json")).unwrap()
+    }
+
+    /// The names in a list of Kafka's test; some are given as a letter and how often to repeat it.
+    fn names(list: &Value) -> Vec<String> {
+        let name = |entry: &Value| match entry.as_str() {
+            Some(name) => name.to_owned(),
+            None => entry["repeat"].as_str().unwrap().repeat(entry["times"].as_u64().unwrap().try_into().unwrap()),
+        };
+        let names: Vec<_> = list.as_array().unwrap().iter().map(name).collect();
+        assert!(!names.is_empty());
+        names
+    }
+
+    fn pairs(list: &Value) -> Vec<(String, String)> {
+        list.as_array().unwrap().iter().map(|pair| <[_; 2]>::try_from(names(pair)).unwrap().into()).collect()
+    }
+
+    #[test]
+    fn kafkas_valid_topic_names_are_valid() {
+        let vectors = vectors();
+        for name in names(&vectors["valid"]).into_iter().chain(names(&vectors["internal"])) {
+            assert_eq!(topic_name_fault(&name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn kafkas_invalid_topic_names_are_invalid() {
+        let vectors = vectors();
+        for name in names(&vectors["invalid"]) {
+            assert!(topic_name_fault(&name).is_some(), "{name:?}");
+        }
+        for extra in vectors["invalid_extra"].as_array().unwrap() {
+            assert!(topic_name_fault(extra["name"].as_str().unwrap()).is_some(), "{extra}");
+        }
+        for character in names(&vectors["invalid_characters"]) {
+            assert!(topic_name_fault(&format!("Is{character}illegal")).is_some(), "{character:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_other_alphabets_are_invalid_whatever_their_bytes_look_like() {
+        for name in ["żółw", "日本", "a\u{301}", "\u{ff0e}\u{ff0e}"] {
+            assert!(topic_name_fault(name).is_some(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn names_collide_as_in_kafka() {
+        let collides = &vectors()["collides"];
+        for (expected, list) in [(true, &collides["true"]), (false, &collides["false"])] {
+            for (a, b) in pairs(list) {
+                assert_eq!(topic_names_collide(&a, &b), expected, "{a} and {b}");
+                assert_eq!(topic_names_collide(&b, &a), expected, "{b} and {a}");
+            }
+        }
+        for (name, unified) in pairs(&vectors()["unify"]) {
+            assert!(topic_names_collide(&name, &unified), "{name} and {unified}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_collide_although_kafka_allows_them() {
+        assert!(topic_names_collide("Orders.EU", "orders_eu"));
+        assert!(!topic_names_collide("orders", "orders1"));
+    }
+}
