@@ -419,11 +419,11 @@ impl Pen {
             // SAFETY: as for the read; and nobody reads it either, because it lies above `written` (sentence 2) and the
             // pen has nothing lent out (sentence 4). The memory is writable, as asserted above.
             unsafe { ptr::write_volatile(byte, value) };
+            #[cfg(any(test, feature = "sim"))]
+            if let Some(state) = &mut guard {
+                state.touch(at..at + 1);
+            }
             at = (at / PAGE + 1) * PAGE;
-        }
-        #[cfg(any(test, feature = "sim"))]
-        if let Some(state) = &mut guard {
-            state.touch(range);
         }
     }
 
