@@ -769,7 +769,7 @@ mod tests {
         let (heap, _region, mut pen) = region(4096, 4096);
         let mut seen = [9; 12];
 
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| pen.spare(4..8).fill(1)).join().unwrap();
         });
         heap.read(0, &mut seen);
@@ -802,13 +802,13 @@ mod tests {
         let capacity = if cfg!(miri) { 2048 } else { 1 << 20 };
         let (heap, region, pen) = region(capacity, capacity);
 
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let writer = scope.spawn(|| write_batches(pen));
             let disk = scope.spawn(|| {
                 let mut copy = vec![0; capacity as usize];
                 while region.written() + 64 < capacity {
                     heap.read(0, &mut copy);
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             });
             for _ in 0..2 {
@@ -822,7 +822,7 @@ mod tests {
                             assert!(region.slice(at + 8..at + length).iter().all(|byte| *byte == n as u8));
                             (at, n) = (at + length, n + 1);
                         }
-                        std::thread::yield_now();
+                        thread::yield_now();
                     }
                 });
             }
@@ -837,14 +837,14 @@ mod tests {
         let (heap, _region, pen) = region(capacity, capacity);
         let (following, mut follower) = Region::new(Memory::heap(heap, false), capacity);
 
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| write_batches(pen));
             let mut n = 0u64;
             while following.written() + 64 < capacity {
                 let at = following.written();
                 let length = following.word(at);
                 if length == 0 {
-                    std::thread::yield_now();
+                    thread::yield_now();
                     continue;
                 }
                 assert!(follower.unread(at + 8..at + length).iter().all(|byte| *byte == n as u8));
