@@ -6,6 +6,8 @@
 //! The code above runs unchanged on both.
 
 pub(crate) mod clock;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod random;
 pub(crate) mod scheduling;
 pub(crate) mod storage;
 
