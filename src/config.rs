@@ -1,0 +1,438 @@
+//! Settings: plain data, checked when they are used, opening nothing.
+//!
+//! A topic's settings have Kafka's names in text form too (`segment.bytes=67108864`): that is how the catalog keeps
+//! them, so that a newer library adds one without a new format, and how the tool takes and shows them.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::partitioner::Partitioner;
+use crate::types::TimestampType;
+
+/// What a power cut may take from a topic. The death of the process takes nothing at any level.
+///
+/// | level | a delivery completes | consumers see a record | a power cut takes |
+/// |---|---|---|---|
+/// | `Sync` | when the record is on the disk: one sync serves all who wait | once it is on the disk | nothing that was delivered or seen |
+/// | `Interval` | at once | at once | at most what came since the last completed sync |
+/// | `Os` | at once | at once | what the kernel had not written back |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Every delivery waits for the disk.
+    #[default]
+    Sync,
+    /// The log syncs by itself, after `every` or when `bytes` have come, whichever is first.
+    Interval {
+        /// The longest that a record stays unsynced, by the log's clock and up to the length of a sync. From 1 ms.
+        /// Kafka: `flush.ms`.
+        every: Duration,
+        /// How many bytes may wait for a sync. From 1.
+        bytes: u64,
+    },
+    /// The operating system writes when it likes, mostly within half a minute.
+    Os,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Sync => f.write_str("sync"),
+            Durability::Os => f.write_str("os"),
+            Durability::Interval { every, bytes } => write!(f, "interval:{}ms:{bytes}", every.as_millis()),
+        }
+    }
+}
+
+impl std::str::FromStr for Durability {
+    type Err = Error;
+
+    /// `sync`, `os`, or `interval:<milliseconds>ms:<bytes>`; `interval` alone is `interval:100ms:1048576`.
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = || Error::InvalidConfig {
+            setting: "durability",
+            reason: format!("{text:?} is none of `sync`, `os`, `interval` and `interval:100ms:1048576`"),
+        };
+        let durability = match text {
+            "sync" => Durability::Sync,
+            "os" => Durability::Os,
+            "interval" => Durability::Interval { every: Duration::from_millis(100), bytes: 1 << 20 },
+            _ => {
+                let rest = text.strip_prefix("interval:").ok_or_else(invalid)?;
+                let (every, bytes) = rest.split_once("ms:").ok_or_else(invalid)?;
+                Durability::Interval {
+                    every: Duration::from_millis(every.parse().map_err(|_| invalid())?),
+                    bytes: bytes.parse().map_err(|_| invalid())?,
+                }
+            }
+        };
+        durability.check()?;
+        Ok(durability)
+    }
+}
+
+impl Durability {
+    fn check(self) -> Result<()> {
+        match self {
+            Durability::Interval { every, .. } if every < Duration::from_millis(1) => Err(Error::InvalidConfig {
+                setting: "durability",
+                reason: "an interval is at least 1 ms; `sync` is the level that waits for no time".into(),
+            }),
+            Durability::Interval { bytes: 0, .. } => Err(Error::InvalidConfig {
+                setting: "durability",
+                reason: "an interval takes at least 1 byte; `sync` is the level that syncs each record".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a topic keeps its records.
+///
+/// ```
+/// use tidelog::{Durability, TopicConfig};
+///
+/// let config = TopicConfig::new().partitions(3).durability(Durability::Os).segment_bytes(16 << 20);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    pub(crate) partitions: u32,
+    pub(crate) durability: Durability,
+    pub(crate) segment_bytes: u32,
+    pub(crate) max_record_bytes: u32,
+    pub(crate) timestamp_type: TimestampType,
+}
+
+/// The smallest segment: one page.
+pub(crate) const MIN_SEGMENT_BYTES: u32 = 4096;
+/// The largest segment: positions in it fit 31 bits.
+pub(crate) const MAX_SEGMENT_BYTES: u32 = 1 << 31;
+/// More partitions than any process can use, and few enough that their directories can be listed.
+pub(crate) const MAX_PARTITIONS: u32 = 100_000;
+
+impl Default for TopicConfig {
+    fn default() -> Self {
+        TopicConfig {
+            partitions: 1,
+            durability: Durability::Sync,
+            segment_bytes: 64 << 20,
+            max_record_bytes: 1 << 20,
+            timestamp_type: TimestampType::Create,
+        }
+    }
+}
+
+impl TopicConfig {
+    /// One partition, [`Durability::Sync`], segments of 64 MiB, records of at most 1 MiB, create time.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many partitions the topic has. Kafka: `num.partitions`.
+    ///
+    /// Default: 1. Range: 1 to 100,000; outside of it, creating the topic fails with [`Error::InvalidPartitions`].
+    #[must_use]
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// What a power cut may take. Default: [`Durability::Sync`].
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The size of one segment file, in bytes, rounded up to whole pages of 4 KiB. Kafka: `segment.bytes`.
+    ///
+    /// Retention deletes a segment at a time, and no batch may be larger. Disk space is taken in steps that grow
+    /// with the segment. Default: 64 MiB. Range: 4 KiB to 2 GiB; outside of it, creating or altering the topic
+    /// fails with [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u32) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// The largest record, in bytes, with key, headers and the 52 bytes that the format adds to a record that is
+    /// sent alone; and the largest batch. Kafka: `max.message.bytes`.
+    ///
+    /// Default: 1 MiB. Range: 64 bytes up to a segment without its header (128 bytes) and end marker (48 bytes); what
+    /// lies above is cut down to that, what lies below fails with [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn max_record_bytes(mut self, bytes: u32) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    /// What the timestamps of the records mean. Kafka: `message.timestamp.type`. Default: create time.
+    #[must_use]
+    pub fn timestamp_type(mut self, timestamp_type: TimestampType) -> Self {
+        self.timestamp_type = timestamp_type;
+        self
+    }
+
+    /// Sets one setting from text, by its name in Kafka: `segment.bytes`, `max.message.bytes`,
+    /// `message.timestamp.type` (`CreateTime` or `LogAppendTime`); `durability` is the log's own (see its `FromStr`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidConfig`] if there is no such setting, or it cannot have this value.
+    pub fn set(mut self, name: &str, value: &str) -> Result<Self> {
+        let number = |setting: &'static str| {
+            value.parse::<u32>().map_err(|_| Error::InvalidConfig {
+                setting,
+                reason: format!("{value:?} is not a number of bytes below 4 GiB"),
+            })
+        };
+        match name {
+            "durability" => self.durability = value.parse()?,
+            "segment.bytes" => self.segment_bytes = number("segment.bytes")?,
+            "max.message.bytes" => self.max_record_bytes = number("max.message.bytes")?,
+            "message.timestamp.type" => {
+                self.timestamp_type = match value {
+                    "CreateTime" => TimestampType::Create,
+                    "LogAppendTime" => TimestampType::Append,
+                    _ => {
+                        return Err(Error::InvalidConfig {
+                            setting: "message.timestamp.type",
+                            reason: format!("{value:?} is neither CreateTime nor LogAppendTime"),
+                        });
+                    }
+                }
+            }
+            _ => {
+                let known: Vec<_> = self.entries().into_iter().map(|(name, _)| name).collect();
+                return Err(Error::InvalidConfig {
+                    setting: "topic configuration",
+                    reason: format!("there is no setting {name:?}; there are {}", known.join(", ")),
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// The settings as text, by their names in Kafka: what [`set`](Self::set) takes. Without the partitions.
+    pub fn entries(&self) -> Vec<(&'static str, String)> {
+        let timestamp_type = match self.timestamp_type {
+            TimestampType::Create => "CreateTime",
+            TimestampType::Append => "LogAppendTime",
+        };
+        vec![
+            ("durability", self.durability.to_string()),
+            ("max.message.bytes", self.max_record_bytes.to_string()),
+            ("message.timestamp.type", timestamp_type.to_owned()),
+            ("segment.bytes", self.segment_bytes.to_string()),
+        ]
+    }
+
+    /// How many partitions the topic has.
+    pub fn partition_count(&self) -> u32 {
+        self.partitions
+    }
+
+    /// The level of durability.
+    pub fn durability_level(&self) -> Durability {
+        self.durability
+    }
+
+    /// Everything that can be wrong with a configuration, whatever topic it is for.
+    pub(crate) fn check(&self, topic: &str) -> Result<()> {
+        if self.partitions == 0 || self.partitions > MAX_PARTITIONS {
+            return Err(Error::InvalidPartitions {
+                topic: topic.to_owned(),
+                requested: self.partitions,
+                reason: format!("it is 1 to {MAX_PARTITIONS}"),
+            });
+        }
+        if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.segment_bytes) {
+            return Err(Error::InvalidConfig {
+                setting: "segment.bytes",
+                reason: format!("{} is not within 4 KiB to 2 GiB", self.segment_bytes),
+            });
+        }
+        if self.max_record_bytes < 64 {
+            return Err(Error::InvalidConfig {
+                setting: "max.message.bytes",
+                reason: format!("{} is below 64, which no record fits", self.max_record_bytes),
+            });
+        }
+        self.durability.check()
+    }
+}
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    pub(crate) create: bool,
+    pub(crate) auto_create_topics: Option<TopicConfig>,
+    pub(crate) background: bool,
+    pub(crate) commit_durability: Durability,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { create: true, auto_create_topics: None, background: true, commit_durability: Durability::Sync }
+    }
+}
+
+impl LogConfig {
+    /// Creates the directory if it is missing, topics only when told, with a background worker.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a directory that is missing or empty becomes a new log. Default: true. If false, opening one
+    /// fails with [`Error::NotALog`].
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Creates a topic with this configuration when somebody sends or subscribes to a name that there is none
+    /// of. Default: off, an unknown topic is an error. Kafka: `auto.create.topics.enable`, which is on.
+    #[must_use]
+    pub fn auto_create_topics(mut self, config: TopicConfig) -> Self {
+        self.auto_create_topics = Some(config);
+        self
+    }
+
+    /// Whether a thread of the log's own does what must be done in time: interval syncs, and the sync of records that
+    /// nobody waits for. Default: true. If false, call [`EventLog::maintain`](crate::EventLog::maintain).
+    #[must_use]
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
+        self
+    }
+
+    /// What a power cut may take of committed offsets. Default: [`Durability::Sync`]: `commit` returns when they are
+    /// on the disk. A consumer that loses a commit reads records twice, never not at all.
+    #[must_use]
+    pub fn commit_durability(mut self, durability: Durability) -> Self {
+        self.commit_durability = durability;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.commit_durability.check()?;
+        self.auto_create_topics.as_ref().map_or(Ok(()), |config| config.check("(auto-created)"))
+    }
+}
+
+/// How a producer sends.
+#[derive(Clone, Debug, Default)]
+pub struct ProducerConfig {
+    pub(crate) partitioner: Partitioner,
+}
+
+impl ProducerConfig {
+    /// By key with Kafka's hash; without key, sticky.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How a partition is chosen for a record that names none. Default: [`Partitioner::Murmur2`]. Kafka:
+    /// `partitioner.class`.
+    #[must_use]
+    pub fn partitioner(mut self, partitioner: Partitioner) -> Self {
+        self.partitioner = partitioner;
+        self
+    }
+}
+
+/// Where a consumer starts when its group has committed nothing, or its position is out of range. Kafka:
+/// `auto.offset.reset`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffsetReset {
+    /// At the first record that there is.
+    Earliest,
+    /// Behind the last record that there is.
+    #[default]
+    Latest,
+    /// Nowhere: `poll` fails with [`Error::NoOffsetForPartition`] or [`Error::OffsetOutOfRange`].
+    None,
+}
+
+/// How a consumer reads and commits.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    pub(crate) group: Option<String>,
+    pub(crate) auto_offset_reset: OffsetReset,
+    pub(crate) auto_commit: Option<bool>,
+    pub(crate) auto_commit_interval: Duration,
+    pub(crate) max_poll_records: usize,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        ConsumerConfig {
+            group: None,
+            auto_offset_reset: OffsetReset::Latest,
+            auto_commit: None,
+            auto_commit_interval: Duration::from_millis(5000),
+            max_poll_records: 500,
+        }
+    }
+}
+
+impl ConsumerConfig {
+    /// A consumer without a group: it can `assign` but not subscribe, and commits nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A consumer of this group. Kafka: `group.id`. From 1 to 249 bytes.
+    pub fn group(group: impl Into<String>) -> Self {
+        ConsumerConfig { group: Some(group.into()), ..Self::default() }
+    }
+
+    /// Where to start without a committed offset. Default: [`OffsetReset::Latest`]. Kafka: `auto.offset.reset`.
+    #[must_use]
+    pub fn auto_offset_reset(mut self, reset: OffsetReset) -> Self {
+        self.auto_offset_reset = reset;
+        self
+    }
+
+    /// Whether `poll` commits by itself what earlier polls returned. Default: true with a group. Without one, true
+    /// is an [`Error::InvalidConfig`]. Kafka: `enable.auto.commit`.
+    #[must_use]
+    pub fn auto_commit(mut self, auto_commit: bool) -> Self {
+        self.auto_commit = Some(auto_commit);
+        self
+    }
+
+    /// How much time passes between automatic commits, by the log's clock. Default: 5 s. Kafka:
+    /// `auto.commit.interval.ms`.
+    #[must_use]
+    pub fn auto_commit_interval(mut self, interval: Duration) -> Self {
+        self.auto_commit_interval = interval;
+        self
+    }
+
+    /// The most records that one poll returns, over all partitions. Default: 500. From 1. Kafka: `max.poll.records`.
+    #[must_use]
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.max_poll_records = records;
+        self
+    }
+
+    /// Whether this consumer commits by itself, after Kafka's rule for one without a group.
+    pub(crate) fn commits_by_itself(&self) -> bool {
+        self.group.is_some() && self.auto_commit.unwrap_or(true)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.group.is_none() && self.auto_commit == Some(true) {
+            return Err(Error::InvalidConfig {
+                setting: "enable.auto.commit",
+                reason: "a consumer without a group cannot commit; name a group".into(),
+            });
+        }
+        if self.max_poll_records == 0 {
+            return Err(Error::InvalidConfig { setting: "max.poll.records", reason: "it is at least 1".into() });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! What the records of the catalog hold.
+//!
+//! The catalog is a partition. The last record of a key counts; one without a value removes the key.
+//!
+//! | key                 | value                                                                                  |
+//! |---------------------|----------------------------------------------------------------------------------------|
+//! | `epoch`             | u32: the number of the latest opening for writing                                      |
+//! | `topic/NAME`        | topic id u128, partitions u32, then settings: a count u32 and for each two texts, name and value |
+//! | `deleted/TOPIC ID`  | text: the name of a topic whose files are being removed; the id in 32 hexadecimal digits |
+//!
+//! A text is a u32 length and UTF-8. Settings are named as in Kafka where it has them. A reader keeps what it does
+//! not know of a topic's settings, and steps over keys that it does not know.
+
+use crate::error::Flaw;
+use crate::format::bytes::{Reader, put_text};
+
+/// A record of the catalog, as a reader sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    Epoch(u32),
+    Topic(String, TopicFact),
+    /// The topic of this name is gone.
+    NoTopic(String),
+    /// The files of this topic are being removed.
+    Deleting(u128, String),
+    Deleted(u128),
+    /// From a newer library.
+    Unknown,
+}
+
+/// What the catalog holds of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicFact {
+    pub(crate) id: u128,
+    pub(crate) partitions: u32,
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+impl Fact {
+    /// The key and the value of the record that says this.
+    pub(crate) fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+        let (key, value) = match self {
+            Fact::Epoch(epoch) => ("epoch".to_owned(), Some(epoch.to_le_bytes().to_vec())),
+            Fact::Topic(name, topic) => (format!("topic/{name}"), Some(topic.encode())),
+            Fact::NoTopic(name) => (format!("topic/{name}"), None),
+            Fact::Deleting(id, name) => {
+                let mut value = Vec::new();
+                put_text(&mut value, name);
+                (format!("deleted/{id:032x}"), Some(value))
+            }
+            Fact::Deleted(id) => (format!("deleted/{id:032x}"), None),
+            Fact::Unknown => unreachable!("what is not known is never written"),
+        };
+        (key.into_bytes(), value)
+    }
+
+    pub(crate) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Fact, Flaw> {
+        let key = std::str::from_utf8(key).map_err(|_| Flaw::Field("key"))?;
+        if let Some(name) = key.strip_prefix("topic/") {
+            return Ok(match value {
+                Some(value) => Fact::Topic(name.to_owned(), TopicFact::decode(value)?),
+                None => Fact::NoTopic(name.to_owned()),
+            });
+        }
+        if let Some(id) = key.strip_prefix("deleted/") {
+            let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
+            return Ok(match value {
+                Some(value) => Fact::Deleting(id, Reader::new(value).text()?.to_owned()),
+                None => Fact::Deleted(id),
+            });
+        }
+        match (key, value) {
+            ("epoch", Some(value)) => Ok(Fact::Epoch(Reader::new(value).u32()?)),
+            _ => Ok(Fact::Unknown),
+        }
+    }
+}
+
+impl TopicFact {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(&self.partitions.to_le_bytes());
+        let count = u32::try_from(self.settings.len()).expect("a topic has few settings");
+        out.extend_from_slice(&count.to_le_bytes());
+        for (name, value) in &self.settings {
+            put_text(&mut out, name);
+            put_text(&mut out, value);
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<TopicFact, Flaw> {
+        let mut fields = Reader::new(bytes);
+        let (id, partitions, count) = (fields.u128()?, fields.u32()?, fields.u32()?);
+        let mut settings = Vec::new();
+        for _ in 0..count {
+            settings.push((fields.text()?.to_owned(), fields.text()?.to_owned()));
+        }
+        Ok(TopicFact { id, partitions, settings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fact_reads_back_as_it_was_written() {
+        let settings = vec![("durability".to_owned(), "os".to_owned()), ("x".to_owned(), String::new())];
+        for fact in [
+            Fact::Epoch(7),
+            Fact::Topic("orders".into(), TopicFact { id: 1 << 99, partitions: 3, settings }),
+            Fact::NoTopic("orders".into()),
+            Fact::Deleting(5, "orders".into()),
+            Fact::Deleted(u128::MAX),
+        ] {
+            let (key, value) = fact.encode();
+            assert_eq!(Fact::decode(&key, value.as_deref()), Ok(fact));
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_newer_library_is_stepped_over_and_a_cut_value_is_a_flaw() {
+        assert_eq!(Fact::decode(b"quota/me", Some(b"9")), Ok(Fact::Unknown));
+        let (key, value) = Fact::Topic("t".into(), TopicFact { id: 1, partitions: 1, settings: vec![] }).encode();
+        assert_eq!(Fact::decode(&key, value.as_deref().map(|bytes| &bytes[..23])), Err(Flaw::TooShort));
+    }
+}

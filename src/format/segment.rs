@@ -1,0 +1,181 @@
+//! The header of a segment: whose file it is, and what was known when it was born.
+//!
+//! | bytes   | type | field                | value                                                             |
+//! |---------|------|----------------------|-------------------------------------------------------------------|
+//! | 0..8    |      | magic                | `tidelog` and a zero byte                                         |
+//! | 8..12   | u32  | version              | 1                                                                 |
+//! | 12..16  | u32  | crc                  | CRC-32 of bytes 16..128, started from `version`                   |
+//! | 16..32  | u128 | log id               | the same in all files of a log                                    |
+//! | 32..48  | u128 | topic id             | of the topic; 0: the catalog; a group: see `group_id`             |
+//! | 48..52  | u32  | partition            | its number in the topic                                           |
+//! | 52..56  | u32  | epoch                | of the opening in which the file was made                         |
+//! | 56..64  | u64  | base offset          | of the first record; the name of the file says the same           |
+//! | 64..72  | u64  | predecessor base     | base offset of the segment before, or 2^64-1: this is the first   |
+//! | 72..80  | u64  | predecessor position | the byte at which the segment before ended, or 0                  |
+//! | 80..88  | u64  | durable end          | everything below this offset was synced when the file was made    |
+//! | 88..128 |      | reserved             | 0                                                                 |
+//!
+//! The header is written and synced before the file gets its name, so a segment without a whole header is damage.
+//! It does not say where the segment ends: the successor does.
+
+use crate::error::Flaw;
+use crate::format::VERSION;
+use crate::format::bytes::{Reader, Writer};
+use crate::types::Offset;
+
+/// The bytes of the header: the position of the first batch.
+pub(crate) const HEADER_BYTES: u64 = 128;
+
+const MAGIC: &[u8; 8] = b"tidelog\0";
+const NO_PREDECESSOR: u64 = u64::MAX;
+
+/// The topic id of the catalog.
+pub(crate) const CATALOG_ID: u128 = 0;
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) log: u128,
+    pub(crate) topic: u128,
+    pub(crate) partition: u32,
+}
+
+/// Where the segment before ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Predecessor {
+    pub(crate) base: Offset,
+    pub(crate) end_position: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) identity: Identity,
+    pub(crate) epoch: u32,
+    pub(crate) base: Offset,
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) durable_end: Offset,
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES as usize] {
+        let mut bytes = [0; HEADER_BYTES as usize];
+        let mut out = Writer::new(&mut bytes[16..]);
+        out.put(&self.identity.log.to_le_bytes());
+        out.put(&self.identity.topic.to_le_bytes());
+        out.u32(self.identity.partition);
+        out.u32(self.epoch);
+        out.u64(self.base.get());
+        out.u64(self.predecessor.map_or(NO_PREDECESSOR, |before| before.base.get()));
+        out.u64(self.predecessor.map_or(0, |before| before.end_position));
+        out.u64(self.durable_end.get());
+        out.pad();
+        let crc = checksum(VERSION, &bytes[16..]);
+        let mut out = Writer::new(&mut bytes[..16]);
+        out.put(MAGIC);
+        out.u32(VERSION);
+        out.u32(crc);
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Header, Flaw> {
+        let bytes = bytes.get(..HEADER_BYTES as usize).ok_or(Flaw::TooShort)?;
+        let mut fields = Reader::new(bytes);
+        if fields.take(8)? != MAGIC {
+            return Err(Flaw::Magic);
+        }
+        let version = fields.u32()?;
+        if version != VERSION {
+            return Err(Flaw::Version(version));
+        }
+        let stored = fields.u32()?;
+        let computed = checksum(version, fields.rest());
+        if stored != computed {
+            return Err(Flaw::Checksum { stored, computed });
+        }
+        let identity = Identity { log: fields.u128()?, topic: fields.u128()?, partition: fields.u32()? };
+        let epoch = fields.u32()?;
+        let base = Offset::new(fields.u64()?);
+        let (before, end_position) = (fields.u64()?, fields.u64()?);
+        let predecessor =
+            (before != NO_PREDECESSOR).then_some(Predecessor { base: Offset::new(before), end_position });
+        let durable_end = Offset::new(fields.u64()?);
+        if fields.rest().iter().any(|byte| *byte != 0) {
+            return Err(Flaw::Field("reserved"));
+        }
+        Ok(Header { identity, epoch, base, predecessor, durable_end })
+    }
+}
+
+/// The salt of the batches of the segment whose header these bytes are: its crc.
+pub(crate) fn salt(header: &[u8]) -> u32 {
+    header.get(12..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// The checksum of the format: CRC-32 (IEEE 802.3) of `bytes`, started from `start` instead of from zero, so that it
+/// covers that number too. It is zlib's `crc32(start, bytes)`.
+#[inline]
+pub(crate) fn checksum(start: u32, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(start);
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// The topic id that the files of a group carry: FNV-1a, 128 bits, of its name. It need not be secret, only differ.
+pub(crate) fn group_id(group: &str) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    group.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+/// The name of the file of a segment.
+pub(crate) fn file_name(base: Offset) -> String {
+    format!("{:020}.log", base.get())
+}
+
+/// The base offset that a file name says, if it is the name of a segment.
+pub(crate) fn base_of_file_name(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(".log")?;
+    let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| digits.parse().ok().map(Offset::new)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            identity: Identity { log: 7 << 100, topic: 9 << 90, partition: 3 },
+            epoch: 5,
+            base: Offset::new(1000),
+            predecessor: Some(Predecessor { base: Offset::new(10), end_position: 4096 }),
+            durable_end: Offset::new(990),
+        }
+    }
+
+    #[test]
+    fn a_header_reads_back_as_it_was_written() {
+        assert_eq!(Header::decode(&header().encode()), Ok(header()));
+        let first = Header { predecessor: None, ..header() };
+        assert_eq!(Header::decode(&first.encode()), Ok(first));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_noticed() {
+        let bytes = header().encode();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Header::decode(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn only_twenty_digits_and_log_name_a_segment() {
+        assert_eq!(base_of_file_name("00000000000000000042.log"), Some(Offset::new(42)));
+        assert_eq!(base_of_file_name(&file_name(Offset::new(u64::MAX))), Some(Offset::new(u64::MAX)));
+        for name in ["42.log", "00000000000000000042.new", "+0000000000000000042.log", "99999999999999999999.log"] {
+            assert_eq!(base_of_file_name(name), None, "{name}");
+        }
+    }
+}

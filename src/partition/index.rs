@@ -1,0 +1,97 @@
+//! A sparse index in memory: where in a segment to begin looking for an offset.
+//!
+//! An entry for about every 4 KiB of batches. It is derived from the log, never stored, so it cannot be stale. One
+//! writer at a time adds to it (the appender, or whoever checks a sealed segment, under that segment's lock);
+//! readers need no lock: the length is published after the entry.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// An entry for a batch that begins at least this many bytes behind the last one indexed. Kafka:
+/// `index.interval.bytes`.
+const INTERVAL_BYTES: u64 = 4096;
+/// Entries are made room for in blocks, so that a large segment that holds little costs little.
+const BLOCK: usize = 512;
+
+#[derive(Debug)]
+pub(crate) struct Index {
+    blocks: Box<[OnceLock<Box<[AtomicU64; BLOCK]>>]>,
+    length: AtomicUsize,
+    /// The position of the last entry.
+    last: AtomicU64,
+}
+
+impl Index {
+    /// For a segment of `capacity` bytes.
+    pub(crate) fn new(capacity: u64) -> Self {
+        let entries = usize::try_from(capacity / INTERVAL_BYTES + 1).expect("a segment is at most 2 GiB");
+        Index {
+            blocks: (0..entries.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect(),
+            length: AtomicUsize::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// Says that a batch begins at `position`, with an offset `ahead` of the segment's base. In ascending order.
+    #[inline]
+    pub(crate) fn note(&self, ahead: u64, position: u64) {
+        if position >= self.last.load(Ordering::Relaxed) + INTERVAL_BYTES {
+            self.push(ahead, position);
+        }
+    }
+
+    #[cold]
+    fn push(&self, ahead: u64, position: u64) {
+        let (Ok(ahead), Ok(position32)) = (u32::try_from(ahead), u32::try_from(position)) else { return };
+        let length = self.length.load(Ordering::Relaxed);
+        let Some(block) = self.blocks.get(length / BLOCK) else { return };
+        let block = block.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BLOCK]));
+        block[length % BLOCK].store(u64::from(ahead) << 32 | u64::from(position32), Ordering::Relaxed);
+        self.last.store(position, Ordering::Relaxed);
+        self.length.store(length + 1, Ordering::Release);
+    }
+
+    /// The position of a batch at or before the offset that is `ahead` of the base; `None`: from the first batch on.
+    pub(crate) fn floor(&self, ahead: u64) -> Option<u64> {
+        let entry = |at: usize| {
+            let block = self.blocks[at / BLOCK].get().expect("entries below the length are there");
+            block[at % BLOCK].load(Ordering::Relaxed)
+        };
+        let (mut low, mut high) = (0, self.length.load(Ordering::Acquire));
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if entry(middle) >> 32 <= ahead { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1).map(|at| entry(at) & u64::from(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_of_an_offset_is_the_last_entry_that_is_not_behind_it() {
+        let index = Index::new(64 << 20);
+        assert_eq!(index.floor(5), None);
+        for batch in 0..4000u64 {
+            index.note(batch * 10, 128 + batch * 5000);
+        }
+
+        assert_eq!(index.floor(9), None, "the first batch is not worth an entry");
+        for ahead in [10, 11, 19, 20, 5120, 39_990, 50_000] {
+            let batch = (ahead / 10).min(3999);
+            assert_eq!(index.floor(ahead), Some(128 + batch * 5000), "{ahead}");
+        }
+    }
+
+    #[test]
+    fn batches_closer_than_the_interval_share_an_entry() {
+        let index = Index::new(1 << 20);
+        for batch in 0..100u64 {
+            index.note(batch, 128 + batch * 1024);
+        }
+        assert_eq!(index.floor(99), Some(128 + 96 * 1024));
+        assert_eq!(index.floor(5), Some(128 + 4 * 1024));
+    }
+}

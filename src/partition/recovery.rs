@@ -1,0 +1,527 @@
+//! Recovery: what a partition holds after whatever happened to it.
+//!
+//! | what stands where a batch was due                              | what it means               | what is done                        |
+//! |-----------------------------------------------------------------|-----------------------------|-------------------------------------|
+//! | zeros up to the end of the newest segment                      | the end                     | go on there                         |
+//! | no batch, and its offset is at or above the witness            | a torn tail, never promised | zero it, and all that follows       |
+//! | no batch, and its offset is below the witness                  | damage to promised data     | keep it, report it, go on behind it |
+//! | a segment ends before its successor begins, below the witness  | damage                      | the same                            |
+//! | a segment that its neighbours name is not there                | damage                      | the same                            |
+//! | a rolled marker at the end of the newest segment               | its successor is gone       | report it, go on far behind it      |
+//! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
+//!
+//! The *witness* is the highest durable end offset that any whole batch or header says. A damaged newest segment
+//! is never appended to: a new one begins behind everything that can have been promised.
+//!
+//! What is offered afterwards is durable, and what was cut is durably gone: the cut part is zeroed, every page kept
+//! above the witness is made dirty again (after a lost write-back the page cache shows what the disk does not
+//! have), files and directory are synced. All of it may be interrupted anywhere and repeated, and needs no new space.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::env::Env;
+use crate::env::storage::region::{Pen, Region};
+use crate::env::storage::{Access, File, Kind};
+use crate::error::{Damage, Error, Flaw, Result};
+use crate::format::batch::{Marker, Walk};
+use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
+use crate::partition::Home;
+use crate::partition::segment::{Hole, Segment};
+use crate::partition::slot::Slot;
+use crate::types::Offset;
+
+/// What opening a partition found and did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PartitionReport {
+    pub(crate) segments: usize,
+    /// Bytes of batches that were read and checked.
+    pub(crate) bytes_read: u64,
+    /// Bytes that were zeroed or removed as a torn tail.
+    pub(crate) bytes_cut: u64,
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// The segment that is appended to, or followed.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) pen: Pen,
+    pub(crate) file: Arc<dyn File>,
+    /// Behind its last whole batch.
+    pub(crate) walk: Walk,
+}
+
+/// What a partition holds.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    /// All segments, the active one too, in the order of their offsets.
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// `None`: the next append begins a new segment at `next`.
+    pub(crate) active: Option<Active>,
+    /// Named by the header of that new segment.
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) start: Offset,
+    pub(crate) next: Offset,
+    /// What some batch or header proves to be durable.
+    pub(crate) witness: Offset,
+    pub(crate) report: PartitionReport,
+}
+
+/// A segment file and its header.
+struct Head {
+    base: Offset,
+    path: PathBuf,
+    length: u64,
+    header: Result<Header, Flaw>,
+    salt: u32,
+}
+
+/// A segment whose batches were walked over.
+struct Scan {
+    active: Active,
+    holes: Vec<Hole>,
+    /// What stands behind the last whole batch, if not zeros.
+    tail: Option<Flaw>,
+    witness: Offset,
+    /// Whether the last batch says that the next segment has its name.
+    rolled: bool,
+}
+
+/// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk. `start` is where the log is
+/// known to begin; `None`: wherever its first segment does.
+pub(crate) fn recover(home: &Home, access: Access, start: Option<Offset>) -> Result<Recovered> {
+    let heads = read_heads(home, access)?;
+    let mut recovery = Recovery { home, access, report: PartitionReport::default(), witness: Offset::ZERO };
+    recovery.report.segments = heads.len();
+    let scans = recovery.scan_unproven(&heads)?;
+    let mut recovered = recovery.judge(heads, scans)?;
+    if let Some(start) = start {
+        recovered.miss_the_first(home, start);
+    }
+    Ok(recovered)
+}
+
+/// The base offset of the newest segment, going by the names alone.
+pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
+    let entries = home.env.storage.list(&home.dir).map_err(Error::io("list", home.full(&home.dir)))?;
+    Ok(entries.iter().filter_map(|entry| segment::base_of_file_name(&entry.name)).max())
+}
+
+/// The log that the segments in `dir` belong to, by the first header that is whole.
+pub(crate) fn log_id(env: &Env, dir: &Path) -> Result<Option<u128>> {
+    let full = |path: &Path| env.storage.root().join(path);
+    let entries = env.storage.list(dir).map_err(Error::io("list", full(dir)))?;
+    for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
+        let path = dir.join(&entry.name);
+        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", full(&path)))?;
+        if file.len().map_err(Error::io("measure", full(&path)))? < HEADER_BYTES {
+            continue;
+        }
+        let memory = file.map(HEADER_BYTES).map_err(Error::io("map", full(&path)))?;
+        let (_, pen) = Region::new(memory, HEADER_BYTES);
+        if let Ok(header) = Header::decode(pen.unread(0..HEADER_BYTES)) {
+            return Ok(Some(header.identity.log));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether any segment in `dir` holds a byte behind its header.
+pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
+    let full = |path: &Path| env.storage.root().join(path);
+    let entries = env.storage.list(dir).map_err(Error::io("list", full(dir)))?;
+    for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
+        let path = dir.join(&entry.name);
+        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", full(&path)))?;
+        let length = file.len().map_err(Error::io("measure", full(&path)))?;
+        if length > HEADER_BYTES {
+            let memory = file.map(length).map_err(Error::io("map", full(&path)))?;
+            let (_, pen) = Region::new(memory, length);
+            if pen.unread(HEADER_BYTES..length).iter().any(|byte| *byte != 0) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
+    let storage = &home.env.storage;
+    let entries = storage.list(&home.dir).map_err(Error::io("list", home.full(&home.dir)))?;
+    let mut heads = Vec::new();
+    for entry in entries {
+        let path = home.dir.join(&entry.name);
+        if let Some(base) = segment::base_of_file_name(&entry.name) {
+            if entry.kind != Kind::File {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file, but has the name of one");
+                return Err(Error::Io { action: "open", path: home.full(&path), source });
+            }
+            heads.push(read_head(home, base, path)?);
+        } else if access == Access::Write && entry.name.ends_with(".log.new") && entry.kind == Kind::File {
+            // It never got its name, so nobody was ever told of it.
+            storage.remove(&path).map_err(Error::io("remove", home.full(&path)))?;
+        }
+    }
+    Ok(heads)
+}
+
+fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
+    let file = home.env.storage.open(&path, Access::Read).map_err(Error::io("open", home.full(&path)))?;
+    let length = file.len().map_err(Error::io("measure", home.full(&path)))?;
+    if length < HEADER_BYTES {
+        return Ok(Head { base, path, length, header: Err(Flaw::Missing), salt: 0 });
+    }
+    let memory = file.map(HEADER_BYTES).map_err(Error::io("map", home.full(&path)))?;
+    let (_, pen) = Region::new(memory, HEADER_BYTES);
+    let bytes = pen.unread(0..HEADER_BYTES);
+    let header = Header::decode(bytes).and_then(|header| {
+        let ours = header.identity == home.identity && header.base == base;
+        if ours { Ok(header) } else { Err(Flaw::Foreign) }
+    });
+    let salt = segment::salt(bytes);
+    Ok(Head { base, path, length, header, salt })
+}
+
+struct Recovery<'a> {
+    home: &'a Home,
+    access: Access,
+    report: PartitionReport,
+    witness: Offset,
+}
+
+impl Recovery<'_> {
+    /// Walks over the newest segment, and over those before it of which nothing proves that all was synced, or whose
+    /// end is missing; in ascending order. Raises the witness to all that they say.
+    fn scan_unproven(&mut self, heads: &[Head]) -> Result<Vec<(usize, Scan)>> {
+        for header in heads.iter().filter_map(|head| head.header.as_ref().ok()) {
+            self.witness = self.witness.max(header.durable_end);
+        }
+        let mut scans = Vec::new();
+        for (at, head) in heads.iter().enumerate().rev() {
+            let successor = heads.get(at + 1);
+            let end = successor.and_then(|successor| successor.names(head.base));
+            let proven = successor.is_some_and(|successor| successor.base <= self.witness);
+            let short = end.is_some_and(|end| end > head.length);
+            let Ok(header) = &head.header else { continue };
+            if proven && !short {
+                continue;
+            }
+            let scan = self.scan(head, header, end)?;
+            self.witness = self.witness.max(scan.witness);
+            scans.push((at, scan));
+        }
+        scans.reverse();
+        Ok(scans)
+    }
+
+    fn scan(&mut self, head: &Head, header: &Header, end: Option<u64>) -> Result<Scan> {
+        let home = self.home;
+        let file = home.env.storage.open(&head.path, self.access).map_err(Error::io("open", home.full(&head.path)))?;
+        let capacity = home.capacity().max(head.length);
+        let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
+        let (region, pen) = Region::new(memory, head.length);
+        let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
+        let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
+        let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
+        // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
+        // other positions: so the slice begins at zero.
+        let bytes = pen.unread(0..end.unwrap_or(head.length).min(head.length));
+        loop {
+            let position = walk.position;
+            let flaw = match walk.step(bytes) {
+                Ok(Some(batch)) => {
+                    segment.note(batch.base(), position);
+                    witness = witness.max(batch.durable_end());
+                    rolled = batch.marker() == Some(Marker::Rolled);
+                    continue;
+                }
+                Ok(None) if bytes[bytes.len().min(position as usize)..].iter().all(|byte| *byte == 0) => break,
+                Ok(None) => Flaw::Hole,
+                Err(flaw) => flaw,
+            };
+            let mut behind = walk;
+            let hole = Hole::step_over(&mut behind, bytes, flaw, holes.len(), walk.due);
+            if behind.position >= bytes.len() as u64 {
+                tail = Some(flaw);
+                break;
+            }
+            rolled = false;
+            holes.push(hole);
+            walk = behind;
+        }
+        self.report.bytes_read += walk.position - HEADER_BYTES;
+        let slot = Arc::new(Slot::mapped(Arc::clone(&segment), head.path.clone()));
+        let active = Active { segment, slot, pen, file: Arc::from(file), walk };
+        Ok(Scan { active, holes, tail, witness, rolled })
+    }
+
+    /// Tells torn from damaged, cuts the one and reports the other.
+    fn judge(mut self, heads: Vec<Head>, scans: Vec<(usize, Scan)>) -> Result<Recovered> {
+        let mut slots: Vec<Arc<Slot>> = Vec::new();
+        let mut scans = scans.into_iter().peekable();
+        let start = heads.first().map_or(Offset::ZERO, |head| head.base);
+        let (mut next, mut predecessor, mut active) = (start, None, None);
+        for (at, head) in heads.iter().enumerate() {
+            let successor = heads.get(at + 1);
+            self.report_gap(slots.last(), next, head);
+            if let Some((_, scan)) = scans.next_if(|(scanned, _)| *scanned == at) {
+                let judged = self.judge_scan(scan, head, successor)?;
+                slots.push(Arc::clone(&judged.slot));
+                (next, active) = (judged.next, judged.active);
+                predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
+                if judged.cut && successor.is_some() {
+                    self.drop_segments(&heads[at + 1..])?;
+                    break;
+                }
+            } else {
+                let (slot, end) = self.unscanned(head, successor);
+                (next, active) = (end, None);
+                predecessor = Some(Predecessor { base: head.base, end_position: head.length });
+                slots.push(Arc::new(slot));
+            }
+        }
+        self.prove_name(active.as_ref())?;
+        Ok(Recovered { slots, active, predecessor, start, next, witness: self.witness, report: self.report })
+    }
+
+    /// A segment that is proven to have been synced, so that nobody looks into it before it is read; or one that
+    /// nobody can look into.
+    fn unscanned(&mut self, head: &Head, successor: Option<&Head>) -> (Slot, Offset) {
+        let path = head.path.clone();
+        match &head.header {
+            Ok(_) => {
+                let next = successor.map_or(head.base, |successor| successor.follows(head.base));
+                let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
+                (Slot::on_disk(head.base, path, head.salt, (next, end)), next)
+            }
+            Err(flaw) => {
+                // A record takes at least eight bytes: no more offsets than this can have been given in the file.
+                let most = head.base.advance(head.length / 8 + 1).max(self.witness);
+                let next = successor.map_or(most, |successor| successor.base);
+                self.report(head, 0, head.base..next, *flaw);
+                (Slot::broken(head.base, path, *flaw, next), next)
+            }
+        }
+    }
+
+    /// The offsets between what came before and this segment, if a segment between them is gone.
+    fn report_gap(&mut self, before: Option<&Arc<Slot>>, next: Offset, head: &Head) {
+        if before.is_some() && next < head.base {
+            self.report(head, 0, next..head.base, Flaw::Missing);
+        }
+    }
+
+    fn report(&mut self, head: &Head, position: u64, offsets: std::ops::Range<Offset>, flaw: Flaw) {
+        self.report.damage.push(Damage {
+            partition: Some(self.home.partition.clone()),
+            offsets,
+            path: self.home.full(&head.path),
+            position,
+            flaw,
+        });
+    }
+
+    fn judge_scan(&mut self, scan: Scan, head: &Head, successor: Option<&Head>) -> Result<Judged> {
+        let Scan { mut active, holes, tail, rolled, .. } = scan;
+        let mut damaged = false;
+        for hole in holes {
+            if hole.first >= self.witness {
+                return self.cut(active, hole.before(), damaged);
+            }
+            self.report(head, hole.start, hole.first..hole.next, hole.flaw);
+            active.segment.add_hole(hole);
+            damaged = true;
+        }
+        let walk = active.walk;
+        // The promised offsets that no batch of this segment holds.
+        let promised = match successor {
+            Some(successor) => successor.follows(head.base).min(self.witness),
+            None => self.witness,
+        };
+        if walk.due < promised {
+            let flaw = tail.unwrap_or(Flaw::Missing);
+            let next = successor.map_or(promised, |successor| successor.follows(head.base));
+            self.report(head, walk.position, walk.due..next, flaw);
+            let end = active.pen.region().valid().max(walk.position + 1);
+            active.segment.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
+            return self.keep(active, Some(next));
+        }
+        let short = successor.is_some_and(|successor| walk.due < successor.follows(head.base));
+        if tail.is_some() || short {
+            return self.cut(active, (walk.position, walk.due), damaged);
+        }
+        if rolled && successor.is_none() {
+            // The successor had its name, so records in it may have been promised; how many, only it knew.
+            let behind = walk.due.advance(self.home.capacity() / 8);
+            let path = self.home.dir.join(segment::file_name(walk.due));
+            let gone = Head { base: walk.due, path, length: 0, header: Err(Flaw::Missing), salt: 0 };
+            self.report(&gone, 0, walk.due..behind, Flaw::Missing);
+            return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
+        }
+        match successor {
+            Some(successor) => self.keep(active, Some(successor.follows(head.base))),
+            // One further than the base at least: the next segment needs a name of its own.
+            None if damaged => self.keep(active, Some(walk.due.max(head.base.advance(1)))),
+            None => self.keep(active, None),
+        }
+    }
+
+    /// Keeps all that the walk passed. `sealed`: nothing is appended to the segment, whose offsets end there.
+    fn keep(&mut self, mut active: Active, sealed: Option<Offset>) -> Result<Judged> {
+        self.make_durable(&mut active, false)?;
+        let Walk { position, due, .. } = active.walk;
+        active.pen.adopt(position);
+        let slot = Arc::clone(&active.slot);
+        if let Some(next) = sealed {
+            slot.seal(next, position);
+        }
+        let next = sealed.unwrap_or(due);
+        Ok(Judged { slot, next, end_position: position, active: sealed.is_none().then_some(active), cut: false })
+    }
+
+    /// Cuts the torn tail: everything from this position and offset on.
+    fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
+        let walk = Walk { position, due, ..active.walk };
+        active.walk = walk;
+        if damaged {
+            // It is never written to again, not even zeros: its successor will say that it ended here.
+            let next = due.max(active.segment.base().advance(1));
+            return self.keep(active, Some(next)).map(|judged| Judged { cut: true, ..judged });
+        }
+        if self.access == Access::Write {
+            let place = active.pen.spare(walk.position..active.pen.region().valid());
+            let torn = place.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            place[..torn].fill(0);
+            self.report.bytes_cut += torn as u64;
+            self.make_durable(&mut active, true)?;
+        }
+        active.pen.adopt(walk.position);
+        let slot = Arc::clone(&active.slot);
+        Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
+    }
+
+    /// Makes every page above the witness dirty again and syncs the file.
+    fn make_durable(&self, active: &mut Active, changed: bool) -> Result<()> {
+        let unproven = active.walk.due > self.witness;
+        if self.access == Access::Read || !(unproven || changed) {
+            return Ok(());
+        }
+        if unproven {
+            let from = active.segment.position_before(self.witness).min(active.walk.position);
+            active.pen.redirty(from..active.walk.position);
+        }
+        active.file.sync().map_err(Error::io("sync", active.segment.path()))
+    }
+
+    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log.
+    fn drop_segments(&mut self, heads: &[Head]) -> Result<()> {
+        if self.access == Access::Read {
+            return Ok(());
+        }
+        let storage = &self.home.env.storage;
+        for head in heads.iter().rev() {
+            self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
+            storage.remove(&head.path).map_err(Error::io("remove", self.home.full(&head.path)))?;
+            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", self.home.full(&self.home.dir)))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the name of the active segment durable, if nothing proves that it is.
+    fn prove_name(&self, active: Option<&Active>) -> Result<()> {
+        let unproven = active.is_some_and(|active| active.segment.base() >= self.witness);
+        if self.access == Access::Write && unproven {
+            let dir = &self.home.dir;
+            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A segment after judgement.
+struct Judged {
+    slot: Arc<Slot>,
+    next: Offset,
+    end_position: u64,
+    active: Option<Active>,
+    cut: bool,
+}
+
+impl Head {
+    /// The position at which the segment with this base ended, if this is the header of its successor.
+    fn names(&self, base: Offset) -> Option<u64> {
+        let predecessor = self.header.as_ref().ok()?.predecessor?;
+        (predecessor.base == base).then_some(predecessor.end_position)
+    }
+
+    /// The offset at which the segment with this base ended: this one's base if they are neighbours, otherwise the base
+    /// of the one between them that this one names and that is gone.
+    fn follows(&self, base: Offset) -> Offset {
+        let named = self.header.as_ref().ok().and_then(|header| header.predecessor);
+        match named {
+            Some(predecessor) if predecessor.base > base && predecessor.base < self.base => predecessor.base,
+            _ => self.base,
+        }
+    }
+}
+
+impl Recovered {
+    /// Reports the offsets from `start`, where the log should begin, to where it does.
+    fn miss_the_first(&mut self, home: &Home, start: Offset) {
+        let first = self.slots.first().map_or(self.next, |slot| slot.base);
+        if start < first || self.slots.is_empty() {
+            let path = home.full(&home.dir.join(segment::file_name(start)));
+            let (partition, offsets) = (Some(home.partition.clone()), start..first.max(start));
+            self.report.damage.push(Damage { partition, offsets, path, position: 0, flaw: Flaw::Missing });
+        }
+        self.start = start;
+        self.next = self.next.max(start);
+    }
+}
+
+/// Makes a new segment: header, sync, name. The name is durable once the directory is synced.
+pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
+    let storage = &home.env.storage;
+    let path = home.dir.join(segment::file_name(header.base));
+    let unborn = path.with_extension("log.new");
+    match storage.remove(&unborn) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", home.full(&unborn))(error));
+        }
+        _ => {}
+    }
+    let file = storage.create(&unborn).map_err(Error::io("create", home.full(&unborn)))?;
+    let made = fill(home, header, &*file, &unborn).and_then(|made| {
+        storage.rename(&unborn, &path).map_err(Error::io("name", home.full(&path)))?;
+        Ok(made)
+    });
+    let (pen, salt) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // Best effort: the next attempt, or the next opening, removes it too.
+            drop(storage.remove(&unborn));
+            return Err(error);
+        }
+    };
+    let region = Arc::clone(pen.region());
+    let segment = Arc::new(Segment::active(home.full(&path), header.base, salt, region));
+    let slot = Arc::new(Slot::mapped(Arc::clone(&segment), path));
+    let walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt };
+    Ok(Active { segment, slot, pen, file: Arc::from(file), walk })
+}
+
+/// Gives a new file its room and its header, and syncs it.
+fn fill(home: &Home, header: &Header, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
+    let room = home.first_room();
+    home.allocate(file, path, 0, room)?;
+    let memory = file.map(home.capacity()).map_err(Error::io("map", home.full(path)))?;
+    let (_, mut pen) = Region::new(memory, room);
+    let bytes = header.encode();
+    pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
+    pen.adopt(HEADER_BYTES);
+    file.sync().map_err(Error::io("sync", home.full(path)))?;
+    Ok((pen, segment::salt(&bytes)))
+}

@@ -1,0 +1,193 @@
+//! A segment that is mapped: finding and checking batches in it. Writing to it is the partition's business.
+//!
+//! A segment that was opened to be read is checked as far as it is read, once, from its start on: every batch
+//! below `checked` was seen whole, or lies in a *hole* that is remembered. Batches that this process appended, or
+//! that recovery walked over, need no second look.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::env::storage::region::Region;
+use crate::error::Flaw;
+use crate::format::batch::{Batch, Walk};
+use crate::format::segment::HEADER_BYTES;
+use crate::partition::index::Index;
+use crate::types::Offset;
+
+/// Bytes of a segment that hold no whole batch although they should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hole {
+    /// The positions: from the bad place to the next whole batch, or to the end of the segment.
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// The offsets that were due there.
+    pub(crate) first: Offset,
+    pub(crate) next: Offset,
+    pub(crate) flaw: Flaw,
+}
+
+/// Behind so many holes the rest of a segment is one: looking for the end of each costs a look at all of the rest.
+const MAX_HOLES: usize = 64;
+
+impl Hole {
+    /// Where it begins: a position and the offset that was due there.
+    pub(crate) fn before(&self) -> (u64, Offset) {
+        (self.start, self.first)
+    }
+
+    /// The hole that begins where `walk` stands, and moves `walk` behind it. If no whole batch follows, the hole
+    /// goes to the end of `bytes` and takes the offsets up to `end`.
+    pub(crate) fn step_over(walk: &mut Walk, bytes: &[u8], flaw: Flaw, holes_before: usize, end: Offset) -> Hole {
+        let resumed = if holes_before < MAX_HOLES { walk.resume(bytes) } else { None };
+        let behind = resumed.unwrap_or(Walk { position: bytes.len() as u64, due: end.max(walk.due), ..*walk });
+        let hole = Hole { start: walk.position, end: behind.position, first: walk.due, next: behind.due, flaw };
+        *walk = behind;
+        hole
+    }
+}
+
+/// How much of a segment is checked at a time: enough to be worth the lock, little enough for a first poll.
+const CHECK_BYTES: u64 = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base: Offset,
+    path: PathBuf,
+    region: Arc<Region>,
+    index: Index,
+    /// Every batch below was checked. `u64::MAX`: all that is written, and all that will be.
+    checked: AtomicU64,
+    check: Mutex<Walk>,
+    holes: Mutex<Vec<Hole>>,
+    hole_count: AtomicUsize,
+    /// The offset behind the segment's last, if that is known already: it is sealed.
+    next: Option<Offset>,
+}
+
+impl Segment {
+    /// The active segment: whoever made or recovered it has seen every batch in it.
+    pub(crate) fn active(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>) -> Self {
+        Self::new(path, base, salt, region, u64::MAX, None)
+    }
+
+    /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
+    pub(crate) fn sealed(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, next: Offset) -> Self {
+        Self::new(path, base, salt, region, HEADER_BYTES, Some(next))
+    }
+
+    fn new(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
+        let index = Index::new(region.capacity());
+        let check = Mutex::new(Walk { position: HEADER_BYTES, due: base, epoch: 0, salt });
+        let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
+        Segment { base, path, region, index, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    /// Says that a whole batch was put at `position`.
+    #[inline]
+    pub(crate) fn note(&self, offset: Offset, position: u64) {
+        self.index.note(offset.since(self.base), position);
+    }
+
+    /// A position at or before that of the batch that holds `offset`.
+    pub(crate) fn position_before(&self, offset: Offset) -> u64 {
+        self.index.floor(offset.since(self.base)).unwrap_or(HEADER_BYTES)
+    }
+
+    /// Remembers a hole that was found while recovering.
+    pub(crate) fn add_hole(&self, hole: Hole) {
+        self.holes.lock().push(hole);
+        self.hole_count.fetch_add(1, Ordering::Release);
+    }
+
+    /// The whole batch at `position`, which must be the start of one, or of a hole, or the end.
+    ///
+    /// # Errors
+    ///
+    /// The hole that begins there.
+    #[inline]
+    pub(crate) fn batch_at(&self, position: u64) -> Result<Option<Batch<'_>>, Hole> {
+        if position >= self.checked.load(Ordering::Acquire) {
+            self.check(position);
+        }
+        if self.hole_count.load(Ordering::Acquire) != 0
+            && let Some(hole) = self.holes.lock().iter().find(|hole| (hole.start..hole.end).contains(&position))
+        {
+            return Err(*hole);
+        }
+        let rest = self.region.bytes().get(position as usize..).unwrap_or_default();
+        // A flaw cannot be: the batch was checked, and checked bytes do not change.
+        Ok(Batch::at(rest).ok().flatten())
+    }
+
+    /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
+    pub(crate) fn find(&self, offset: Offset) -> Result<u64, Hole> {
+        let mut position = match self.index.floor(offset.since(self.base)) {
+            Some(position) => position,
+            None => HEADER_BYTES,
+        };
+        loop {
+            match self.batch_at(position) {
+                Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
+                Ok(_) => return Ok(position),
+                Err(hole) if hole.next <= offset => position = hole.end,
+                Err(hole) if hole.first <= offset => return Err(hole),
+                Err(hole) => return Ok(hole.start),
+            }
+        }
+    }
+
+    /// Checks at least the batch at `position`, remembering the holes.
+    #[cold]
+    fn check(&self, position: u64) {
+        let mut walk = self.check.lock();
+        let bytes = self.region.bytes();
+        let target = position.saturating_add(CHECK_BYTES);
+        while walk.position < target {
+            let start = walk.position;
+            match walk.step(bytes) {
+                Ok(Some(batch)) => self.note(batch.base(), start),
+                Ok(None) => {
+                    self.check_end(&mut walk, bytes.len() as u64);
+                    break;
+                }
+                Err(flaw) => self.step_over(&mut walk, bytes, flaw),
+            }
+        }
+        let all = walk.position >= bytes.len() as u64;
+        self.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
+    }
+
+    /// Behind the last whole batch: the offsets up to the successor's base must have been there.
+    fn check_end(&self, walk: &mut Walk, end: u64) {
+        if let Some(next) = self.next
+            && walk.due < next
+        {
+            let flaw = if walk.position < end { Flaw::Hole } else { Flaw::Missing };
+            // At least a byte long, so that a reader at the end of the file runs into it.
+            let end = end.max(walk.position + 1);
+            self.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
+        }
+        walk.position = walk.position.max(end);
+    }
+
+    fn step_over(&self, walk: &mut Walk, bytes: &[u8], flaw: Flaw) {
+        let end = self.next.unwrap_or(walk.due);
+        let hole = Hole::step_over(walk, bytes, flaw, self.hole_count.load(Ordering::Relaxed), end);
+        self.add_hole(hole);
+    }
+}

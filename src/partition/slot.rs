@@ -1,0 +1,91 @@
+//! A sealed segment in its place among the others: mapped when somebody first reads from it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::env::storage::region::Region;
+use crate::env::storage::{Access, Storage};
+use crate::error::{Error, Flaw, Result};
+use crate::partition::segment::Segment;
+use crate::types::Offset;
+
+/// Where a segment lies, and what it should hold.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) base: Offset,
+    pub(crate) path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The offset behind the last, and the byte behind it; `None` while the segment is the active one.
+    end: Option<(Offset, u64)>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Mapped(Arc<Segment>),
+    /// Not mapped yet; the salt of its batches.
+    OnDisk(u32),
+    /// Its header is gone, or is that of another file.
+    Broken(Flaw),
+}
+
+/// What reading from a slot can meet.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Segment(Arc<Segment>),
+    Broken(Flaw),
+}
+
+impl Slot {
+    pub(crate) fn mapped(segment: Arc<Segment>, path: PathBuf) -> Self {
+        let state = State { end: None, content: Content::Mapped(Arc::clone(&segment)) };
+        Slot { base: segment.base(), path, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn on_disk(base: Offset, path: PathBuf, salt: u32, end: (Offset, u64)) -> Self {
+        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt) }) }
+    }
+
+    pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, next: Offset) -> Self {
+        Slot { base, path, state: Mutex::new(State { end: Some((next, 0)), content: Content::Broken(flaw) }) }
+    }
+
+    /// Says where the segment ends: nothing will be appended to it.
+    pub(crate) fn seal(&self, next: Offset, end_position: u64) {
+        self.state.lock().end = Some((next, end_position));
+    }
+
+    /// The offset behind its last, if it is sealed.
+    pub(crate) fn next(&self) -> Option<Offset> {
+        self.state.lock().end.map(|(next, _)| next)
+    }
+
+    /// The segment, mapped now if it was not.
+    pub(crate) fn get(&self, storage: &dyn Storage) -> Result<Found> {
+        let mut state = self.state.lock();
+        let salt = match &state.content {
+            Content::Mapped(segment) => return Ok(Found::Segment(Arc::clone(segment))),
+            Content::Broken(flaw) => return Ok(Found::Broken(*flaw)),
+            Content::OnDisk(salt) => *salt,
+        };
+        let (next, end_position) = state.end.expect("what is not mapped is sealed");
+        let full_path = || storage.root().join(&self.path);
+        let file = storage.open(&self.path, Access::Read).map_err(Error::io("open", full_path()))?;
+        let length = file.len().map_err(Error::io("measure", full_path()))?;
+        if length == 0 {
+            return Ok(Found::Broken(Flaw::Missing));
+        }
+        let memory = file.map(length).map_err(Error::io("map", full_path()))?;
+        let (region, mut pen) = Region::new(memory, length);
+        pen.adopt(end_position.min(length));
+        let segment = Arc::new(Segment::sealed(full_path(), self.base, salt, region, next));
+        state.content = Content::Mapped(Arc::clone(&segment));
+        Ok(Found::Segment(segment))
+    }
+}
