@@ -97,9 +97,8 @@ pub fn murmur2(bytes: &[u8]) -> u32 {
         hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
     }
     if !tail.is_empty() {
-        let mut word = [0; 4];
-        word[..tail.len()].copy_from_slice(tail);
-        hash = (hash ^ u32::from_le_bytes(word)).wrapping_mul(M);
+        let word = tail.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte));
+        hash = (hash ^ word).wrapping_mul(M);
     }
     hash ^= hash >> 13;
     hash = hash.wrapping_mul(M);
