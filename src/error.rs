@@ -356,7 +356,10 @@ impl fmt::Display for Error {
                 write!(f, "metadata of {bytes} bytes is over the limit of {limit} bytes for a committed offset")
             }
             Error::CommitFailed { group } => {
-                write!(f, "this consumer is no longer a member of group {group:?}; nothing was committed; poll to rejoin")
+                write!(
+                    f,
+                    "this consumer is no longer a member of group {group:?}; nothing was committed; poll to rejoin"
+                )
             }
             Error::Timeout { waited } => write!(f, "not done after {waited:?}; the work goes on, wait again"),
             Error::Wakeup => write!(f, "woken from another thread"),

@@ -58,7 +58,12 @@ impl State {
 
 impl Table {
     /// Makes the directory and the first segment of a new table.
-    pub(crate) fn create(home: Home, epoch: u32, config: &TopicConfig, upkeep: Option<Arc<dyn Upkeep>>) -> Result<Self> {
+    pub(crate) fn create(
+        home: Home,
+        epoch: u32,
+        config: &TopicConfig,
+        upkeep: Option<Arc<dyn Upkeep>>,
+    ) -> Result<Self> {
         let partition = Arc::new(Partition::create(home, epoch, config, upkeep)?);
         Ok(Table { partition, state: Mutex::default() })
     }
@@ -137,8 +142,7 @@ impl Table {
 
     /// Makes the changes, all or none of them; returns the offset that must become durable for them to be.
     pub(crate) fn change(&self, changes: &[Change], now: Timestamp) -> Result<Offset> {
-        let drafts: Vec<Draft<'_>> =
-            changes.iter().map(|(key, value)| draft(key, value.as_deref(), now)).collect();
+        let drafts: Vec<Draft<'_>> = changes.iter().map(|(key, value)| draft(key, value.as_deref(), now)).collect();
         let mut state = self.state.lock();
         let base = self.partition.append(&drafts)?;
         for (key, value) in changes {

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
-use crate::types::TopicPartition;
+use crate::types::{TimestampType, TopicPartition};
 
 /// A topic that is open.
 pub(crate) struct Topic {
@@ -20,6 +20,8 @@ pub(crate) struct Topic {
     partitions: RwLock<Vec<Arc<Partition>>>,
     count: AtomicU32,
     deleted: AtomicBool,
+    /// The configuration's, where a producer can look without a lock.
+    append_time: AtomicBool,
 }
 
 impl fmt::Debug for Topic {
@@ -31,8 +33,9 @@ impl fmt::Debug for Topic {
 impl Topic {
     pub(crate) fn new(name: Arc<str>, id: u128, config: TopicConfig, partitions: Vec<Arc<Partition>>) -> Self {
         let count = AtomicU32::new(number(partitions.len()));
+        let append_time = AtomicBool::new(config.timestamp_type == TimestampType::Append);
         let (config, partitions) = (RwLock::new(config), RwLock::new(partitions));
-        Topic { name, id, config, partitions, count, deleted: AtomicBool::new(false) }
+        Topic { name, id, config, partitions, count, deleted: AtomicBool::new(false), append_time }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -76,7 +79,13 @@ impl Topic {
         for partition in self.partitions.read().iter() {
             partition.reconfigure(&config);
         }
+        self.append_time.store(config.timestamp_type == TimestampType::Append, Ordering::Release);
         *self.config.write() = config;
+    }
+
+    #[inline]
+    pub(crate) fn timestamp_type(&self) -> TimestampType {
+        if self.append_time.load(Ordering::Acquire) { TimestampType::Append } else { TimestampType::Create }
     }
 
     /// Whether the topic was deleted since it was looked up.

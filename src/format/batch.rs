@@ -509,7 +509,8 @@ impl<'a> Records<'a> {
         let headers = if self.attributes & HEADERS == 0 { 0 } else { fields.u32()? };
         let (key, value) = (fields.u32()?, fields.u32()?);
         let headers = fields.take(headers as usize)?;
-        let mut present = |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };
+        let mut present =
+            |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };
         Ok(RecordView {
             offset: Offset::new(self.base.get().saturating_add(u64::from(ahead))),
             timestamp: Timestamp::from_millis(self.base_timestamp.wrapping_add(delta)),

@@ -96,8 +96,7 @@ impl Header {
         let epoch = fields.u32()?;
         let base = Offset::new(fields.u64()?);
         let (before, end_position) = (fields.u64()?, fields.u64()?);
-        let predecessor =
-            (before != NO_PREDECESSOR).then_some(Predecessor { base: Offset::new(before), end_position });
+        let predecessor = (before != NO_PREDECESSOR).then_some(Predecessor { base: Offset::new(before), end_position });
         let durable_end = Offset::new(fields.u64()?);
         if fields.rest().iter().any(|byte| *byte != 0) {
             return Err(Flaw::Field("reserved"));

@@ -41,8 +41,8 @@ use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, TimestampType, TopicPartition};
 
-pub(crate) use crate::partition::recovery::{PartitionReport, holds_batches, log_id};
 use crate::partition::recovery::{Active, Recovered};
+pub(crate) use crate::partition::recovery::{PartitionReport, holds_batches, log_id};
 use crate::partition::segment::Hole;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
@@ -96,7 +96,7 @@ impl Home {
 }
 
 /// Runs when its record is delivered, or never will be.
-pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
+pub(crate) type Callback = Box<dyn FnOnce(Offset, Result<()>) + Send>;
 
 /// Who waits for the high watermark to move.
 #[derive(Debug)]
@@ -185,16 +185,16 @@ impl fmt::Debug for Partition {
 
 impl Partition {
     /// Makes the directory of a new partition and its first segment, all of it durable but the directory's own name.
-    pub(crate) fn create(home: Home, epoch: u32, config: &TopicConfig, upkeep: Option<Arc<dyn Upkeep>>) -> Result<Self> {
+    pub(crate) fn create(
+        home: Home,
+        epoch: u32,
+        config: &TopicConfig,
+        upkeep: Option<Arc<dyn Upkeep>>,
+    ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
         storage.create_dir(&home.dir).map_err(Error::io("create", home.full(&home.dir)))?;
-        let header = Header {
-            identity: home.identity,
-            epoch,
-            base: Offset::ZERO,
-            predecessor: None,
-            durable_end: Offset::ZERO,
-        };
+        let header =
+            Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
         let active = recovery::create(&home, &header)?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
         let recovered = Recovered {
@@ -344,8 +344,8 @@ impl Partition {
     }
 
     fn run_callbacks(&self) {
-        self.callbacks.run(|next| {
-            if self.high_watermark() >= next { Some(Ok(())) } else { self.check_not_failed().err().map(Err) }
+        self.callbacks.run(|offset| {
+            if self.high_watermark() > offset { Some(Ok(())) } else { self.check_not_failed().err().map(Err) }
         });
     }
 }
@@ -373,10 +373,11 @@ impl Partition {
         let base = writer.next;
         self.put(&mut writer, layout, records);
         if let Some(callback) = callback {
-            self.callbacks.push(writer.next, callback);
+            self.callbacks.push(base, callback);
         }
         let look_after = self.note_append(&mut writer, layout.length);
-        let listeners = if writer.durability == Durability::Sync { Vec::new() } else { mem::take(&mut writer.listeners) };
+        let listeners =
+            if writer.durability == Durability::Sync { Vec::new() } else { mem::take(&mut writer.listeners) };
         drop(writer);
         if look_after && let Some(upkeep) = &self.upkeep {
             upkeep.look_after(self);
@@ -388,6 +389,14 @@ impl Partition {
             self.run_callbacks();
         }
         Ok(base)
+    }
+
+    /// Whether a batch of these records would be appended, as far as its size goes.
+    pub(crate) fn check_batch(&self, records: &[Draft<'_>]) -> Result<()> {
+        let bytes = Layout::of(records).length;
+        let writer = self.writer.lock();
+        let limit = writer.max_record_bytes.min(self.largest_batch(&writer));
+        if bytes > limit { Err(self.too_large(bytes, &writer)) } else { Ok(()) }
     }
 
     /// Encodes into the place behind the last batch and publishes.
@@ -471,7 +480,11 @@ impl Partition {
             }
             _ => {
                 self.roll(writer)?;
-                if writer.position + bytes + MARKER_ROOM > writer.valid { self.make_room(writer, bytes) } else { Ok(()) }
+                if writer.position + bytes + MARKER_ROOM > writer.valid {
+                    self.make_room(writer, bytes)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -569,7 +582,8 @@ impl Partition {
         let end = writer.next;
         let sealed = mem::take(&mut writer.sealed);
         let unnamed = mem::take(&mut writer.unnamed);
-        let active = writer.active.as_ref().map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
+        let active =
+            writer.active.as_ref().map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -753,7 +767,8 @@ impl Partition {
         if self.high_watermark() > position {
             return true;
         }
-        let known = writer.listeners.iter().any(|other| matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
+        let known =
+            writer.listeners.iter().any(|other| matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
         if !known {
             writer.listeners.push(Listener::Bell(Arc::clone(bell)));
         }
@@ -785,9 +800,9 @@ struct Callbacks {
 }
 
 impl Callbacks {
-    fn push(&self, next: Offset, callback: Callback) {
+    fn push(&self, offset: Offset, callback: Callback) {
         let mut waiting = self.waiting.lock();
-        waiting.push_back((next, callback));
+        waiting.push_back((offset, callback));
         self.any.store(true, Ordering::Release);
     }
 
@@ -802,25 +817,25 @@ impl Callbacks {
         while !self.is_empty() {
             fence(Ordering::SeqCst);
             let Some(turn) = self.turn.try_lock() else { return };
-            while let Some((callback, result)) = self.take(&outcome) {
+            while let Some((offset, callback, result)) = self.take(&outcome) {
                 // A callback that panics takes nobody with it: its record is written, the panic hook has told of it.
-                drop(panic::catch_unwind(AssertUnwindSafe(|| callback(result))));
+                drop(panic::catch_unwind(AssertUnwindSafe(|| callback(offset, result))));
             }
             drop(turn);
             fence(Ordering::SeqCst);
             // Somebody may have been turned away between the last look and giving up the turn.
-            if self.waiting.lock().front().is_none_or(|(next, _)| outcome(*next).is_none()) {
+            if self.waiting.lock().front().is_none_or(|(offset, _)| outcome(*offset).is_none()) {
                 return;
             }
         }
     }
 
-    fn take(&self, outcome: &impl Fn(Offset) -> Option<Result<()>>) -> Option<(Callback, Result<()>)> {
+    fn take(&self, outcome: &impl Fn(Offset) -> Option<Result<()>>) -> Option<(Offset, Callback, Result<()>)> {
         let mut waiting = self.waiting.lock();
         let result = outcome(waiting.front()?.0)?;
-        let (_, callback) = waiting.pop_front()?;
+        let (offset, callback) = waiting.pop_front()?;
         self.any.store(!waiting.is_empty(), Ordering::Release);
-        Some((callback, result))
+        Some((offset, callback, result))
     }
 }
 

@@ -1362,7 +1362,7 @@ mod tests {
             disk.power_cut(how).read_file(LOG)
         };
 
-        assert_eq!(left(1, PowerCut::LoseUnsynced), []);
+        assert!(left(1, PowerCut::LoseUnsynced).is_empty());
         let lengths: BTreeSet<usize> = (0..50).map(|seed| left(seed, PowerCut::Sectors).len()).collect();
         assert_eq!(lengths, BTreeSet::from([0, 1024, 2048]));
         assert!((0..50).any(|seed| left(seed, PowerCut::Sectors) == [0; 1024]));

@@ -1,0 +1,405 @@
+//! The front room: open a directory, and everything else follows from there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::catalog::{Catalog, RecoveryReport};
+use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
+use crate::consumer::Consumer;
+use crate::env::Env;
+use crate::env::scheduling::Worker;
+use crate::error::{Error, Result};
+use crate::group::{Group, Groups};
+use crate::partition::Upkeep;
+use crate::producer::{Lifeline, Producer};
+use crate::types::{Offset, TopicPartition};
+use crate::upkeep::Keeper;
+
+/// An event log in a directory. Cheap to clone: clones are the same log.
+///
+/// One `EventLog` may be open for writing per directory, in all processes together; any number may read beside it
+/// ([`open_read_only`](Self::open_read_only)). The log stays open as long as any clone of it, any producer or any
+/// consumer lives; when the last one is dropped, it is closed cleanly.
+///
+/// ```
+/// # fn main() -> tidelog::Result<()> {
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path();
+/// use tidelog::{EventLog, ProducerRecord, TopicConfig};
+///
+/// let log = EventLog::open(path)?;
+/// log.create_topic("orders", TopicConfig::new().partitions(3))?;
+/// log.producer().send(ProducerRecord::new("orders", b"paid 12.50").key(b"user-7"))?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct EventLog {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventLog({})", self.path().display())
+    }
+}
+
+struct Shared {
+    catalog: Arc<Catalog>,
+    groups: Arc<Groups>,
+    keeper: Arc<Keeper>,
+    worker: Mutex<Option<Box<dyn Worker>>>,
+    report: RecoveryReport,
+    producers: AtomicU64,
+    /// Removed after everything else has gone.
+    #[cfg(feature = "tempfile")]
+    directory: Option<tempfile::TempDir>,
+}
+
+impl Shared {
+    /// Stops the worker, syncs and closes everything, lets go of the lock.
+    fn close(&self) -> Result<()> {
+        self.keeper.stop();
+        if let Some(mut worker) = self.worker.lock().take() {
+            worker.join();
+        }
+        self.catalog.close(&self.groups.partitions())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // There is nobody to tell; whoever wants to know calls `close`.
+        drop(self.close());
+    }
+}
+
+/// Opening and closing.
+impl EventLog {
+    /// Opens the log in a directory, which is created if it is missing, for writing.
+    ///
+    /// What was accepted before is there, however the last process ended; what that took is told by
+    /// [`recovery_report`](Self::recovery_report).
+    ///
+    /// # Errors
+    ///
+    /// [`Locked`](Error::Locked) if somebody has it open for writing, in this process or another; [`Io`](Error::Io).
+    /// Damaged data is no error here: it is in the report, and whoever reads it meets
+    /// [`Corrupt`](Error::Corrupt).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, LogConfig::new())
+    }
+
+    /// [`open`](Self::open) with settings.
+    ///
+    /// # Errors
+    ///
+    /// Also [`InvalidConfig`](Error::InvalidConfig), and [`NotALog`](Error::NotALog) if there is none and
+    /// [`create`](LogConfig::create) is off.
+    pub fn open_with(path: impl AsRef<Path>, config: LogConfig) -> Result<Self> {
+        let env = Env::real(path.as_ref(), config.create)?;
+        Self::open_in(env, config)
+    }
+
+    /// Opens the log in a directory for reading only. Takes no lock and changes nothing, so another process may have it
+    /// open for writing; what that appends becomes visible as it comes, in a `Sync` topic once it is proven to be
+    /// durable.
+    ///
+    /// # Errors
+    ///
+    /// [`NotALog`](Error::NotALog), [`Io`](Error::Io).
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        let env = Env::real(path.as_ref(), false)?;
+        let keeper = Arc::new(Keeper::new(env.clone()));
+        let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
+        let (catalog, report) = Catalog::open_read_only(env, upkeep)?;
+        Self::assemble(catalog, report, keeper)
+    }
+
+    /// Opens a new log in a directory that is removed when the log is closed: for tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](Error::Io).
+    #[cfg(feature = "tempfile")]
+    pub fn temporary() -> Result<Self> {
+        let directory = tempfile::tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+        let mut log = Self::open(directory.path())?;
+        Arc::get_mut(&mut log.shared).expect("nobody else has it yet").directory = Some(directory);
+        Ok(log)
+    }
+
+    pub(crate) fn open_in(env: Env, config: LogConfig) -> Result<Self> {
+        let background = config.background;
+        let keeper = Arc::new(Keeper::new(env.clone()));
+        let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
+        let (catalog, report) = Catalog::open(env, config, upkeep)?;
+        let log = Self::assemble(catalog, report, keeper)?;
+        if background {
+            *log.shared.worker.lock() = Some(log.shared.keeper.start()?);
+        }
+        Ok(log)
+    }
+
+    fn assemble(catalog: Catalog, mut report: RecoveryReport, keeper: Arc<Keeper>) -> Result<Self> {
+        let catalog = Arc::new(catalog);
+        let groups = Arc::new(Groups::open(Arc::clone(&catalog), &mut report)?);
+        let shared = Shared {
+            catalog,
+            groups,
+            keeper,
+            worker: Mutex::new(None),
+            report,
+            producers: AtomicU64::new(0),
+            #[cfg(feature = "tempfile")]
+            directory: None,
+        };
+        Ok(EventLog { shared: Arc::new(shared) })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> PathBuf {
+        self.shared.catalog.env().storage.root().to_path_buf()
+    }
+
+    /// What opening the log found and did.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.shared.report
+    }
+
+    /// Syncs everything, closes the log and lets go of the directory, whatever clones, producers and consumers
+    /// there still are: to them it is [`Closed`](Error::Closed). What was polled stays readable.
+    ///
+    /// # Errors
+    ///
+    /// The first of what syncing met. The log is closed in any case; the next opening says what is left.
+    pub fn close(self) -> Result<()> {
+        self.shared.close()
+    }
+
+    /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions.
+    /// Returns after how long something is due next; `None`: nothing, until something is sent.
+    ///
+    /// The background worker does this; without it ([`LogConfig::background`]) it is for the caller to do.
+    pub fn maintain(&self) -> Option<Duration> {
+        let due = self.shared.keeper.maintain()?;
+        Some(due.saturating_sub(self.shared.catalog.env().clock.monotonic()))
+    }
+}
+
+/// Producing and consuming.
+impl EventLog {
+    /// A producer that sends by key, and without key sticky.
+    pub fn producer(&self) -> Producer {
+        self.producer_with(ProducerConfig::new())
+    }
+
+    /// A producer with settings.
+    pub fn producer_with(&self, config: ProducerConfig) -> Producer {
+        let number = self.shared.producers.fetch_add(1, Ordering::Relaxed);
+        let seed = self.shared.catalog.env().seed.rotate_left(32) ^ number;
+        Producer::new(Arc::clone(&self.shared.catalog), config, seed, self.lifeline())
+    }
+
+    /// A consumer.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`](Error::InvalidConfig), [`InvalidGroup`](Error::InvalidGroup), [`Closed`](Error::Closed).
+    pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
+        Consumer::new(Arc::clone(&self.shared.catalog), &self.shared.groups, config, self.lifeline())
+    }
+
+    fn lifeline(&self) -> Lifeline {
+        Arc::clone(&self.shared) as Lifeline
+    }
+}
+
+/// Topics.
+impl EventLog {
+    /// Creates a topic. Once this has returned, the topic survives a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`TopicExists`](Error::TopicExists), [`InvalidTopic`](Error::InvalidTopic),
+    /// [`InvalidPartitions`](Error::InvalidPartitions), [`InvalidConfig`](Error::InvalidConfig),
+    /// [`NoSpace`](Error::NoSpace), [`Io`](Error::Io), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
+        self.shared.catalog.create(name, config)
+    }
+
+    /// The names of all topics, sorted.
+    pub fn list_topics(&self) -> Vec<String> {
+        self.follow();
+        self.shared.catalog.topics().iter().map(|topic| topic.name().to_string()).collect()
+    }
+
+    /// What there is to know of a topic.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](Error::UnknownTopic).
+    pub fn describe_topic(&self, name: &str) -> Result<TopicDescription> {
+        self.follow();
+        let topic = self.shared.catalog.topic(name)?;
+        let describe = |partition: &Arc<crate::partition::Partition>| {
+            let (segments, bytes) = partition.space();
+            PartitionDescription {
+                partition: partition.name().partition(),
+                log_start: partition.log_start(),
+                durable_end: partition.durable_end(),
+                high_watermark: partition.high_watermark(),
+                log_end: partition.log_end(),
+                segments,
+                bytes,
+            }
+        };
+        let partitions = topic.partitions().iter().map(describe).collect();
+        Ok(TopicDescription { name: name.to_owned(), config: topic.config(), partitions })
+    }
+
+    /// Deletes a topic, its records and what groups have committed for it. What was polled stays readable.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](Error::UnknownTopic), [`Io`](Error::Io): then the deletion is finished by the next opening.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.shared.catalog.delete(name)
+    }
+
+    /// Gives a topic more partitions, so that there are `total`. Records of a key go to another partition from then
+    /// on; those that were sent before stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPartitions`](Error::InvalidPartitions) if there are as many already, or more;
+    /// [`UnknownTopic`](Error::UnknownTopic), [`NoSpace`](Error::NoSpace), [`Io`](Error::Io).
+    pub fn add_partitions(&self, name: &str, total: u32) -> Result<()> {
+        self.shared.catalog.add_partitions(name, total)
+    }
+
+    /// Changes the configuration of a topic, all but its partitions. Start from
+    /// [`describe_topic`](Self::describe_topic)`.config`. What is there already stays as it is: segments keep their
+    /// size, and a topic that becomes `Sync` takes back nothing that consumers have seen.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](Error::UnknownTopic), [`InvalidConfig`](Error::InvalidConfig),
+    /// [`InvalidPartitions`](Error::InvalidPartitions) if it names another number of partitions.
+    pub fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
+        self.shared.catalog.alter(name, config)
+    }
+
+    /// In a log that was opened read-only, looks for news; what cannot be read now is looked for again next time.
+    fn follow(&self) {
+        if self.shared.catalog.is_read_only() {
+            drop(self.shared.catalog.follow());
+        }
+    }
+}
+
+/// Groups.
+impl EventLog {
+    /// The names of the groups that have committed something or have a member, sorted.
+    pub fn list_groups(&self) -> Vec<String> {
+        self.shared.groups.list().iter().map(|group| group.name().to_owned()).collect()
+    }
+
+    /// What there is to know of a group: how far it has come in each partition, and who is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownGroup`](Error::UnknownGroup), [`InvalidGroup`](Error::InvalidGroup).
+    pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        self.follow();
+        let group = self.shared.groups.list().into_iter().find(|group| group.name() == name);
+        let group = group.ok_or_else(|| Error::UnknownGroup { group: name.to_owned() })?;
+        let member = group.member();
+        let mut offsets: Vec<GroupOffset> = self.committed_of(&group);
+        for name in member.iter().flat_map(|(_, assigned)| assigned) {
+            if !offsets.iter().any(|known| known.partition == *name) {
+                offsets.extend(self.group_offset(name.clone(), None, String::new()));
+            }
+        }
+        offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
+        let assignment = member.map(|(member, assigned)| (format!("consumer-{member}"), assigned));
+        Ok(GroupDescription { name: name.to_owned(), offsets, members: assignment.into_iter().collect() })
+    }
+
+    fn committed_of(&self, group: &Group) -> Vec<GroupOffset> {
+        let entries = group.all_committed().into_iter();
+        entries.filter_map(|(name, entry)| self.group_offset(name, Some(entry.offset), entry.metadata)).collect()
+    }
+
+    fn group_offset(&self, name: TopicPartition, committed: Option<Offset>, metadata: String) -> Option<GroupOffset> {
+        let partition = self.shared.catalog.partition(&name).ok()?;
+        let end = partition.high_watermark();
+        let from = committed.unwrap_or(partition.log_start());
+        Some(GroupOffset { partition: name, committed, metadata, end, lag: end.since(from) })
+    }
+}
+
+/// What there is to know of a topic.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// Its configuration.
+    pub config: TopicConfig,
+    /// Its partitions, in order.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// What there is to know of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionDescription {
+    /// Its number.
+    pub partition: u32,
+    /// The first offset that can be read.
+    pub log_start: Offset,
+    /// Everything below survives a power cut.
+    pub durable_end: Offset,
+    /// Consumers see everything below.
+    pub high_watermark: Offset,
+    /// The offset that the next record gets.
+    pub log_end: Offset,
+    /// How many segment files there are.
+    pub segments: usize,
+    /// How long they are together, in bytes, with the room that is prepared for records to come.
+    pub bytes: u64,
+}
+
+/// What there is to know of a group.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name.
+    pub name: String,
+    /// How far it has come, in each partition that it has committed or is assigned.
+    pub offsets: Vec<GroupOffset>,
+    /// Its members, of this process, and the partitions that they read.
+    pub members: Vec<(String, Vec<TopicPartition>)>,
+}
+
+/// How far a group has come in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupOffset {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The next offset to read, if one was committed.
+    pub committed: Option<Offset>,
+    /// The note that was committed with it.
+    pub metadata: String,
+    /// The high watermark of the partition.
+    pub end: Offset,
+    /// How many offsets there are from what is committed, or else from the beginning, to the end.
+    pub lag: u64,
+}

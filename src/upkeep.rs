@@ -1,0 +1,108 @@
+//! The background worker: looks after partitions that need something done in time.
+//!
+//! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
+//! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::env::Env;
+use crate::env::scheduling::{Bell, Worker};
+use crate::error::{Error, Result};
+use crate::partition::{Look, Partition, Upkeep};
+
+/// Whoever puts a partition on the list rings only if the worker would otherwise sleep longer than this.
+const NAP: Duration = Duration::from_millis(2);
+
+pub(crate) struct Keeper {
+    env: Env,
+    list: Mutex<Vec<Arc<Partition>>>,
+    bell: Bell,
+    /// Whether the worker sleeps so long that it must be woken.
+    sleeping: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keeper({} partitions)", self.list.lock().len())
+    }
+}
+
+impl Upkeep for Keeper {
+    fn look_after(&self, partition: &Arc<Partition>) {
+        let mut list = self.list.lock();
+        let urgent = list.iter().any(|known| Arc::ptr_eq(known, partition));
+        if !urgent {
+            list.push(Arc::clone(partition));
+        }
+        drop(list);
+        if urgent || self.sleeping.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+}
+
+impl Keeper {
+    pub(crate) fn new(env: Env) -> Self {
+        let bell = env.scheduler.bell();
+        Keeper { env, list: Mutex::default(), bell, sleeping: AtomicBool::new(false), stopped: AtomicBool::new(false) }
+    }
+
+    /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
+    pub(crate) fn maintain(&self) -> Option<Duration> {
+        // Taken off the list while they are looked at, so that nobody who sends waits for a sync.
+        let partitions = mem::take(&mut *self.list.lock());
+        let mut due: Option<Duration> = None;
+        for partition in partitions {
+            if let Look::At(at) = partition.look() {
+                due = Some(due.map_or(at, |due| due.min(at)));
+                let mut list = self.list.lock();
+                if !list.iter().any(|known| Arc::ptr_eq(known, &partition)) {
+                    list.push(partition);
+                }
+            }
+        }
+        due
+    }
+
+    /// Starts the worker.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<Box<dyn Worker>> {
+        let keeper = Arc::clone(self);
+        let work = Box::new(move || keeper.work());
+        let path = self.env.storage.root();
+        self.env.scheduler.spawn("tidelog", work).map_err(Error::io("start the background worker of", path))
+    }
+
+    /// Makes the worker end after its present round.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.bell.ring();
+    }
+
+    fn work(&self) {
+        loop {
+            let seen = self.bell.rung();
+            if self.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            let due = self.maintain();
+            let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
+            if timeout.is_none_or(|timeout| timeout > NAP) {
+                self.sleeping.store(true, Ordering::SeqCst);
+                // Somebody may have put a partition on the list before it could see that the worker sleeps.
+                if due.is_none() && !self.list.lock().is_empty() {
+                    self.sleeping.store(false, Ordering::SeqCst);
+                    continue;
+                }
+            }
+            self.bell.wait(seen, timeout);
+            self.sleeping.store(false, Ordering::SeqCst);
+        }
+    }
+}
