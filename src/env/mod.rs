@@ -9,6 +9,8 @@ pub(crate) mod clock;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod random;
 pub(crate) mod scheduling;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod sim;
 pub(crate) mod storage;
 
 use std::path::Path;
@@ -16,8 +18,12 @@ use std::sync::Arc;
 
 use crate::env::clock::{Clock, SystemClock};
 use crate::env::scheduling::{Scheduler, Threads};
+#[cfg(any(test, feature = "sim"))]
+use crate::env::sim::{SimClock, SimScheduler};
 use crate::env::storage::Storage;
 use crate::env::storage::disk::Disk;
+#[cfg(any(test, feature = "sim"))]
+use crate::env::storage::sim::SimDisk;
 use crate::error::Result;
 
 /// What a log needs of the world.
@@ -43,5 +49,11 @@ impl Env {
             scheduler: Arc::new(Threads::new()),
             seed: clock::random_seed(),
         })
+    }
+
+    /// A disk in memory, a clock that moves only when everybody waits, one member at a time.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<SimScheduler>, seed: u64) -> Env {
+        Env { clock, storage: disk, scheduler, seed }
     }
 }

@@ -1425,8 +1425,12 @@ mod tests {
         disk.remove(Path::new(LOG)).unwrap();
 
         assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG), [1; 100]);
+        disk.create(Path::new("other")).unwrap();
+        disk.remove(Path::new("other")).unwrap();
         disk.sync_dir(Path::new("")).unwrap();
-        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).files(), Vec::<PathBuf>::new());
+        for how in (0..20).flat_map(|_| PowerCut::ALL) {
+            assert_eq!(disk.power_cut(how).files(), Vec::<PathBuf>::new(), "{how:?}");
+        }
     }
 
     #[test]
@@ -1589,6 +1593,17 @@ mod tests {
 
         let bytes = disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG);
         assert_eq!((bytes[0], bytes[2048]), (1, 5));
+    }
+
+    #[test]
+    fn a_lost_page_is_stored_once_the_file_was_cut_within_it() {
+        let (disk, file, pen) = lost_page(1);
+        drop(pen);
+
+        file.truncate(50).unwrap();
+        file.sync().unwrap();
+
+        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG), [1; 50]);
     }
 
     #[test]
