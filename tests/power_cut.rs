@@ -12,7 +12,9 @@
 use std::time::Duration;
 
 use tidelog::sim::{Machine, PowerCut};
-use tidelog::{ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord, TopicConfig};
+use tidelog::{
+    ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord, TopicConfig,
+};
 
 const SEEDS: u64 = 40;
 

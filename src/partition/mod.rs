@@ -344,9 +344,8 @@ impl Partition {
     }
 
     fn run_callbacks(&self) {
-        self.callbacks.run(|offset| {
-            if self.high_watermark() > offset { Some(Ok(())) } else { self.check_open().err().map(Err) }
-        });
+        self.callbacks
+            .run(|offset| if self.high_watermark() > offset { Some(Ok(())) } else { self.check_open().err().map(Err) });
     }
 }
 

@@ -63,12 +63,7 @@ impl Machine {
     }
 
     fn env(&self) -> Env {
-        Env::simulated(
-            Arc::clone(&self.disk),
-            Arc::clone(&self.clock),
-            Arc::clone(&self.scheduler),
-            self.seed,
-        )
+        Env::simulated(Arc::clone(&self.disk), Arc::clone(&self.clock), Arc::clone(&self.scheduler), self.seed)
     }
 
     /// Opens the log on this machine's disk. With [`background`](LogConfig::background) the worker is a thread that
