@@ -1143,7 +1143,7 @@ impl Contents {
                 _ => bias.keeps(random),
             };
             let left = match how {
-                PowerCut::Garbled if !holds_synced_bytes && random.chance(1, 3) => noise(random),
+                PowerCut::Garbled if !holds_synced_bytes && random.chance(1, 3) => garbled(&old, &new, random),
                 PowerCut::Torn | PowerCut::Garbled if random.chance(1, 2) => torn(&old, &new, random),
                 _ if kept => new,
                 _ => old,
@@ -1194,12 +1194,14 @@ fn torn(old: &[u8; SECTOR], new: &[u8; SECTOR], random: &mut Random) -> [u8; SEC
     first
 }
 
-fn noise(random: &mut Random) -> [u8; SECTOR] {
-    let mut sector = [0; SECTOR];
-    for word in sector.chunks_exact_mut(WORD) {
+/// Noise from the first word on that was stored to. What lies before it may be synced zeros, which look like nothing.
+fn garbled(old: &[u8; SECTOR], new: &[u8; SECTOR], random: &mut Random) -> [u8; SECTOR] {
+    let mut left = *old;
+    let same = old.chunks_exact(WORD).zip(new.chunks_exact(WORD)).take_while(|(old, new)| old == new).count();
+    for word in left.chunks_exact_mut(WORD).skip(same) {
         word.copy_from_slice(&random.next().to_le_bytes());
     }
-    sector
+    left
 }
 
 #[cfg(test)]
