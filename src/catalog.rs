@@ -354,7 +354,7 @@ impl Catalog {
 
     /// A number that no other topic of this log has: the seed differs from opening to opening.
     fn draw_id(&self) -> u128 {
-        let mut half = || {
+        let half = || {
             let state = self.drawn.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
             u128::from(mix(state.wrapping_add(u64::from(self.epoch) << 32)))
         };

@@ -908,7 +908,7 @@ impl Partition {
                 return Ok(None);
             }
             // This segment ends before the high watermark, so it has a successor.
-            at = self.enter(self.slot_after(at.segment.base(), at.offset)?, at.offset)?;
+            at = self.enter(&self.slot_after(at.segment.base(), at.offset)?, at.offset)?;
         }
     }
 
@@ -994,8 +994,8 @@ impl Partition {
         };
         match slot.next() {
             // The segment that held the offset is gone.
-            Some(next) if offset >= next => self.enter(self.slot_after(slot.base, offset)?, offset),
-            _ => self.enter(slot, offset),
+            Some(next) if offset >= next => self.enter(&self.slot_after(slot.base, offset)?, offset),
+            _ => self.enter(&slot, offset),
         }
     }
 
@@ -1021,7 +1021,7 @@ impl Partition {
         }))
     }
 
-    fn enter(&self, slot: Arc<Slot>, offset: Offset) -> Result<Cursor> {
+    fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
         match slot.get(&*self.home.env.storage)? {
             Found::Segment(segment) => {
                 let position = segment.find(offset).map_err(|hole| self.corrupt(&segment, hole))?;
