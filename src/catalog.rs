@@ -472,7 +472,8 @@ impl Catalog {
         let config = table_config(self.config.commit_durability);
         if exists(&self.env, Path::new(GROUPS), dir)? {
             return match self.access {
-                Access::Read => Table::open_read_only(home, &config).map(Some),
+                // What was committed is shown before it is proven to be durable: it is where the group is.
+                Access::Read => Table::open_read_only(home, &table_config(Durability::Os)).map(Some),
                 Access::Write => Table::open(home, self.epoch, &config, Some(Arc::clone(&self.upkeep))).map(Some),
             };
         }
