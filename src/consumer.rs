@@ -346,21 +346,28 @@ impl Consumer {
             }
             let reset = self.config.auto_offset_reset;
             let fetch = self.partitions.get_mut(&name).expect("its name was just read");
-            match fetch.read(reset, left) {
-                Ok(Some(chunk)) => {
-                    left = left.saturating_sub(chunk.count);
-                    chunks.push((name, chunk));
+            // A chunk ends with its segment, so there may be more than one.
+            let failed = loop {
+                match fetch.read(reset, left) {
+                    Ok(Some(chunk)) => {
+                        left = left.saturating_sub(chunk.count);
+                        chunks.push((name.clone(), chunk));
+                        if left == 0 {
+                            break None;
+                        }
+                    }
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
                 }
-                Ok(None) => {}
-                // What was read already is not lost: the error comes next time, and from this partition first.
-                Err(_) if !chunks.is_empty() => {
-                    self.first = Some(name);
-                    break;
-                }
-                Err(error) => {
+            };
+            if let Some(error) = failed {
+                if chunks.is_empty() {
                     self.first = self.partitions.range(name..).nth(1).map(|(next, _)| next.clone());
                     return Err(error);
                 }
+                // What was read is not lost: the error comes next time, and from this partition first.
+                self.first = Some(name);
+                break;
             }
         }
         Ok(ConsumerRecords { chunks })
@@ -751,9 +758,16 @@ impl ConsumerRecords {
         self.chunks.iter().all(|(_, chunk)| chunk.count == 0)
     }
 
-    /// The partitions that they are from.
+    /// The partitions that they are from, each once.
     pub fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.chunks.iter().map(|(name, _)| name)
+        self.last_chunks().map(|(name, _)| name)
+    }
+
+    /// The last chunk of each partition; the chunks of a partition are neighbours.
+    fn last_chunks(&self) -> impl Iterator<Item = &(TopicPartition, Chunk)> {
+        let next = self.chunks.iter().skip(1).map(Some).chain([None]);
+        let pairs = self.chunks.iter().zip(next);
+        pairs.filter(|(chunk, next)| next.is_none_or(|next| next.0 != chunk.0)).map(|(chunk, _)| chunk)
     }
 
     /// All of them, partition after partition, in order within each.
@@ -763,14 +777,17 @@ impl ConsumerRecords {
 
     /// Those of one partition, in order.
     pub fn records<'a>(&'a self, partition: &TopicPartition) -> Records<'a> {
-        let chunk = self.chunks.iter().find(|(name, _)| name == partition);
-        Records { inner: Box::new(chunk.into_iter().flat_map(|(name, chunk)| records_of(name, chunk))) }
+        let chunks = self.chunks.iter().filter({
+            let partition = partition.clone();
+            move |(name, _)| *name == partition
+        });
+        Records { inner: Box::new(chunks.flat_map(|(name, chunk)| records_of(name, chunk))) }
     }
 
     /// For each partition the offset behind the last record: what to commit once they are processed. Kafka:
     /// `nextOffsets`.
     pub fn next_offsets(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
-        self.chunks.iter().map(|(name, chunk)| (name.clone(), chunk.offsets.end))
+        self.last_chunks().map(|(name, chunk)| (name.clone(), chunk.offsets.end))
     }
 }
 

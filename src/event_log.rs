@@ -68,7 +68,9 @@ impl Shared {
         if let Some(mut worker) = self.worker.lock().take() {
             worker.join();
         }
-        self.catalog.close(&self.groups.partitions())
+        let result = self.catalog.close(&self.groups.partitions());
+        self.keeper.clear();
+        result
     }
 }
 
@@ -114,7 +116,10 @@ impl EventLog {
     ///
     /// [`NotALog`](Error::NotALog), [`Io`](Error::Io).
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        let env = Env::real(path.as_ref(), false)?;
+        Self::open_read_only_in(Env::real(path.as_ref(), false)?)
+    }
+
+    pub(crate) fn open_read_only_in(env: Env) -> Result<Self> {
         let keeper = Arc::new(Keeper::new(env.clone()));
         let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
         let (catalog, report) = Catalog::open_read_only(env, upkeep)?;

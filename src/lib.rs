@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod codec;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 mod catalog;
 mod config;

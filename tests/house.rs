@@ -28,6 +28,8 @@ const FLOORS: &[&str] = &[
     "format",
     "partition",
     "topic",
+    "table",
+    "upkeep",
     "catalog",
     "group",
     "producer",

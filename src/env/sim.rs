@@ -32,7 +32,7 @@ const MAIN: u64 = 0;
 
 /// So many turns may be taken at one moment. Who looks again and again without waiting spends time on it in the real
 /// world, and here it must not keep those from going on who wait for the clock.
-const TURNS_AT_ONE_MOMENT: u64 = 10_000;
+const TURNS_AT_ONE_MOMENT: u64 = 1_000;
 
 /// By how much the clock moves then.
 const TURNS_TAKE: Duration = Duration::from_millis(1);
@@ -501,7 +501,7 @@ mod tests {
             .collect();
 
         let reason = catch_unwind(AssertUnwindSafe(|| workers[0].join())).unwrap_err();
-        let threads = workers.iter().count();
+        let threads = workers.len();
 
         assert_eq!(reason.downcast_ref::<String>().unwrap(), "everybody waits for ever: main, sync, poll");
         drop(workers);
@@ -598,8 +598,8 @@ mod tests {
         let (clock, scheduler) = stage(3);
         let said = Said::default();
         let (their_said, bell) = (Arc::clone(&said), scheduler.bell());
-        spawn(&scheduler, "worker", move || {
-            loop {
+        let mut worker = spawn(&scheduler, "worker", move || {
+            for _ in 0..2 {
                 bell.wait(bell.rung(), Some(millis(10)));
                 their_said.lock().push("worked".to_owned());
             }
@@ -612,6 +612,8 @@ mod tests {
         scheduler.settle();
 
         assert_eq!((said.lock().len(), clock.monotonic()), (1, millis(10)));
+        worker.join();
+        assert_eq!((said.lock().len(), clock.monotonic()), (2, millis(20)));
     }
 
     #[test]

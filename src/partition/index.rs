@@ -51,18 +51,31 @@ impl Index {
         self.length.store(length + 1, Ordering::Release);
     }
 
+    /// Forgets the batches from `position` on, which were cut. Only before anybody else knows the segment.
+    pub(crate) fn truncate(&self, position: u64) {
+        let mut length = self.length.load(Ordering::Relaxed);
+        while length > 0 && self.entry(length - 1) & u64::from(u32::MAX) >= position {
+            length -= 1;
+        }
+        let last = length.checked_sub(1).map_or(0, |at| self.entry(at) & u64::from(u32::MAX));
+        self.last.store(last, Ordering::Relaxed);
+        self.length.store(length, Ordering::Release);
+    }
+
+    /// An entry below the length: how far ahead of the base in the upper half, the position in the lower.
+    fn entry(&self, at: usize) -> u64 {
+        let block = self.blocks[at / BLOCK].get().expect("entries below the length are there");
+        block[at % BLOCK].load(Ordering::Relaxed)
+    }
+
     /// The position of a batch at or before the offset that is `ahead` of the base; `None`: from the first batch on.
     pub(crate) fn floor(&self, ahead: u64) -> Option<u64> {
-        let entry = |at: usize| {
-            let block = self.blocks[at / BLOCK].get().expect("entries below the length are there");
-            block[at % BLOCK].load(Ordering::Relaxed)
-        };
         let (mut low, mut high) = (0, self.length.load(Ordering::Acquire));
         while low < high {
             let middle = usize::midpoint(low, high);
-            if entry(middle) >> 32 <= ahead { low = middle + 1 } else { high = middle }
+            if self.entry(middle) >> 32 <= ahead { low = middle + 1 } else { high = middle }
         }
-        low.checked_sub(1).map(|at| entry(at) & u64::from(u32::MAX))
+        low.checked_sub(1).map(|at| self.entry(at) & u64::from(u32::MAX))
     }
 }
 
@@ -83,6 +96,20 @@ mod tests {
             let batch = (ahead / 10).min(3999);
             assert_eq!(index.floor(ahead), Some(128 + batch * 5000), "{ahead}");
         }
+    }
+
+    #[test]
+    fn what_was_cut_is_not_found_and_what_comes_in_its_place_is() {
+        let index = Index::new(1 << 20);
+        for batch in 0..10u64 {
+            index.note(batch, 128 + batch * 5000);
+        }
+
+        index.truncate(128 + 5 * 5000);
+        assert_eq!(index.floor(9), Some(128 + 4 * 5000));
+
+        index.note(5, 128 + 5 * 5000);
+        assert_eq!(index.floor(9), Some(128 + 5 * 5000));
     }
 
     #[test]

@@ -344,9 +344,8 @@ impl Partition {
     }
 
     fn run_callbacks(&self) {
-        self.callbacks.run(|offset| {
-            if self.high_watermark() > offset { Some(Ok(())) } else { self.check_not_failed().err().map(Err) }
-        });
+        self.callbacks
+            .run(|offset| if self.high_watermark() > offset { Some(Ok(())) } else { self.check_open().err().map(Err) });
     }
 }
 
@@ -551,7 +550,7 @@ impl Partition {
             if self.durable_end() >= target {
                 return Ok(());
             }
-            self.check_not_failed()?;
+            self.check_open()?;
             let leads = {
                 let mut syncing = self.syncing.lock();
                 !mem::replace(&mut *syncing, true)
@@ -579,6 +578,13 @@ impl Partition {
     /// Syncs everything that was appended, as the one who does it for all; tells everybody.
     fn lead_sync(&self) {
         let mut writer = self.writer.lock();
+        if self.check_open().is_err() {
+            // The files are gone, so nothing can be said of them.
+            drop(writer);
+            *self.syncing.lock() = false;
+            self.synced.ring();
+            return;
+        }
         let end = writer.next;
         let sealed = mem::take(&mut writer.sealed);
         let unnamed = mem::take(&mut writer.unnamed);
@@ -713,34 +719,31 @@ impl Partition {
         Look::Done
     }
 
-    /// Syncs everything, says so at the end of the log, and takes no more appends.
+    /// Syncs everything, says so at the end of the log, takes no more appends, and lets go of the files.
     pub(crate) fn close(&self) -> Result<()> {
-        match self.state.load(Ordering::Acquire) {
-            CLOSED => return Ok(()),
-            FAILED => return self.check_not_failed(),
-            _ => {}
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            return Ok(());
         }
-        // Whoever appends between this and the marker finds the log not closed cleanly, and loses nothing.
-        let target = self.log_end();
-        self.sync_to(target, None)?;
-        self.mark(Marker::Closed)?;
-        let mut writer = self.writer.lock();
-        self.state.store(CLOSED, Ordering::Release);
-        let listeners = mem::take(&mut writer.listeners);
-        drop(writer);
-        notify(listeners);
-        self.synced.ring();
-        Ok(())
+        // Whoever appends between the sync and the marker finds the log not closed cleanly, and loses nothing.
+        let result = self.check_not_failed();
+        let result = result.and_then(|()| self.sync_to(self.log_end(), None)).and_then(|()| self.mark(Marker::Closed));
+        self.abandon();
+        result
     }
 
-    /// Takes no more appends, syncs nothing: the topic is being deleted.
+    /// Takes no more appends, syncs nothing, lets go of the files.
     pub(crate) fn abandon(&self) {
         let mut writer = self.writer.lock();
-        self.state.store(CLOSED, Ordering::Release);
+        // A failure stays one: whoever waits for a delivery is told that it is in doubt.
+        let state = self.state.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        debug_assert!(state != Err(CLOSED) || writer.active.is_none(), "a closed partition has let go of its files");
+        writer.active = None;
+        writer.sealed.clear();
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
         self.synced.ring();
+        self.run_callbacks();
     }
 
     /// Whether everything below `next` is delivered; waits for it up to `timeout`.
@@ -754,7 +757,7 @@ impl Partition {
         if self.high_watermark() >= next {
             return Some(Ok(()));
         }
-        if let Err(error) = self.check_not_failed() {
+        if let Err(error) = self.check_open() {
             return Some(Err(error));
         }
         writer.listeners.push(listener);

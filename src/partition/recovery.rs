@@ -3,7 +3,7 @@
 //! | what stands where a batch was due                              | what it means               | what is done                        |
 //! |-----------------------------------------------------------------|-----------------------------|-------------------------------------|
 //! | zeros up to the end of the newest segment                      | the end                     | go on there                         |
-//! | no batch, and its offset is at or above the witness            | a torn tail, never promised | zero it, and all that follows       |
+//! | no batch, or no segment, its offset at or above the witness     | a torn tail, never promised | zero it, and all that follows       |
 //! | no batch, and its offset is below the witness                  | damage to promised data     | keep it, report it, go on behind it |
 //! | a segment ends before its successor begins, below the witness  | damage                      | the same                            |
 //! | a segment that its neighbours name is not there                | damage                      | the same                            |
@@ -265,14 +265,20 @@ impl Recovery<'_> {
         let start = heads.first().map_or(Offset::ZERO, |head| head.base);
         let (mut next, mut predecessor, mut active) = (start, None, None);
         for (at, head) in heads.iter().enumerate() {
-            let successor = heads.get(at + 1);
+            // Behind a name that a power cut took, unpromised, nothing counts that came later.
+            let unpromised = |successor: &&Head| {
+                let gap = successor.follows(head.base);
+                gap < successor.base && gap >= self.witness
+            };
+            let torn_off = heads.get(at + 1).filter(unpromised).is_some();
+            let successor = heads.get(at + 1).filter(|_| !torn_off);
             self.report_gap(slots.last(), next, head);
             if let Some((_, scan)) = scans.next_if(|(scanned, _)| *scanned == at) {
                 let judged = self.judge_scan(scan, head, successor)?;
                 slots.push(Arc::clone(&judged.slot));
                 (next, active) = (judged.next, judged.active);
                 predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
-                if judged.cut && successor.is_some() {
+                if judged.cut || torn_off {
                     self.drop_segments(&heads[at + 1..])?;
                     break;
                 }
@@ -386,6 +392,7 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, ..active.walk };
         active.walk = walk;
+        active.segment.cut(position);
         if damaged {
             // It is never written to again, not even zeros: its successor will say that it ended here.
             let next = due.max(active.segment.base().advance(1));

@@ -103,6 +103,11 @@ impl Segment {
         self.index.note(offset.since(self.base), position);
     }
 
+    /// Says that no batch stands at `position` or behind it after all. Only before anybody reads.
+    pub(crate) fn cut(&self, position: u64) {
+        self.index.truncate(position);
+    }
+
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
         self.index.floor(offset.since(self.base)).unwrap_or(HEADER_BYTES)

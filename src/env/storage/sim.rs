@@ -52,7 +52,7 @@ const ROOT: u64 = 0;
 
 /// What a power cut leaves of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PowerCut {
+pub enum PowerCut {
     /// Nothing, but for what was written back without being asked for.
     LoseUnsynced,
     /// Everything, as if the kernel had just written it.
@@ -69,7 +69,7 @@ pub(crate) enum PowerCut {
 
 impl PowerCut {
     /// All that there is, for loops.
-    pub(crate) const ALL: [PowerCut; 6] = [
+    pub const ALL: [PowerCut; 6] = [
         PowerCut::LoseUnsynced,
         PowerCut::KeepAll,
         PowerCut::Sectors,
@@ -81,25 +81,39 @@ impl PowerCut {
 
 /// A call that can fail, or be the last one before a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// Taking the lock of the directory.
     Lock,
+    /// Listing a directory.
     List,
+    /// Making a directory.
     CreateDir,
+    /// Making a file.
     Create,
+    /// Opening a file.
     Open,
+    /// Giving a file another name.
     Rename,
+    /// Removing a file.
     Remove,
+    /// Removing a directory.
     RemoveDir,
+    /// Syncing a directory.
     SyncDir,
+    /// Taking room for a file.
     Allocate,
+    /// Cutting a file.
     Truncate,
+    /// Mapping a file.
     Map,
+    /// Syncing a file.
     Sync,
 }
 
 /// What a call answers that is made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
+    /// An error of this kind.
     Kind(io::ErrorKind),
     /// A number of the operating system.
     Errno(i32),
@@ -116,21 +130,21 @@ impl From<Failure> for io::Error {
 
 /// A call that shall fail. What fails changes nothing, except for a sync.
 #[derive(Clone, Debug)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// Which of the matching calls, counted from 0 and from the moment at which the fault is set.
-    pub(crate) at: u64,
+    pub at: u64,
     /// What kind of calls match; `None` for all.
-    pub(crate) operation: Option<Operation>,
-    pub(crate) failure: Failure,
+    pub operation: Option<Operation>,
+    pub failure: Failure,
     /// Whether all the matching calls after it fail too.
-    pub(crate) forever: bool,
+    pub forever: bool,
     /// What a sync that fails does to the pages: see [`SyncFailure`].
-    pub(crate) pages: SyncFailure,
+    pub pages: SyncFailure,
 }
 
 /// What a sync that fails does to the pages that it should have written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SyncFailure {
+pub enum SyncFailure {
     /// Some are written, the others stay dirty: a later sync writes them.
     #[default]
     StayDirty,
@@ -141,7 +155,7 @@ pub(crate) enum SyncFailure {
 
 impl Fault {
     /// The call number `at` of this kind fails, once, with `EIO`.
-    pub(crate) fn new(operation: impl Into<Option<Operation>>, at: u64) -> Self {
+    pub fn new(operation: impl Into<Option<Operation>>, at: u64) -> Self {
         Fault {
             at,
             operation: operation.into(),
@@ -153,21 +167,21 @@ impl Fault {
 
     /// Fails with this instead of `EIO`.
     #[must_use]
-    pub(crate) fn failure(mut self, failure: Failure) -> Self {
+    pub fn failure(mut self, failure: Failure) -> Self {
         self.failure = failure;
         self
     }
 
     /// Goes on failing.
     #[must_use]
-    pub(crate) fn forever(mut self) -> Self {
+    pub fn forever(mut self) -> Self {
         self.forever = true;
         self
     }
 
     /// A sync that fails loses pages.
     #[must_use]
-    pub(crate) fn losing_pages(mut self) -> Self {
+    pub fn losing_pages(mut self) -> Self {
         self.pages = SyncFailure::Lost;
         self
     }
@@ -1129,7 +1143,7 @@ impl Contents {
                 _ => bias.keeps(random),
             };
             let left = match how {
-                PowerCut::Garbled if !holds_synced_bytes && random.chance(1, 3) => noise(random),
+                PowerCut::Garbled if !holds_synced_bytes && random.chance(1, 3) => garbled(&old, &new, random),
                 PowerCut::Torn | PowerCut::Garbled if random.chance(1, 2) => torn(&old, &new, random),
                 _ if kept => new,
                 _ => old,
@@ -1180,12 +1194,14 @@ fn torn(old: &[u8; SECTOR], new: &[u8; SECTOR], random: &mut Random) -> [u8; SEC
     first
 }
 
-fn noise(random: &mut Random) -> [u8; SECTOR] {
-    let mut sector = [0; SECTOR];
-    for word in sector.chunks_exact_mut(WORD) {
+/// Noise from the first word on that was stored to. What lies before it may be synced zeros, which look like nothing.
+fn garbled(old: &[u8; SECTOR], new: &[u8; SECTOR], random: &mut Random) -> [u8; SECTOR] {
+    let mut left = *old;
+    let same = old.chunks_exact(WORD).zip(new.chunks_exact(WORD)).take_while(|(old, new)| old == new).count();
+    for word in left.chunks_exact_mut(WORD).skip(same) {
         word.copy_from_slice(&random.next().to_le_bytes());
     }
-    sector
+    left
 }
 
 #[cfg(test)]
