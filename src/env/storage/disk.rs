@@ -65,7 +65,8 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if `root` is not a directory that can be read, or cannot be made.
+    /// [`Error::NotALog`] if `root` is missing and is not to be made; [`Error::Io`] if it is not a directory that can be
+    /// read, or cannot be made.
     pub(crate) fn open(root: &Path, create: bool) -> Result<Disk> {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         if create {
@@ -73,9 +74,10 @@ impl Disk {
         }
         // The root itself may be a link: it is the user's choice, and only what lies below is ours.
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
-        let directory = retry_on_intr(|| rustix::fs::open(&root, flags, Mode::empty()))
-            .map_err(io::Error::from)
-            .map_err(Error::io("open", &root))?;
+        let directory = match retry_on_intr(|| rustix::fs::open(&root, flags, Mode::empty())) {
+            Err(Errno::NOENT) => return Err(Error::NotALog { path: root }),
+            opened => opened.map_err(io::Error::from).map_err(Error::io("open", &root))?,
+        };
         let copies_on_write = copies_on_write(&directory);
         Ok(Disk { root, directory, copies_on_write })
     }
@@ -444,8 +446,7 @@ mod tests {
         let file = Disk::open(&dir.path().join("file"), true).unwrap_err();
         let below = Disk::open(&dir.path().join("file/log"), true).unwrap_err();
 
-        let Error::Io { action: "open", path, source } = missing else { panic!("{missing:?}") };
-        assert_eq!((path, source.kind()), (dir.path().join("log"), io::ErrorKind::NotFound));
+        assert!(matches!(missing, Error::NotALog { path } if path == dir.path().join("log")));
         assert!(matches!(file, Error::Io { .. }) && matches!(below, Error::Io { .. }));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
