@@ -114,7 +114,7 @@ pub(crate) fn shapes() -> Vec<(Shape, &'static str)> {
 }
 
 /// The first column of a table whose others are shapes.
-pub(crate) const LABEL_WIDTH: usize = 30;
+pub(crate) const LABEL_WIDTH: usize = 28;
 
 /// The columns of a table with one for each shape.
 pub(crate) fn shape_columns() -> Vec<(&'static str, usize)> {
