@@ -794,6 +794,12 @@ impl Partition {
         }
         false
     }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        let mut writer = self.writer.lock();
+        writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
+    }
 }
 
 fn put_marker(pen: &mut Pen, position: u64, stamp: &Stamp, env: &Env, marker: Marker) {
