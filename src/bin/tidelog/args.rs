@@ -202,7 +202,10 @@ impl Settings {
     }
 
     pub(crate) fn topic_config(&self) -> Outcome<TopicConfig> {
-        let mut config = TopicConfig::new();
+        self.applied_to(TopicConfig::new())
+    }
+
+    pub(crate) fn applied_to(&self, mut config: TopicConfig) -> Outcome<TopicConfig> {
         for (name, value) in &self.config {
             config = config.set(name, value)?;
         }
