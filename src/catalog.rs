@@ -169,7 +169,11 @@ impl Catalog {
             env,
         };
         for (name, fact) in known {
-            catalog.open_topic(&name, &fact, &mut report)?;
+            match catalog.open_topic(&name, &fact, &mut report) {
+                // Deleted since the catalog was read.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                opened => drop(opened?),
+            }
         }
         Ok((catalog, report))
     }
@@ -354,7 +358,7 @@ impl Catalog {
 
     /// A number that no other topic of this log has: the seed differs from opening to opening.
     fn draw_id(&self) -> u128 {
-        let mut half = || {
+        let half = || {
             let state = self.drawn.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
             u128::from(mix(state.wrapping_add(u64::from(self.epoch) << 32)))
         };
@@ -400,7 +404,8 @@ impl Catalog {
     /// Looks what another process has changed. Only for a log that was opened read-only.
     pub(crate) fn follow(&self) -> Result<()> {
         let _change = self.change.lock();
-        if !self.table.follow()?.is_empty() {
+        let changed = !self.table.follow()?.is_empty();
+        if changed {
             let (known, _, _) = facts(&self.table)?;
             self.topics.write().retain(|name, topic| known.get(&**name).is_some_and(|fact| fact.id == topic.id()));
             for (name, fact) in known {
@@ -413,7 +418,8 @@ impl Catalog {
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
-                partition.follow()?;
+                // Only an opening begins a segment behind damage, and an opening changes the catalog.
+                partition.follow(changed)?;
             }
         }
         Ok(())
@@ -472,7 +478,8 @@ impl Catalog {
         let config = table_config(self.config.commit_durability);
         if exists(&self.env, Path::new(GROUPS), dir)? {
             return match self.access {
-                Access::Read => Table::open_read_only(home, &config).map(Some),
+                // What was committed is shown before it is proven to be durable: it is where the group is.
+                Access::Read => Table::open_read_only(home, &table_config(Durability::Os)).map(Some),
                 Access::Write => Table::open(home, self.epoch, &config, Some(Arc::clone(&self.upkeep))).map(Some),
             };
         }

@@ -15,7 +15,7 @@ use crate::format::batch::{RecordView, headers};
 use crate::group::{Group, Groups, Input, MemberId, Output};
 use crate::partition::{Chunk, Cursor, Partition};
 use crate::producer::Lifeline;
-use crate::types::{Offset, OffsetAndMetadata, Timestamp, TopicPartition};
+use crate::types::{Offset, OffsetAndMetadata, Timestamp, TimestampType, TopicPartition};
 
 /// How often a consumer of a log that another process writes looks for news: a mapped file announces nothing.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
@@ -858,10 +858,14 @@ impl<'a> ConsumerRecord<'a> {
         self.view.offset
     }
 
-    /// When it came to be, or when it was appended: the topic's
-    /// [`timestamp_type`](crate::TopicConfig::timestamp_type) says which.
+    /// When it came to be, or when it was appended; [`timestamp_type`](Self::timestamp_type) says which.
     pub fn timestamp(&self) -> Timestamp {
         self.view.timestamp
+    }
+
+    /// What the timestamp means.
+    pub fn timestamp_type(&self) -> TimestampType {
+        self.view.timestamp_type
     }
 
     /// The key, if there is one.

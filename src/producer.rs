@@ -134,6 +134,7 @@ impl Producer {
     /// room, [`SyncFailed`](Error::SyncFailed) after a failed sync of the partition, [`Closed`](Error::Closed),
     /// [`ReadOnly`](Error::ReadOnly).
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "a record is built for one call, and reads better so")]
     pub fn send(&self, record: ProducerRecord<'_>) -> Result<Delivery> {
         self.send_record(&record, None)
     }
@@ -147,6 +148,7 @@ impl Producer {
     /// # Errors
     ///
     /// As [`send`](Self::send), and then the callback is not called.
+    #[expect(clippy::needless_pass_by_value, reason = "a record is built for one call, and reads better so")]
     pub fn send_with<F>(&self, record: ProducerRecord<'_>, callback: F) -> Result<()>
     where
         F: FnOnce(Result<RecordMetadata>) + Send + 'static,

@@ -121,7 +121,7 @@ impl Table {
 
     /// Looks what another process has changed; returns the keys. Only for a table that was opened read-only.
     pub(crate) fn follow(&self) -> Result<Vec<Vec<u8>>> {
-        self.partition.follow()?;
+        self.partition.follow(true)?;
         self.replay(&mut Vec::new())
     }
 

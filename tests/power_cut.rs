@@ -89,8 +89,8 @@ fn old_bytes_behind_a_torn_tail_do_not_come_back_as_records() {
         let machine = machine.power_cut(how);
         let log = open(&machine);
         let mut expected = read_all(&log, "orders");
-        for n in 0..expected.len() {
-            assert_eq!(expected[n], [n as u8; 460], "seed {seed}, {how:?}: not a prefix of what was sent");
+        for (n, value) in expected.iter().enumerate() {
+            assert_eq!(*value, [n as u8; 460], "seed {seed}, {how:?}: not a prefix of what was sent");
         }
         log.producer().send(ProducerRecord::new("orders", &[200; 460])).unwrap();
         expected.push(vec![200; 460]);

@@ -316,10 +316,6 @@ impl<'a> Batch<'a> {
         self.u32(40)
     }
 
-    pub(crate) fn timestamp_type(&self) -> TimestampType {
-        if self.attributes() & APPEND_TIME == 0 { TimestampType::Create } else { TimestampType::Append }
-    }
-
     /// What it marks, if it is no batch of records.
     pub(crate) fn marker(&self) -> Option<Marker> {
         if self.attributes() & CONTROL == 0 {
@@ -479,6 +475,7 @@ impl Walk {
 pub(crate) struct RecordView<'a> {
     pub(crate) offset: Offset,
     pub(crate) timestamp: Timestamp,
+    pub(crate) timestamp_type: TimestampType,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     /// As they are on disk; see [`headers`].
@@ -514,6 +511,11 @@ impl<'a> Records<'a> {
         Ok(RecordView {
             offset: Offset::new(self.base.get().saturating_add(u64::from(ahead))),
             timestamp: Timestamp::from_millis(self.base_timestamp.wrapping_add(delta)),
+            timestamp_type: if self.attributes & APPEND_TIME == 0 {
+                TimestampType::Create
+            } else {
+                TimestampType::Append
+            },
             key: present(key)?,
             value: present(value)?,
             headers,

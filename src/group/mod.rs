@@ -3,5 +3,5 @@
 mod coordinator;
 mod offsets;
 
-pub(crate) use crate::group::coordinator::{Coordinator, Input, MemberId, Output};
+pub(crate) use crate::group::coordinator::{Input, MemberId, Output};
 pub(crate) use crate::group::offsets::{Group, Groups};

@@ -97,7 +97,7 @@ pub(crate) fn recover(home: &Home, access: Access, start: Option<Offset>) -> Res
     let mut recovery = Recovery { home, access, report: PartitionReport::default(), witness: Offset::ZERO };
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
-    let mut recovered = recovery.judge(heads, scans)?;
+    let mut recovered = recovery.judge(&heads, scans)?;
     if let Some(start) = start {
         recovered.miss_the_first(home, start);
     }
@@ -108,6 +108,11 @@ pub(crate) fn recover(home: &Home, access: Access, start: Option<Offset>) -> Res
 pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
     let entries = home.env.storage.list(&home.dir).map_err(Error::io("list", home.full(&home.dir)))?;
     Ok(entries.iter().filter_map(|entry| segment::base_of_file_name(&entry.name)).max())
+}
+
+/// Whether there is a segment with this base.
+pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
+    home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
 }
 
 /// The log that the segments in `dir` belong to, by the first header that is whole.
@@ -253,13 +258,13 @@ impl Recovery<'_> {
             walk = behind;
         }
         self.report.bytes_read += walk.position - HEADER_BYTES;
-        let slot = Arc::new(Slot::mapped(Arc::clone(&segment), head.path.clone()));
+        let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
         let active = Active { segment, slot, pen, file: Arc::from(file), walk };
         Ok(Scan { active, holes, tail, witness, rolled })
     }
 
     /// Tells torn from damaged, cuts the one and reports the other.
-    fn judge(mut self, heads: Vec<Head>, scans: Vec<(usize, Scan)>) -> Result<Recovered> {
+    fn judge(mut self, heads: &[Head], scans: Vec<(usize, Scan)>) -> Result<Recovered> {
         let mut slots: Vec<Arc<Slot>> = Vec::new();
         let mut scans = scans.into_iter().peekable();
         let start = heads.first().map_or(Offset::ZERO, |head| head.base);
@@ -331,7 +336,7 @@ impl Recovery<'_> {
     }
 
     fn judge_scan(&mut self, scan: Scan, head: &Head, successor: Option<&Head>) -> Result<Judged> {
-        let Scan { mut active, holes, tail, rolled, .. } = scan;
+        let Scan { active, holes, tail, rolled, .. } = scan;
         let mut damaged = false;
         for hole in holes {
             if hole.first >= self.witness {
@@ -515,7 +520,7 @@ pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
     };
     let region = Arc::clone(pen.region());
     let segment = Arc::new(Segment::active(home.full(&path), header.base, salt, region));
-    let slot = Arc::new(Slot::mapped(Arc::clone(&segment), path));
+    let slot = Arc::new(Slot::mapped(&segment, path));
     let walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt };
     Ok(Active { segment, slot, pen, file: Arc::from(file), walk })
 }

@@ -43,8 +43,8 @@ pub(crate) enum Found {
 }
 
 impl Slot {
-    pub(crate) fn mapped(segment: Arc<Segment>, path: PathBuf) -> Self {
-        let state = State { end: None, content: Content::Mapped(Arc::clone(&segment)) };
+    pub(crate) fn mapped(segment: &Arc<Segment>, path: PathBuf) -> Self {
+        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)) };
         Slot { base: segment.base(), path, state: Mutex::new(state) }
     }
 

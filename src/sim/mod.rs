@@ -103,6 +103,16 @@ impl Machine {
         self.clock.advance(by);
     }
 
+    /// Time goes by, and everybody else does what is due meanwhile, each at its time.
+    pub fn sleep(&self, by: Duration) {
+        self.scheduler.sleep(by);
+    }
+
+    /// Lets everybody else run until all of them wait, without time going by.
+    pub fn settle(&self) {
+        self.scheduler.settle();
+    }
+
     /// What the wall clock shows.
     pub fn now(&self) -> Timestamp {
         use crate::env::clock::Clock;
@@ -172,6 +182,15 @@ impl Machine {
     /// Makes a file hold this, on the disk too. Not while the log is open.
     pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         self.disk.write_file(path, bytes);
+    }
+
+    /// Turns one bit of a file over, on the disk too. Not while the log is open.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such file or bit.
+    pub fn flip_bit(&self, path: impl AsRef<Path>, bit: u64) {
+        self.disk.flip_bit(path, bit);
     }
 
     /// Removes a file, from the disk too. Not while the log is open.

@@ -277,10 +277,6 @@ impl File for DiskFile {
         done
     }
 
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
     fn map(&self, capacity: u64) -> io::Result<Memory> {
         Memory::map(&self.file, capacity, self.writable)
     }

@@ -97,9 +97,6 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     /// allocated, so that storing to them cannot fail. On error the file is as it was.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
 
-    /// Cuts the file to `len` bytes. Only before it is mapped.
-    fn truncate(&self, len: u64) -> io::Result<()>;
-
     /// Maps the address range of `capacity` bytes from the start of the file, of which those below the
     /// file's length may be touched. Writable if the file was opened for writing.
     fn map(&self, capacity: u64) -> io::Result<Memory>;

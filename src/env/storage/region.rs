@@ -81,7 +81,7 @@ impl Memory {
     }
 
     /// The memory of a simulated file.
-    #[cfg(any(test, feature = "sim"))]
+    #[cfg(test)]
     pub(crate) fn heap(heap: Arc<Heap>, writable: bool) -> Memory {
         let capacity = heap.capacity();
         Memory::heap_part(heap, capacity, writable)
@@ -231,7 +231,7 @@ impl Region {
     /// # Panics
     ///
     /// Panics if `at` is not aligned, or too far up.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn word(&self, at: u64) -> u64 {
         let limit = if self.memory.writable { self.written() } else { self.valid() };
         self.load(at, limit)
@@ -857,8 +857,8 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri maps no files")]
     fn what_is_published_in_a_mapped_file_is_in_the_file() {
-        use std::os::unix::fs::FileExt;
-        let file = tempfile::tempfile().unwrap();
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = tempfile::tempfile().unwrap();
         file.set_len(4096).unwrap();
         let (region, mut pen) = Region::new(Memory::map(&file, 1 << 20, true).unwrap(), 4096);
         let (following, _) = Region::new(Memory::map(&file, 8192, false).unwrap(), 4096);
@@ -868,14 +868,15 @@ mod tests {
         pen.publish(0, 16, 16);
 
         let mut bytes = [0; 16];
-        file.read_exact_at(&mut bytes, 0).unwrap();
+        file.read_exact(&mut bytes).unwrap();
         assert_eq!(bytes, [16, 0, 0, 0, 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5]);
         assert_eq!(following.word(0), 16);
 
         file.set_len(1 << 20).unwrap();
         pen.extend(1 << 20);
         pen.spare((1 << 20) - 1..1 << 20).fill(6);
-        file.read_exact_at(&mut bytes[..1], (1 << 20) - 1).unwrap();
+        file.seek(SeekFrom::Start((1 << 20) - 1)).unwrap();
+        file.read_exact(&mut bytes[..1]).unwrap();
         assert_eq!(bytes[0], 6);
     }
 }

@@ -8,8 +8,8 @@
 //! |-----------------------------------------|--------------------------------------------------------------------------|
 //! | stored bytes, synced the file           | the bytes                                                                |
 //! | stored bytes                            | of every sector the old bytes or the new ones, or what [`PowerCut`] says |
-//! | grew or cut the file, synced it         | the length                                                               |
-//! | grew or cut the file                    | a length that it has had since it was last synced                        |
+//! | grew the file, synced it                | the length                                                               |
+//! | grew the file                           | a length that it has had since it was last synced                        |
 //! | made, removed a name, synced the directory | the change                                                            |
 //! | made, removed a name                    | the change or not, each by itself; below a lost directory nothing        |
 //! | renamed within a directory              | the old name or the new one                                              |
@@ -102,8 +102,6 @@ pub enum Operation {
     SyncDir,
     /// Taking room for a file.
     Allocate,
-    /// Cutting a file.
-    Truncate,
     /// Mapping a file.
     Map,
     /// Syncing a file.
@@ -135,6 +133,7 @@ pub struct Fault {
     pub at: u64,
     /// What kind of calls match; `None` for all.
     pub operation: Option<Operation>,
+    /// What the call answers.
     pub failure: Failure,
     /// Whether all the matching calls after it fail too.
     pub forever: bool,
@@ -512,13 +511,6 @@ impl File for SimFile {
             return Err(io::ErrorKind::StorageFull.into());
         }
         world.contents_mut(self.node)?.grow(to)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut world = self.life.world.lock();
-        world.begin(Operation::Truncate, &self.path)?;
-        self.check_writable()?;
-        world.contents_mut(self.node)?.shrink(len)
     }
 
     fn map(&self, capacity: u64) -> io::Result<Memory> {
@@ -1036,16 +1028,6 @@ impl Contents {
         Ok(())
     }
 
-    fn shrink(&mut self, to: u64) -> io::Result<()> {
-        if to > self.len {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        self.cache.write(to, &vec![0; (self.len - to) as usize]);
-        self.len = to;
-        self.lengths.push(to);
-        Ok(())
-    }
-
     /// Forgets of the lost pages those that were stored to since: they are dirty again.
     fn find_again(&mut self, cached: &[u8]) {
         for page in self.cache.take_touched() {
@@ -1450,20 +1432,6 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_is_as_long_as_before_until_it_is_synced() {
-        let disk = lazy(1);
-        disk.write_file(LOG, &[1; 2000]);
-        let file = disk.open(Path::new(LOG), Access::Write).unwrap();
-        file.truncate(100).unwrap();
-        file.allocate(100, 200).unwrap();
-
-        assert_eq!(disk.read_file(LOG), [[1; 100], [0; 100]].concat());
-        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG), [1; 2000]);
-        file.sync().unwrap();
-        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG), [[1; 100], [0; 100]].concat());
-    }
-
-    #[test]
     fn a_dead_life_does_not_disturb_the_next() {
         let disk = lazy(1);
         let (file, mut pen) = create(&disk, LOG, 100);
@@ -1612,17 +1580,6 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_page_is_stored_once_the_file_was_cut_within_it() {
-        let (disk, file, pen) = lost_page(1);
-        drop(pen);
-
-        file.truncate(50).unwrap();
-        file.sync().unwrap();
-
-        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG), [1; 50]);
-    }
-
-    #[test]
     fn a_sync_that_loses_pages_may_store_others() {
         let left = |seed| {
             let disk = lazy(seed);
@@ -1678,10 +1635,8 @@ mod tests {
         assert_eq!(kind(disk.rename(Path::new("dir/file"), Path::new("dir"))), io::ErrorKind::AlreadyExists);
         let file = disk.open(Path::new("dir/file"), Access::Read).unwrap();
         assert_eq!(kind(file.allocate(10, 20)), io::ErrorKind::PermissionDenied);
-        assert_eq!(kind(file.truncate(5)), io::ErrorKind::PermissionDenied);
         let file = disk.open(Path::new("dir/file"), Access::Write).unwrap();
         assert_eq!(kind(file.allocate(5, 20)), io::ErrorKind::InvalidInput);
-        assert_eq!(kind(file.truncate(11)), io::ErrorKind::InvalidInput);
         let entries = disk.list(Path::new("")).unwrap();
         assert_eq!(entries, [Entry { name: "dir".to_owned(), kind: Kind::Directory }]);
     }

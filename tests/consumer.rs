@@ -1,0 +1,533 @@
+//! Kafka's semantics of consuming. The cases are those of `vectors/consumer_semantics.json`, taken from Apache Kafka's
+//! integration tests; a test's comment names its case.
+//!
+//! Left out, because they are about what a group of one member at a time does not have: `autocommit-on-rebalance` (as
+//! far as it is about listeners), `max-poll-interval`, `slow-assign-callback`, `subscribe-pattern`, `callback-position`,
+//! `callback-seek-pause`, `assigned-always-called`, `lost`; because there is no such thing: `large-record-first`
+//! (no fetch sizes), `interceptors`, `commit-async-order` (no callbacks of commits).
+#![cfg(feature = "sim")]
+
+use std::time::Duration;
+
+use tidelog::sim::Machine;
+use tidelog::{
+    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetAndMetadata, OffsetReset,
+    ProducerRecord, TopicConfig, TopicPartition,
+};
+
+const NOW: Duration = Duration::ZERO;
+
+fn tp() -> TopicPartition {
+    TopicPartition::new("topic", 0)
+}
+
+fn tp2() -> TopicPartition {
+    TopicPartition::new("topic", 1)
+}
+
+/// A log with a topic of two partitions.
+fn log() -> (Machine, EventLog) {
+    let machine = Machine::new(1);
+    let log = machine.open(LogConfig::new().background(false)).unwrap();
+    log.create_topic("topic", TopicConfig::new().partitions(2).durability(Durability::Os)).unwrap();
+    (machine, log)
+}
+
+fn send(log: &EventLog, partition: &TopicPartition, count: usize) {
+    for n in 0..count {
+        let value = n.to_string();
+        let record = ProducerRecord::new(partition.topic(), &value).partition(partition.partition());
+        log.producer().send(record).unwrap();
+    }
+}
+
+/// The set-up of Kafka's integration tests: earliest, no automatic commits.
+fn config(group: &str) -> ConsumerConfig {
+    ConsumerConfig::group(group).auto_offset_reset(OffsetReset::Earliest).auto_commit(false)
+}
+
+fn consumer(log: &EventLog) -> Consumer {
+    log.consumer(config("group")).unwrap()
+}
+
+fn assigned(log: &EventLog) -> Consumer {
+    let mut consumer = consumer(log);
+    consumer.assign([tp()]).unwrap();
+    consumer
+}
+
+/// The offsets of all records that polls return now.
+fn drain(consumer: &mut Consumer) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    loop {
+        let records = consumer.poll(NOW).unwrap();
+        if records.is_empty() {
+            return offsets;
+        }
+        offsets.extend(records.iter().map(|record| record.offset().get()));
+    }
+}
+
+fn committed(consumer: &Consumer, partition: &TopicPartition) -> Option<u64> {
+    consumer.committed(partition).unwrap().map(|committed| committed.offset.get())
+}
+
+#[test]
+fn a_commit_without_a_position_commits_nothing() {
+    // commit-nothing
+    let (_machine, log) = log();
+    send(&log, &tp(), 10_000);
+    let mut consumer = assigned(&log);
+
+    consumer.commit().unwrap();
+
+    assert_eq!(committed(&consumer, &tp()), None);
+}
+
+#[test]
+fn a_commit_names_the_next_offset_to_read() {
+    // commit-all-consumed
+    let (_machine, log) = log();
+    send(&log, &tp(), 10_000);
+    let mut consumer = assigned(&log);
+    consumer.seek(&tp(), 0).unwrap();
+    assert_eq!(drain(&mut consumer).len(), 10_000);
+
+    consumer.commit().unwrap();
+
+    assert_eq!(committed(&consumer, &tp()), Some(10_000));
+}
+
+#[test]
+fn a_consumer_without_a_group_reads_what_it_is_assigned_and_commits_nothing() {
+    // assign-no-group, null-group
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    let read = |reset, seek: Option<u64>| {
+        let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(reset)).unwrap();
+        consumer.assign([tp()]).unwrap();
+        if let Some(offset) = seek {
+            consumer.seek(&tp(), offset).unwrap();
+        }
+        drain(&mut consumer)
+    };
+
+    assert_eq!(read(OffsetReset::Earliest, None), [0, 1, 2]);
+    assert!(read(OffsetReset::Latest, None).is_empty());
+    assert_eq!(read(OffsetReset::Latest, Some(1)), [1, 2]);
+    let mut consumer = log.consumer(ConsumerConfig::new()).unwrap();
+    assert!(matches!(consumer.commit(), Err(Error::InvalidGroup { .. })));
+    assert!(matches!(consumer.committed(&tp()), Err(Error::InvalidGroup { .. })));
+    let explicit = ConsumerConfig::new().auto_commit(true);
+    assert!(matches!(log.consumer(explicit), Err(Error::InvalidConfig { setting: "enable.auto.commit", .. })));
+}
+
+#[test]
+fn a_seek_before_the_first_poll_decides_where_it_begins() {
+    // assign-seek
+    let (_machine, log) = log();
+    send(&log, &tp(), 10);
+    let mut consumer = assigned(&log);
+
+    consumer.seek(&tp(), 1).unwrap();
+
+    assert_eq!(drain(&mut consumer), (1..10).collect::<Vec<_>>());
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::new(10));
+}
+
+#[test]
+fn what_one_consumer_of_a_group_commits_another_sees_and_starts_from() {
+    // assign-second-consumer, assign-from-commit
+    let (_machine, log) = log();
+    send(&log, &tp(), 100);
+    let mut first = assigned(&log);
+    first.commit_offsets([(tp(), Offset::new(10))]).unwrap();
+    first.close().unwrap();
+
+    let mut second = consumer(&log);
+
+    assert_eq!(committed(&second, &tp()), Some(10));
+    second.assign([tp()]).unwrap();
+    assert_eq!(drain(&mut second), (10..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn offsets_are_committed_one_by_one_and_leave_the_positions_alone() {
+    // commit-specified
+    let (_machine, log) = log();
+    send(&log, &tp(), 5);
+    send(&log, &tp2(), 7);
+    let mut consumer = consumer(&log);
+    consumer.assign([tp(), tp2()]).unwrap();
+    let before = (consumer.position(&tp()).unwrap(), consumer.position(&tp2()).unwrap());
+
+    consumer.commit_offsets([(tp(), OffsetAndMetadata::new(Offset::new(3), "foo"))]).unwrap();
+    assert_eq!((committed(&consumer, &tp()), committed(&consumer, &tp2())), (Some(3), None));
+    assert_eq!(consumer.committed(&tp()).unwrap().unwrap().metadata, "foo");
+    consumer.commit_offsets([(tp2(), Offset::new(5))]).unwrap();
+
+    assert_eq!((committed(&consumer, &tp()), committed(&consumer, &tp2())), (Some(3), Some(5)));
+    assert_eq!((consumer.position(&tp()).unwrap(), consumer.position(&tp2()).unwrap()), before);
+}
+
+#[test]
+fn a_commit_that_cannot_be_is_refused_whole() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 5);
+    let mut consumer = assigned(&log);
+
+    let long = OffsetAndMetadata::new(Offset::new(1), "x".repeat(4097));
+    let refused = consumer.commit_offsets([(tp2(), OffsetAndMetadata::from(Offset::ZERO)), (tp(), long)]);
+    assert!(matches!(refused, Err(Error::OffsetMetadataTooLarge { bytes: 4097, limit: 4096 })));
+    assert!(matches!(
+        consumer.commit_offsets([(tp(), Offset::new(6))]),
+        Err(Error::OffsetOutOfRange { requested, .. }) if requested == Offset::new(6)
+    ));
+    assert!(matches!(
+        consumer.commit_offsets([(TopicPartition::new("topic", 15), Offset::ZERO)]),
+        Err(Error::UnknownPartition { partitions: 2, .. })
+    ));
+    assert_eq!((committed(&consumer, &tp()), committed(&consumer, &tp2())), (None, None));
+    consumer.commit_offsets([(tp(), OffsetAndMetadata::new(Offset::new(5), "x".repeat(4096)))]).unwrap();
+}
+
+#[test]
+fn a_position_is_found_out_when_it_is_asked_for() {
+    // position-and-commit
+    let (_machine, log) = log();
+    send(&log, &tp(), 5);
+    let mut consumer = consumer(&log);
+    assert_eq!(committed(&consumer, &TopicPartition::new("topic", 15)), None);
+    assert!(matches!(consumer.position(&tp()), Err(Error::NotAssigned { .. })));
+
+    consumer.assign([tp()]).unwrap();
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::ZERO);
+    consumer.commit().unwrap();
+    assert_eq!(committed(&consumer, &tp()), Some(0));
+    assert_eq!(drain(&mut consumer).len(), 5);
+    consumer.commit().unwrap();
+    send(&log, &tp(), 1);
+
+    let mut other = assigned(&log);
+    assert_eq!(drain(&mut other), [5]);
+}
+
+#[test]
+fn without_a_reset_policy_a_missing_or_impossible_position_is_an_error_until_it_is_sought() {
+    // reset-none
+    let (_machine, log) = log();
+    send(&log, &tp(), 2);
+    let mut consumer = log.consumer(config("group").auto_offset_reset(OffsetReset::None)).unwrap();
+    consumer.assign([tp()]).unwrap();
+
+    assert!(matches!(consumer.poll(NOW), Err(Error::NoOffsetForPartition { partition }) if partition == tp()));
+    consumer.seek(&tp(), 3).unwrap();
+    assert!(matches!(
+        consumer.poll(NOW),
+        Err(Error::OffsetOutOfRange { partition, requested, .. }) if partition == tp() && requested == Offset::new(3)
+    ));
+    consumer.seek(&tp(), 0).unwrap();
+    assert_eq!(drain(&mut consumer), [0, 1]);
+}
+
+#[test]
+fn an_impossible_position_is_reset_as_the_policy_says() {
+    // reset-earliest-out-of-range, reset-latest-out-of-range
+    let (_machine, log) = log();
+    send(&log, &tp(), 10);
+    let mut earliest = assigned(&log);
+    drain(&mut earliest);
+    earliest.seek(&tp(), 11).unwrap();
+    assert_eq!(drain(&mut earliest)[0], 0);
+
+    let mut latest = log.consumer(config("other").auto_offset_reset(OffsetReset::Latest).max_poll_records(5)).unwrap();
+    latest.assign([tp()]).unwrap();
+    latest.seek(&tp(), 0).unwrap();
+    assert_eq!(latest.poll(NOW).unwrap().len(), 5);
+    latest.seek(&tp(), 27).unwrap();
+    assert!(latest.poll(NOW).unwrap().is_empty());
+    assert_eq!(latest.position(&tp()).unwrap(), Offset::new(10));
+    send(&log, &tp(), 10);
+    assert_eq!(drain(&mut latest)[0], 10);
+}
+
+#[test]
+fn seeking_goes_to_the_beginning_the_end_and_any_place_between() {
+    // seek-basic, seek-unassigned
+    let (_machine, log) = log();
+    send(&log, &tp(), 50);
+    let mut consumer = assigned(&log);
+    consumer.seek_to_end(&[tp()]).unwrap();
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::new(50));
+    assert!(consumer.poll(NOW).unwrap().is_empty());
+    consumer.seek_to_beginning(&[]).unwrap();
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::ZERO);
+    assert_eq!(consumer.poll(NOW).unwrap().iter().next().unwrap().offset(), Offset::ZERO);
+    consumer.seek(&tp(), 25).unwrap();
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::new(25));
+    assert_eq!(drain(&mut consumer)[0], 25);
+
+    let refused = consumer.seek_to_end(&[tp(), tp2()]).unwrap_err();
+    assert_eq!(refused.to_string(), "no current assignment for partition topic-1");
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::new(50), "none was moved");
+}
+
+#[test]
+fn a_seek_to_the_end_goes_to_where_the_end_is_when_it_is_needed() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    let mut consumer = assigned(&log);
+
+    consumer.seek_to_end(&[]).unwrap();
+    send(&log, &tp(), 4);
+
+    assert_eq!(consumer.position(&tp()).unwrap(), Offset::new(7));
+}
+
+#[test]
+fn a_paused_partition_returns_nothing_until_it_is_resumed() {
+    // pause-resume
+    let (_machine, log) = log();
+    send(&log, &tp(), 5);
+    let mut consumer = assigned(&log);
+    assert_eq!(drain(&mut consumer).len(), 5);
+    consumer.pause(&[tp()]).unwrap();
+    send(&log, &tp(), 5);
+    assert!(consumer.poll(NOW).unwrap().is_empty());
+    assert_eq!(consumer.paused(), [tp()]);
+
+    consumer.resume(&[tp()]).unwrap();
+
+    assert_eq!(drain(&mut consumer), [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn a_poll_returns_at_most_what_it_may_and_the_rest_is_lag() {
+    // max-poll-records-lag
+    let (_machine, log) = log();
+    send(&log, &tp(), 1000);
+    let mut consumer = log.consumer(config("group").max_poll_records(10)).unwrap();
+    consumer.assign([tp()]).unwrap();
+
+    assert_eq!(consumer.poll(NOW).unwrap().len(), 10);
+
+    assert_eq!(consumer.lag(&tp()).unwrap(), 990);
+    assert!(matches!(
+        log.consumer(config("group").max_poll_records(0)),
+        Err(Error::InvalidConfig { setting: "max.poll.records", .. })
+    ));
+}
+
+#[test]
+fn polls_take_turns_among_the_partitions() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 100);
+    send(&log, &tp2(), 100);
+    let mut consumer = log.consumer(config("group").max_poll_records(10)).unwrap();
+    consumer.subscribe(["topic"]).unwrap();
+
+    let mut asked = Vec::new();
+    for _ in 0..20 {
+        asked.extend(consumer.poll(NOW).unwrap().partitions().map(TopicPartition::partition));
+    }
+
+    assert_eq!(asked.iter().filter(|partition| **partition == 0).count(), 10, "{asked:?}");
+}
+
+#[test]
+fn a_poll_that_may_not_wait_returns_everything_in_the_end() {
+    // poll-zero
+    let (_machine, log) = log();
+    send(&log, &tp(), 60);
+    send(&log, &tp2(), 40);
+    let mut consumer = consumer(&log);
+    consumer.subscribe(["topic"]).unwrap();
+
+    assert_eq!(drain(&mut consumer).len(), 100);
+}
+
+#[test]
+fn a_subscription_follows_what_it_is_changed_to() {
+    // subscribe-shrink-expand, subscribe-then-assign
+    let (_machine, log) = log();
+    log.create_topic("other", TopicConfig::new()).unwrap();
+    let mut consumer = consumer(&log);
+    for (topics, partitions) in [(&["topic", "other"][..], 3), (&["topic"], 2), (&["topic", "other"], 3)] {
+        consumer.subscribe(topics.iter().copied()).unwrap();
+        consumer.poll(NOW).unwrap();
+        assert_eq!(consumer.assignment().len(), partitions, "{topics:?}");
+    }
+
+    assert!(matches!(consumer.assign([tp()]), Err(Error::InvalidState { .. })));
+    consumer.unsubscribe().unwrap();
+    consumer.assign([tp()]).unwrap();
+    assert!(matches!(consumer.subscribe(["topic"]), Err(Error::InvalidState { .. })));
+    assert!(matches!(log.consumer(config("x")).unwrap().poll(NOW), Err(Error::InvalidState { .. })));
+}
+
+#[test]
+fn the_next_offsets_of_a_poll_are_what_to_commit_for_it() {
+    // next-offsets
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    send(&log, &tp2(), 2);
+    let mut consumer = consumer(&log);
+    consumer.subscribe(["topic"]).unwrap();
+
+    let records = consumer.poll(NOW).unwrap();
+
+    assert_eq!(records.next_offsets().collect::<Vec<_>>(), [(tp(), Offset::new(3)), (tp2(), Offset::new(2))]);
+    assert_eq!(records.records(&tp2()).map(|record| record.offset().get()).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
+fn beginning_and_end_are_known_of_any_partition() {
+    // end-offsets
+    let (_machine, log) = log();
+    send(&log, &tp(), 10_000);
+    let consumer = consumer(&log);
+
+    assert_eq!(consumer.end_offsets(&[tp(), tp2()]).unwrap(), [(tp(), 10_000.into()), (tp2(), 0.into())].into());
+    assert_eq!(consumer.beginning_offsets(&[tp()]).unwrap(), [(tp(), Offset::ZERO)].into());
+}
+
+#[test]
+fn partitions_are_added_and_never_taken_away_and_consumers_notice() {
+    // create-partitions
+    let (_machine, log) = log();
+    let mut consumer = consumer(&log);
+    consumer.subscribe(["topic"]).unwrap();
+    consumer.poll(NOW).unwrap();
+
+    log.add_partitions("topic", 3).unwrap();
+    for total in [3, 1, 0] {
+        let refused = log.add_partitions("topic", total);
+        assert!(matches!(refused, Err(Error::InvalidPartitions { requested, .. }) if requested == total));
+    }
+    assert!(matches!(log.add_partitions("nope", 3), Err(Error::UnknownTopic { .. })));
+
+    send(&log, &TopicPartition::new("topic", 2), 1);
+    assert_eq!(consumer.poll(NOW).unwrap().len(), 1);
+    assert_eq!(consumer.assignment().len(), 3);
+}
+
+#[test]
+fn automatic_commits_cover_what_earlier_polls_returned() {
+    let (machine, log) = log();
+    send(&log, &tp(), 30);
+    let config = ConsumerConfig::group("group").auto_offset_reset(OffsetReset::Earliest).max_poll_records(10);
+    let mut consumer = log.consumer(config).unwrap();
+    consumer.subscribe(["topic"]).unwrap();
+
+    consumer.poll(NOW).unwrap();
+    machine.advance(Duration::from_millis(4999));
+    consumer.poll(NOW).unwrap();
+    assert_eq!(committed(&consumer, &tp()), None, "not yet");
+    machine.advance(Duration::from_millis(1));
+    consumer.poll(NOW).unwrap();
+    assert_eq!(committed(&consumer, &tp()), Some(20), "what the poll itself returns is not processed yet");
+
+    let other = log.consumer(ConsumerConfig::group("group")).unwrap();
+    consumer.close().unwrap();
+    assert_eq!(committed(&other, &tp()), Some(30), "closing commits everything that was returned");
+}
+
+#[test]
+fn an_offset_that_was_sought_is_committed_on_close() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 30);
+    let mut consumer = log.consumer(ConsumerConfig::group("group")).unwrap();
+    consumer.assign([tp()]).unwrap();
+    consumer.seek(&tp(), 7).unwrap();
+    consumer.close().unwrap();
+
+    assert_eq!(committed(&self::consumer(&log), &tp()), Some(7));
+}
+
+#[test]
+fn a_consumer_that_panics_commits_nothing_and_leaves_the_group() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    let config = || ConsumerConfig::group("group").auto_offset_reset(OffsetReset::Earliest);
+    let crashed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut consumer = log.consumer(config()).unwrap();
+        consumer.subscribe(["topic"]).unwrap();
+        assert_eq!(consumer.poll(NOW).unwrap().len(), 3);
+        panic!("in the middle of processing");
+    }));
+    assert!(crashed.is_err());
+
+    let mut next = log.consumer(config()).unwrap();
+    next.subscribe(["topic"]).unwrap();
+
+    assert_eq!(drain(&mut next), [0, 1, 2]);
+}
+
+#[test]
+fn a_group_has_one_member_at_a_time() {
+    let (_machine, log) = log();
+    let mut first = consumer(&log);
+    first.subscribe(["topic"]).unwrap();
+    first.poll(NOW).unwrap();
+    let mut second = consumer(&log);
+    second.subscribe(["topic"]).unwrap();
+
+    assert!(matches!(second.poll(NOW), Err(Error::GroupBusy { group, .. }) if group == "group"));
+    assert!(matches!(second.commit(), Err(Error::CommitFailed { .. }) | Ok(())));
+    first.close().unwrap();
+    second.poll(NOW).unwrap();
+    assert_eq!(second.assignment().len(), 2);
+}
+
+#[test]
+fn records_stay_readable_after_topic_consumer_and_log_are_gone() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    let mut consumer = consumer(&log);
+    consumer.subscribe(["topic"]).unwrap();
+    let records = consumer.poll(NOW).unwrap();
+
+    log.delete_topic("topic").unwrap();
+    drop(consumer);
+    log.close().unwrap();
+
+    let values: Vec<&[u8]> = records.iter().map(|record| record.value().unwrap()).collect();
+    assert_eq!(values, [b"0", b"1", b"2"]);
+}
+
+#[test]
+fn a_deleted_topic_takes_its_committed_offsets_along() {
+    let (_machine, log) = log();
+    send(&log, &tp(), 3);
+    let mut consumer = assigned(&log);
+    drain(&mut consumer);
+    consumer.commit().unwrap();
+    consumer.close().unwrap();
+
+    log.delete_topic("topic").unwrap();
+    log.create_topic("topic", TopicConfig::new()).unwrap();
+
+    assert_eq!(committed(&self::consumer(&log), &tp()), None);
+    assert!(log.describe_group("group").unwrap().offsets.is_empty());
+}
+
+#[test]
+fn a_blocked_poll_ends_when_its_time_is_over_a_record_comes_or_it_is_woken() {
+    let machine = Machine::new(3);
+    let log = machine.open(LogConfig::new()).unwrap();
+    log.create_topic("topic", TopicConfig::new()).unwrap();
+    let mut consumer = log.consumer(config("group")).unwrap();
+    consumer.subscribe(["topic"]).unwrap();
+
+    let before = machine.now();
+    assert!(consumer.poll(Duration::from_secs(3)).unwrap().is_empty());
+    assert_eq!(machine.now().as_millis() - before.as_millis(), 3000, "nobody moved the clock but the poll");
+
+    let delivery = log.producer().send(ProducerRecord::new("topic", b"1")).unwrap();
+    assert!(!delivery.is_delivered(), "nobody has synced");
+    assert_eq!(consumer.poll(Duration::from_secs(3)).unwrap().len(), 1, "the worker syncs what nobody waits for");
+
+    consumer.waker().wake();
+    assert!(matches!(consumer.poll(Duration::from_secs(3)), Err(Error::Wakeup)));
+    assert!(consumer.poll(Duration::from_secs(1)).unwrap().is_empty(), "a wake-up counts once");
+}
