@@ -1124,9 +1124,10 @@ impl Partition {
         Ok(())
     }
 
-    /// Whether the other process has begun a segment behind the active one.
+    /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is
+    /// damaged so that nothing can be appended to it.
     fn has_rolled(&self, writer: &Writer, thoroughly: bool) -> Result<bool> {
-        let base = writer.active.as_ref().map(|active| active.segment.base());
+        let base = self.slots.read().last().map(|slot| slot.base);
         if thoroughly {
             return Ok(recovery::newest(&self.home)? > base);
         }
@@ -1135,11 +1136,13 @@ impl Partition {
 
     /// Goes on with the newest segment that the other process has begun.
     fn follow_roll(&self, writer: &mut Writer) -> Result<()> {
-        let base = writer.active.as_ref().map(|active| active.segment.base());
         let fresh = recovery::recover(&self.home, Access::Read, None)?;
         let mut slots = self.slots.write();
-        if let (Some(old), Some(first)) = (slots.last(), fresh.slots.iter().find(|slot| Some(slot.base) > base)) {
-            old.seal(first.base, writer.active.as_ref().map_or(0, |active| active.walk.position));
+        let base = slots.last().map(|slot| slot.base);
+        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
+        // One that was damaged is sealed already.
+        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active) {
+            old.seal(first.base, active.walk.position);
         }
         slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
         writer.active = fresh.active;
