@@ -74,6 +74,7 @@ fn read_from(log: &EventLog, starts: &[u64]) -> Held {
 fn check_order(held: &Held, message: &str) {
     let mut due: HashMap<Vec<u8>, u64> = HashMap::new();
     for (key, value) in held.iter().flatten() {
+        assert!(event::user_of(key).is_some_and(|user| user < event::USERS), "{key:?}; {message}");
         let due = due.entry(key.clone()).or_insert(0);
         assert_eq!(event::number_of(value), Some(*due), "{}; {message}", String::from_utf8_lossy(key));
         *due += 1;
