@@ -361,8 +361,8 @@ impl<'a> Batch<'a> {
     fn verify_records(&self) -> Result<(), Flaw> {
         let mut records = self.records_checked()?;
         let mut due = self.base();
-        for record in records.by_ref() {
-            let record = record?;
+        while records.read < records.count {
+            let record = records.decode()?;
             if record.offset < due || record.offset >= self.next() {
                 return Err(Flaw::Field("offset delta"));
             }
@@ -398,8 +398,8 @@ impl<'a> Batch<'a> {
     /// The records, in the order of their offsets. Ends early where the bytes are not sound, which cannot be in a
     /// batch that was verified.
     #[inline]
-    pub(crate) fn records(&self) -> impl Iterator<Item = RecordView<'a>> + use<'a> {
-        self.records_checked().into_iter().flatten().map_while(Result::ok)
+    pub(crate) fn records(&self) -> Records<'a> {
+        self.records_checked().unwrap_or_default()
     }
 }
 
@@ -482,8 +482,8 @@ pub(crate) struct RecordView<'a> {
     pub(crate) headers: &'a [u8],
 }
 
-/// The records of a batch, decoded one by one.
-#[derive(Clone, Debug)]
+/// The records of a batch, decoded one by one. By default there are none.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Records<'a> {
     fields: Reader<'a>,
     attributes: u32,
@@ -508,6 +508,7 @@ impl<'a> Records<'a> {
         let headers = fields.take(headers as usize)?;
         let mut present =
             |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };
+        self.read += 1;
         Ok(RecordView {
             offset: Offset::new(self.base.get().saturating_add(u64::from(ahead))),
             timestamp: Timestamp::from_millis(self.base_timestamp.wrapping_add(delta)),
@@ -524,17 +525,19 @@ impl<'a> Records<'a> {
 }
 
 impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, Flaw>;
+    type Item = RecordView<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<RecordView<'a>> {
         if self.read == self.count {
             return None;
         }
-        let record = self.decode();
-        // Nothing behind a record that is not sound can be found.
-        self.read = if record.is_ok() { self.read + 1 } else { self.count };
-        Some(record)
+        let record = self.decode().ok();
+        if record.is_none() {
+            // Nothing behind a record that is not sound can be found.
+            self.read = self.count;
+        }
+        record
     }
 }
 

@@ -794,6 +794,12 @@ impl Partition {
         }
         false
     }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        let mut writer = self.writer.lock();
+        writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
+    }
 }
 
 fn put_marker(pen: &mut Pen, position: u64, stamp: &Stamp, env: &Env, marker: Marker) {
@@ -871,22 +877,50 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Its records, in order.
     #[inline]
-    pub(crate) fn records(&self) -> impl Iterator<Item = batch::RecordView<'_>> {
-        let bytes = self.segment.region().slice(0..self.positions.end);
-        let offsets = self.offsets.clone();
-        let mut position = self.positions.start as usize;
-        let batches = std::iter::from_fn(move || {
-            let batch = batch::Batch::at(&bytes[position..]).ok()??;
-            position += batch.length() as usize;
-            Some(batch)
-        });
-        batches
-            .flat_map(|batch| batch.records())
-            .skip_while({
-                let start = offsets.start;
-                move |record| record.offset < start
-            })
-            .take_while(move |record| record.offset < offsets.end)
+    pub(crate) fn records(&self) -> ChunkRecords<'_> {
+        let bytes = self.segment.region().slice(self.positions.clone());
+        ChunkRecords { bytes, batch: batch::Records::default(), offsets: self.offsets.clone() }
+    }
+}
+
+/// The records of a chunk, decoded one by one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChunkRecords<'a> {
+    /// The batches behind the one that is being read.
+    bytes: &'a [u8],
+    batch: batch::Records<'a>,
+    offsets: Range<Offset>,
+}
+
+impl ChunkRecords<'_> {
+    /// Goes on with the next batch; whether there is one.
+    #[inline]
+    fn enter_next(&mut self) -> bool {
+        let Ok(Some(batch)) = batch::Batch::at(self.bytes) else { return false };
+        self.bytes = &self.bytes[batch.length() as usize..];
+        self.batch = batch.records();
+        true
+    }
+}
+
+impl<'a> Iterator for ChunkRecords<'a> {
+    type Item = batch::RecordView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<batch::RecordView<'a>> {
+        loop {
+            match self.batch.next() {
+                // The chunk begins in the middle of a batch.
+                Some(record) if record.offset < self.offsets.start => {}
+                Some(record) if record.offset < self.offsets.end => return Some(record),
+                Some(_) => return None,
+                None => {
+                    if !self.enter_next() {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 }
 
