@@ -279,7 +279,7 @@ fn kafkas_tutorials_work_with_a_note() {
 
     let ended = place.run(&["topics", "create", "more", "--replication-factor", "3"]);
     let why = "the log is one directory, so there is one copy; leave it out";
-    failed(ended, 2, &format!("tidelog: error: --replication-factor 3 cannot be kept: {why}\n"));
+    failed(&ended, 2, &format!("tidelog: error: --replication-factor 3 cannot be kept: {why}\n"));
 }
 
 #[test]
