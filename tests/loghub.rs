@@ -187,7 +187,7 @@ fn a_group_that_is_killed_while_it_reads_a_file_misses_no_line() {
             let mut next: BTreeMap<u32, u64> = BTreeMap::new();
             for kill in 1..=kills + 1 {
                 let is_last = kill == kills + 1;
-                let poll = if is_last { "5000" } else { chance.one_of(&["1", "10", "100"]) };
+                let poll = if is_last { "5000" } else { chance.one_of(&["1", "30", "1500", "1500"]) };
                 let count = chance.below(800);
                 let message = format!(
                     "{} in {partitions} partitions, kill {kill} after {count} lines, {poll} a poll, TIDELOG_SEED={}",

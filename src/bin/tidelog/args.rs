@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use tidelog::{Durability, TopicConfig};
 
+use crate::demo::EVENTS;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
 use crate::output::{Output, complain};
 use crate::template::Template;
@@ -101,6 +102,9 @@ pub(crate) enum Command {
         /// Where to put the log; by default a directory that is removed afterwards
         #[arg(id = "demo_dir", value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// How many events to send
+        #[arg(long, value_name = "N", default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(1000..))]
+        events: u64,
     },
     /// What `demo` runs and kills
     #[command(hide = true)]

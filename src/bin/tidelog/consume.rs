@@ -21,7 +21,7 @@ use tidelog::{Consumer, ConsumerConfig, ConsumerRecord, EventLog, Offset, Offset
 use crate::args::{Arguments, Consume, Format, Start};
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, Screen, complain, grouped, json_bytes};
-use crate::topics::{open_for_reading, open_for_writing};
+use crate::topics::open_for_writing;
 
 /// How long a poll waits when nobody says how long; then it is asked again.
 const LONG: Duration = Duration::from_secs(3600);
@@ -29,7 +29,8 @@ const LONG: Duration = Duration::from_secs(3600);
 pub(crate) fn run(arguments: &Arguments, what: &Consume) -> Outcome {
     let format = format(arguments.output, &what.format)?;
     let log = match what.group {
-        None => open_for_reading(arguments)?,
+        // Of damage it is told where reading meets it.
+        None => EventLog::open_read_only(&arguments.dir)?,
         Some(_) => open_for_writing(arguments, false)?,
     };
     let partitions = partitions(&log, what)?;

@@ -46,7 +46,7 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Produce(what) => produce::run(arguments, what),
         Command::Consume(what) => consume::run(arguments, what),
         Command::Groups { action } => groups::run(arguments, action),
-        Command::Demo { dir } => demo::run(dir.as_deref(), arguments.output),
+        Command::Demo { dir, events } => demo::run(dir.as_deref(), *events, arguments.output),
         Command::DemoProduce(what) => demo::child::produce(&arguments.dir, what),
         Command::DemoConsume(what) => demo::child::consume(&arguments.dir, what),
     };

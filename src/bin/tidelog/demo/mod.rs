@@ -22,8 +22,8 @@ use crate::output::{Output, Screen, Table, grouped, per_second};
 
 const PARTITIONS: u32 = 3;
 const THREADS: u32 = 4;
-/// How many events are sent in all: enough for the rates to mean something, few enough for a slow disk.
-const EVENTS: u64 = 300_000;
+/// How many events are sent in all, if nobody says: enough for the rates to mean something, few enough for a slow disk.
+pub(crate) const EVENTS: u64 = 300_000;
 /// How many a thread sends before it waits for the disk.
 const BURST: usize = 500;
 /// How many a poll returns at most: more than the pipe holds that reports them, so that a kill mostly falls between
@@ -32,12 +32,10 @@ const POLL: usize = 5000;
 /// How much is listened to at once: little, for the same reason.
 const LISTEN_BYTES: usize = 4096;
 const GROUP: &str = "billing";
-/// How many records of 100 bytes the rates at the end are measured with.
-const SPEED_RECORDS: u64 = 400_000;
 
-pub(crate) fn run(dir: Option<&Path>, output: Output) -> Outcome {
+pub(crate) fn run(dir: Option<&Path>, events: u64, output: Output) -> Outcome {
     let place = Place::find(dir)?;
-    let mut demo = Demo { stage: Stage { screen: Screen::new(), output }, topic: place.topic.clone(), place };
+    let mut demo = Demo { stage: Stage { screen: Screen::new(), output }, place, events };
     let result = demo.play();
     match result {
         // What went wrong should be looked at.
@@ -109,8 +107,8 @@ impl Stage {
 
 struct Demo {
     stage: Stage,
-    topic: String,
     place: Place,
+    events: u64,
 }
 
 /// A line of a child.
@@ -159,7 +157,7 @@ type Held = Vec<Vec<(u64, u64)>>;
 
 impl Demo {
     fn play(&mut self) -> Outcome {
-        let (dir, topic) = (self.place.dir.display().to_string(), self.topic.clone());
+        let (dir, topic) = (self.place.dir.display().to_string(), self.place.topic.clone());
         self.stage.say("tidelog demo: an event log, killed in the middle")?;
         self.stage.say(&format!("The log is the directory {dir}"))?;
         self.stage.say(&format!(
@@ -169,12 +167,12 @@ impl Demo {
 
         self.stage
             .say(&format!("1  A process with {THREADS} threads sends events of {} users.", grouped(event::USERS)))?;
-        let first = self.produce(EVENTS, Some(chance_between(EVENTS / 4, EVENTS / 2)))?;
+        let first = self.produce(self.events, Some(chance_between(self.events / 4, self.events / 2)))?;
         self.say_how_it_ended(&first, "acknowledged")?;
 
         let (held, opened) = self.read_all()?;
         let (total, lost) = (count(&held), missing(&first, &held));
-        let rest = EVENTS.saturating_sub(total);
+        let rest = self.events.saturating_sub(total);
         self.stage.say(&format!(
             "2  The log opens in {opened:.0} ms with {} events: {}",
             grouped(total),
@@ -192,7 +190,7 @@ impl Demo {
             self.place.group,
             grouped(POLL as u64)
         ))?;
-        let third = self.consume(Some(chance_between(EVENTS / 3, EVENTS * 2 / 3)))?;
+        let third = self.consume(Some(chance_between(self.events / 3, self.events * 2 / 3)))?;
         self.say_how_it_ended(&third, "read")?;
         let committed = self.committed()?;
         let sum: u64 = committed.values().sum();
@@ -239,7 +237,7 @@ impl Demo {
     fn command(&self, name: &str) -> Command {
         let tool = std::env::current_exe().unwrap_or_else(|_| "tidelog".into());
         let mut command = Command::new(tool);
-        command.arg("--dir").arg(&self.place.dir).args([name, "--topic", &self.topic]);
+        command.arg("--dir").arg(&self.place.dir).args([name, "--topic", &self.place.topic]);
         command
     }
 
@@ -252,7 +250,7 @@ impl Demo {
         // The number that is due of each user: theirs are in order and without a gap.
         let mut due: HashMap<u64, u64> = HashMap::new();
         let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest))?;
-        consumer.subscribe([self.topic.as_str()])?;
+        consumer.subscribe([self.place.topic.as_str()])?;
         loop {
             let records = consumer.poll(Duration::ZERO)?;
             if records.is_empty() {
@@ -300,32 +298,32 @@ impl Demo {
     /// What one thread can do that talks to nobody: records a second, sent one at a time and read.
     fn speed(&self) -> Outcome<(u64, u64)> {
         let log = EventLog::open(&self.place.dir)?;
-        let topic = format!("{}-speed", self.topic);
+        let topic = format!("{}-speed", self.place.topic);
         log.create_topic(&topic, TopicConfig::new())?;
         let producer = log.producer();
         let value = [b'x'; 100];
         let start = Instant::now();
-        for _ in 0..SPEED_RECORDS {
+        for _ in 0..self.events {
             producer.send(ProducerRecord::new(&topic, &value))?;
         }
         producer.flush()?;
-        let sent = per_second(SPEED_RECORDS, start.elapsed().as_secs_f64());
+        let sent = per_second(self.events, start.elapsed().as_secs_f64());
         let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest))?;
         consumer.subscribe([topic.as_str()])?;
         let (mut read, mut bytes) = (0, 0);
         let start = Instant::now();
-        while read < SPEED_RECORDS {
+        while read < self.events {
             let records = consumer.poll(Duration::ZERO)?;
             for record in &records {
                 read += 1;
                 bytes += record.value().map_or(0, <[u8]>::len);
             }
             if records.is_empty() {
-                return Err(Failure::failed(format!("{topic} holds {read} records, and {SPEED_RECORDS} were sent")));
+                return Err(Failure::failed(format!("{topic} holds {read} records, and {} were sent", self.events)));
             }
         }
         let rate = per_second(read, start.elapsed().as_secs_f64());
-        assert_eq!(bytes as u64, SPEED_RECORDS * value.len() as u64, "each record has its bytes");
+        assert_eq!(bytes as u64, self.events * value.len() as u64, "each record has its bytes");
         drop(consumer);
         log.delete_topic(&topic)?;
         Ok((sent, rate))
@@ -354,13 +352,13 @@ impl Demo {
         if let Some(fault) = tally.faults().first() {
             return Err(Failure::damaged(format!("the log broke its promise: {fault}; please report this")));
         }
-        self.stage.say("Nothing that was acknowledged is missing. Every event was read, in the order of its")?;
-        self.stage.say("user, with the bytes that were sent; twice only what had not been committed yet.")?;
+        self.stage.say("Nothing that was acknowledged is missing. Every event was read, with the bytes")?;
+        self.stage.say("that were sent and in the order of its user; twice only what was not committed.")?;
         let dir = self.place.dir.display().to_string();
         if self.place.is_ours {
             return self.stage.say("(The directory is removed. `tidelog demo DIR` keeps it for you to look at.)");
         }
-        self.stage.say(&format!("Look at it: tidelog --dir {dir} topics describe {}", self.topic))?;
+        self.stage.say(&format!("Look at it: tidelog --dir {dir} topics describe {}", self.place.topic))?;
         self.stage.say(&format!("            tidelog --dir {dir} groups describe {}", self.place.group))
     }
 }
