@@ -169,7 +169,11 @@ impl Catalog {
             env,
         };
         for (name, fact) in known {
-            catalog.open_topic(&name, &fact, &mut report)?;
+            match catalog.open_topic(&name, &fact, &mut report) {
+                // Deleted since the catalog was read.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                opened => drop(opened?),
+            }
         }
         Ok((catalog, report))
     }
@@ -400,7 +404,8 @@ impl Catalog {
     /// Looks what another process has changed. Only for a log that was opened read-only.
     pub(crate) fn follow(&self) -> Result<()> {
         let _change = self.change.lock();
-        if !self.table.follow()?.is_empty() {
+        let changed = !self.table.follow()?.is_empty();
+        if changed {
             let (known, _, _) = facts(&self.table)?;
             self.topics.write().retain(|name, topic| known.get(&**name).is_some_and(|fact| fact.id == topic.id()));
             for (name, fact) in known {
@@ -413,7 +418,8 @@ impl Catalog {
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
-                partition.follow()?;
+                // Only an opening begins a segment behind damage, and an opening changes the catalog.
+                partition.follow(changed)?;
             }
         }
         Ok(())

@@ -189,6 +189,8 @@ impl Consumer {
         for topic in &topics {
             self.catalog.topic_or_create(topic)?;
         }
+        // Whatever the new subscription takes away is committed as it stands.
+        self.auto_commit_now()?;
         self.mode = Mode::Subscribed { topics: topics.into_iter().collect(), generation: None };
         Ok(())
     }
@@ -710,6 +712,7 @@ impl Consumer {
             return Ok(());
         }
         let result = if self.catalog.check_open().is_ok() { self.auto_commit_now() } else { Ok(()) };
+        self.partitions.values().for_each(|fetch| fetch.partition.unlisten(&self.bell));
         self.leave();
         result
     }

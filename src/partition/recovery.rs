@@ -110,6 +110,11 @@ pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
     Ok(entries.iter().filter_map(|entry| segment::base_of_file_name(&entry.name)).max())
 }
 
+/// Whether there is a segment with this base.
+pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
+    home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
+}
+
 /// The log that the segments in `dir` belong to, by the first header that is whole.
 pub(crate) fn log_id(env: &Env, dir: &Path) -> Result<Option<u128>> {
     let full = |path: &Path| env.storage.root().join(path);

@@ -16,17 +16,21 @@ use crate::template::Template;
 /// Where the log is, if nobody says.
 pub(crate) const DEFAULT_DIR: &str = "tidelog-data";
 
+/// Heads the flags that each command has.
+const EVERYWHERE: &str = "Everywhere";
+
 /// An event log in a directory: Kafka's topics, partitions, offsets and groups, without a broker.
 #[derive(Debug, Parser)]
 #[command(name = "tidelog", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Arguments {
     /// The directory of the log
     #[arg(long, global = true, env = "TIDELOG_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]
+    #[arg(hide_env_values = true, help_heading = EVERYWHERE)]
     pub(crate) dir: PathBuf,
 
     /// How results are written; `json` is one object a line
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "text|json")]
-    #[arg(hide_possible_values = true)]
+    #[arg(hide_possible_values = true, help_heading = EVERYWHERE)]
     pub(crate) output: Output,
 
     #[command(flatten)]
@@ -82,10 +86,10 @@ pub(crate) enum Command {
         action: Topics,
     },
     /// Send lines, one record each
-    #[command(long_about = PRODUCE)]
+    #[command(long_about = PRODUCE, override_usage = "tidelog produce [OPTIONS] <TOPIC>")]
     Produce(Produce),
     /// Write records, one a line
-    #[command(long_about = CONSUME)]
+    #[command(long_about = CONSUME, override_usage = "tidelog consume [OPTIONS] <TOPIC>")]
     Consume(Consume),
     /// List groups, and show how far they have come
     Groups {
@@ -141,6 +145,7 @@ impl TopicName {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topics {
     /// Create a topic, and the log if there is none
+    #[command(override_usage = "tidelog topics create [OPTIONS] <TOPIC>")]
     Create {
         #[command(flatten)]
         topic: TopicName,
@@ -161,6 +166,7 @@ pub(crate) enum Topics {
         flag: Option<String>,
     },
     /// Delete a topic, its records, and what groups have committed for it
+    #[command(override_usage = "tidelog topics delete [OPTIONS] <TOPIC>")]
     Delete {
         #[command(flatten)]
         topic: TopicName,
@@ -196,7 +202,10 @@ impl Settings {
     }
 
     pub(crate) fn topic_config(&self) -> Outcome<TopicConfig> {
-        let mut config = TopicConfig::new();
+        self.applied_to(TopicConfig::new())
+    }
+
+    pub(crate) fn applied_to(&self, mut config: TopicConfig) -> Outcome<TopicConfig> {
         for (name, value) in &self.config {
             config = config.set(name, value)?;
         }
@@ -262,6 +271,9 @@ pub(crate) struct Consume {
     /// End after this many records
     #[arg(long, value_name = "N")]
     pub(crate) max_messages: Option<u64>,
+    /// How many records are read at a time, and with --group committed
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_poll_records: u32,
     /// Do not end at the end: wait for what comes
     #[arg(long, short = 'f')]
     pub(crate) follow: bool,
@@ -316,6 +328,7 @@ pub(crate) enum Groups {
     /// List the groups that have committed something
     List,
     /// Show what a group has committed, and its lag
+    #[command(override_usage = "tidelog groups describe [OPTIONS] <GROUP>")]
     Describe {
         /// The group
         #[arg(value_name = "GROUP", required_unless_present = "group_flag")]

@@ -23,8 +23,6 @@ use crate::failure::{Failure, Outcome};
 use crate::output::{Output, Screen, complain, grouped, json_bytes};
 use crate::topics::{open_for_reading, open_for_writing};
 
-/// How many records a poll returns at most. A group commits once for each.
-const POLL_RECORDS: u64 = 5_000;
 /// How long a poll waits when nobody says how long; then it is asked again.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -41,10 +39,10 @@ pub(crate) fn run(arguments: &Arguments, what: &Consume) -> Outcome {
         (Some(Start::Earliest), ..) | (_, true, ..) | (None, _, false, None) => OffsetReset::Earliest,
         _ => OffsetReset::Latest,
     };
-    let most = what.max_messages.unwrap_or(u64::MAX).clamp(1, POLL_RECORDS);
+    let most = what.max_messages.unwrap_or(u64::MAX).clamp(1, u64::from(what.max_poll_records));
     let config = what.group.as_ref().map_or_else(ConsumerConfig::new, ConsumerConfig::group);
     let config = config.auto_offset_reset(reset).auto_commit(false);
-    let mut consumer = log.consumer(config.max_poll_records(most.try_into().expect("it is at most POLL_RECORDS")))?;
+    let mut consumer = log.consumer(config.max_poll_records(most.try_into().expect("it is at most a u32")))?;
     if what.partitions.is_empty() {
         consumer.subscribe([what.topic.name()])?;
     } else {

@@ -59,16 +59,18 @@ pub(crate) fn run(arguments: &Arguments, what: &Produce) -> Outcome {
 fn find_or_create(log: &EventLog, what: &Produce) -> Outcome<TopicDescription> {
     let name = what.topic.name();
     let exists = log.list_topics().iter().any(|other| other == name);
-    if what.create_topic && !exists {
-        log.create_topic(name, what.settings.topic_config()?)?;
-    } else if exists && what.settings.are_given() {
-        complain(&format!("note: topic {name} exists already; it stays as it is"));
-    } else if !exists {
-        return Err(
-            Failure::from(tidelog::Error::UnknownTopic { topic: name.to_owned() }).add("; so does --create-topic")
-        );
+    if !exists && !what.create_topic {
+        let unknown = tidelog::Error::UnknownTopic { topic: name.to_owned() };
+        return Err(Failure::from(unknown).add(", and so does --create-topic"));
     }
-    Ok(log.describe_topic(name)?)
+    if !exists {
+        log.create_topic(name, what.settings.topic_config()?)?;
+    }
+    let topic = log.describe_topic(name)?;
+    if what.settings.applied_to(topic.config.clone())? != topic.config {
+        complain(&format!("note: topic {name} exists already, with other settings; it keeps them"));
+    }
+    Ok(topic)
 }
 
 /// A line that is longer cannot be sent; it must not fill the memory before that is said.

@@ -135,7 +135,7 @@ impl Storage for Disk {
             }
             if self.is_lock_file(&file).map_err(LockError::Io)? {
                 sign(&file);
-                return Ok(Box::new(DiskLock { _file: file }));
+                return Ok(Box::new(DiskLock { file }));
             }
         }
         Err(LockError::Io(io::Error::other("the file LOCK is replaced again and again")))
@@ -226,13 +226,22 @@ impl Storage for Disk {
     }
 }
 
-/// The lock file, locked until it is closed.
+/// The lock file, locked until this is dropped or the process dies.
 #[derive(Debug)]
 struct DiskLock {
-    _file: std::fs::File,
+    file: std::fs::File,
 }
 
 impl Lock for DiskLock {}
+
+impl Drop for DiskLock {
+    /// Closing the file would not do: when another thread starts a process just now, that has the file too until it
+    /// executes its program, and the lock belongs to all who have it.
+    fn drop(&mut self) {
+        // If it fails, closing frees the lock nearly as soon.
+        drop(self.file.unlock());
+    }
+}
 
 /// An open file.
 #[derive(Debug)]
@@ -689,6 +698,19 @@ mod tests {
         assert_eq!(fs::read_to_string(disk.root().join(LOCK)).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
         disk.lock().unwrap();
+    }
+
+    #[test]
+    fn the_lock_ends_although_a_process_that_is_being_started_still_has_its_file() {
+        let (_dir, disk) = disk();
+        let file = disk.lock_file().unwrap();
+        file.try_lock().unwrap();
+        let inherited = file.try_clone().unwrap();
+
+        drop(DiskLock { file });
+
+        disk.lock().unwrap();
+        drop(inherited);
     }
 
     #[test]
