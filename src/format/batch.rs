@@ -167,12 +167,13 @@ pub(crate) fn encode(place: &mut [u8], layout: Layout, stamp: &Stamp, records: &
     let base_timestamp = records.first().map_or(0, |first| first.timestamp.as_millis());
     let append_time = if stamp.timestamp_type == TimestampType::Append { APPEND_TIME } else { 0 };
     let count = u32::try_from(records.len()).expect("a batch of at most 2^31 bytes holds fewer records");
+    // The padding is at most the last word but a byte; what of the word belongs to the records is written over.
+    *place.last_chunk_mut::<ALIGNMENT>().expect("a batch is longer than a word") = [0; ALIGNMENT];
     let mut out = Writer::new(&mut place[8..]);
     put_header(&mut out, stamp, base_timestamp, (count, count), layout.attributes | append_time);
     for record in records {
         put_record(&mut out, layout.attributes, base_timestamp, record);
     }
-    out.pad();
     seal(place, stamp.salt)
 }
 
@@ -195,15 +196,19 @@ pub(crate) fn encode_gap(place: &mut [u8], stamp: &Stamp, now: Timestamp, span: 
     seal(place, stamp.salt)
 }
 
+/// The header behind the first word, put together first and then copied at once: one place to check, not seven.
 #[inline]
 fn put_header(out: &mut Writer<'_>, stamp: &Stamp, base_timestamp: i64, (count, span): (u32, u32), attributes: u32) {
-    out.u64(stamp.base.get());
-    out.put(&base_timestamp.to_le_bytes());
-    out.u32(count);
-    out.u32(span);
-    out.u32(stamp.epoch);
-    out.u32(u32::try_from(stamp.base.since(stamp.durable_end)).unwrap_or(u32::MAX));
-    out.u32(attributes);
+    let lag = u32::try_from(stamp.base.since(stamp.durable_end)).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER_BYTES - 8];
+    header[..8].copy_from_slice(&stamp.base.get().to_le_bytes());
+    header[8..16].copy_from_slice(&base_timestamp.to_le_bytes());
+    header[16..20].copy_from_slice(&count.to_le_bytes());
+    header[20..24].copy_from_slice(&span.to_le_bytes());
+    header[24..28].copy_from_slice(&stamp.epoch.to_le_bytes());
+    header[28..32].copy_from_slice(&lag.to_le_bytes());
+    header[32..].copy_from_slice(&attributes.to_le_bytes());
+    out.put(&header);
 }
 
 #[inline]
@@ -221,8 +226,7 @@ fn put_record(out: &mut Writer<'_>, attributes: u32, base_timestamp: i64, record
     let length = |bytes: Option<&[u8]>| {
         bytes.map_or(ABSENT, |bytes| u32::try_from(bytes.len()).expect("the batch fits its length field"))
     };
-    out.u32(length(record.key));
-    out.u32(length(record.value));
+    out.u64(u64::from(length(record.key)) | u64::from(length(record.value)) << 32);
     if !record.headers.is_empty() {
         out.u32(u32::try_from(record.headers.len()).expect("the batch fits its length field"));
         for header in record.headers {
