@@ -233,3 +233,36 @@ fn a_dump_shows_what_is_wrong_and_goes_on_behind_it() {
     assert_eq!(flaws[0].value, "offset 1 was due; whole batches go on with 2");
     assert!(items.iter().filter(|item| item.name == "batch").count() > 5);
 }
+
+#[test]
+fn a_damaged_marker_costs_no_record() {
+    let machine = Machine::new(1);
+    let log = machine.open(LogConfig::new().background(false)).unwrap();
+    log.create_topic("orders", TopicConfig::new()).unwrap();
+    log.producer().send(ProducerRecord::new("orders", &[0; 400])).unwrap().wait().unwrap();
+    for _ in 0..5 {
+        machine.advance(Duration::from_millis(20));
+        log.maintain();
+    }
+    for n in 1..3 {
+        log.producer().send(ProducerRecord::new("orders", &[n; 400])).unwrap().wait().unwrap();
+    }
+    log.close().unwrap();
+    let machine = machine.kill();
+    let path = segments(&machine)[0].clone();
+    let marker = 128 + 456;
+    assert_eq!(machine.read_file(&path)[marker..marker + 4], 48u32.to_le_bytes());
+
+    for damaged in [marker..marker + 8, marker..marker + 48, marker + 20..marker + 24] {
+        let machine = machine.kill();
+        zero(&machine, &path, damaged.clone());
+        assert_eq!(classes(&machine.verify().unwrap()), [FindingClass::Damaged], "{damaged:?}");
+        let log = machine.kill().open(LogConfig::new().background(false)).unwrap();
+        assert_eq!(readable(&log), [0, 1, 2], "{damaged:?}");
+
+        let done = machine.repair(true).unwrap();
+        assert!(done.mends.iter().all(|mend| mend.lost.is_empty()), "{done:?}");
+        assert_eq!(machine.verify().unwrap().findings, []);
+        assert_eq!(readable(&machine.open(LogConfig::new().background(false)).unwrap()), [0, 1, 2]);
+    }
+}

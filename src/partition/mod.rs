@@ -965,17 +965,18 @@ impl Partition {
 
     /// Records of the cursor's segment.
     fn read_here(&self, at: &mut Cursor, end: Offset, most: usize) -> Result<Option<Chunk>> {
-        let (start, first) = (at.position, at.offset);
-        let mut position = start;
+        let first = at.offset;
+        let (mut start, mut position) = (at.position, at.position);
         let (mut next, mut count) = (first, 0);
         let mut chunk_end = start;
         while count < most && next < end {
             let batch = match at.segment.batch_at(position) {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
-                Err(_) if count > 0 => break,
-                Err(hole) if hole.next <= first => {
-                    position = hole.end;
+                Err(_) if next > first => break,
+                Err(hole) if hole.next <= next => {
+                    // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
+                    (start, position) = (hole.end, hole.end);
                     continue;
                 }
                 Err(hole) => return Err(self.corrupt(&at.segment, hole)),
