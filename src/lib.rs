@@ -67,6 +67,7 @@ mod error;
 mod event_log;
 mod format;
 mod group;
+pub mod inspect;
 mod partition;
 mod partitioner;
 mod producer;

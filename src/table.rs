@@ -219,7 +219,7 @@ mod tests {
 
     fn change(n: u32) -> Change {
         let key = format!("key-{}", n % 50).into_bytes();
-        (key, (n % 7 != 0).then(|| vec![n as u8; 200]))
+        (key, (!n.is_multiple_of(7)).then(|| vec![n as u8; 200]))
     }
 
     fn expected(until: u32) -> BTreeMap<Vec<u8>, Vec<u8>> {

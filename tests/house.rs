@@ -32,6 +32,7 @@ const FLOORS: &[&str] = &[
     "upkeep",
     "catalog",
     "group",
+    "inspect",
     "producer",
     "consumer",
     "event_log",

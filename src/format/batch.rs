@@ -37,6 +37,9 @@
 //! no key or no value, which differs from an empty one. Headers are a count (u32, at least 1) and for each
 //! `name length u32`, `value length u32`, name (UTF-8), value; a record without headers has a headers length of 0.
 //!
+//! A batch of records may have none left, with a span all the same: that is a *gap*, what compaction or a repair leaves
+//! where records were. A gap, and a marker, may be longer than it needs to be; the rest is zeros.
+//!
 //! The body of a marker is one u32: 1 synced, 2 closed, 3 rolled. All markers say that everything below `base
 //! offset` is durable (their lag is 0). *Closed* also says that nothing follows, until the log is opened again;
 //! *rolled* that the next segment, which begins at `base offset`, has its name.
@@ -165,7 +168,7 @@ pub(crate) fn encode(place: &mut [u8], layout: Layout, stamp: &Stamp, records: &
     let append_time = if stamp.timestamp_type == TimestampType::Append { APPEND_TIME } else { 0 };
     let count = u32::try_from(records.len()).expect("a batch of at most 2^31 bytes holds fewer records");
     let mut out = Writer::new(&mut place[8..]);
-    put_header(&mut out, stamp, base_timestamp, count, layout.attributes | append_time);
+    put_header(&mut out, stamp, base_timestamp, (count, count), layout.attributes | append_time);
     for record in records {
         put_record(&mut out, layout.attributes, base_timestamp, record);
     }
@@ -173,21 +176,31 @@ pub(crate) fn encode(place: &mut [u8], layout: Layout, stamp: &Stamp, records: &
     seal(place, stamp.salt)
 }
 
-/// Encodes a marker into `place`, all but its first word; returns that word.
+/// Encodes a marker that fills `place`, all but its first word; returns that word.
 pub(crate) fn encode_marker(place: &mut [u8], stamp: &Stamp, now: Timestamp, marker: Marker) -> u64 {
-    assert_eq!(place.len(), MARKER_BYTES, "a marker is encoded into exactly its place");
+    assert!(place.len() >= MARKER_BYTES && place.len().is_multiple_of(ALIGNMENT), "a marker has room for its body");
     let mut out = Writer::new(&mut place[8..]);
-    put_header(&mut out, stamp, now.as_millis(), 0, CONTROL);
+    put_header(&mut out, stamp, now.as_millis(), (0, 0), CONTROL);
     out.u32(marker as u32);
+    out.pad();
+    seal(place, stamp.salt)
+}
+
+/// Encodes a gap of `span` offsets into `place`, all but its first word; returns that word.
+pub(crate) fn encode_gap(place: &mut [u8], stamp: &Stamp, now: Timestamp, span: u32) -> u64 {
+    assert!(place.len() >= MARKER_BYTES && place.len().is_multiple_of(ALIGNMENT), "a gap has room for its header");
+    let mut out = Writer::new(&mut place[8..]);
+    put_header(&mut out, stamp, now.as_millis(), (0, span), 0);
+    out.pad();
     seal(place, stamp.salt)
 }
 
 #[inline]
-fn put_header(out: &mut Writer<'_>, stamp: &Stamp, base_timestamp: i64, count: u32, attributes: u32) {
+fn put_header(out: &mut Writer<'_>, stamp: &Stamp, base_timestamp: i64, (count, span): (u32, u32), attributes: u32) {
     out.u64(stamp.base.get());
     out.put(&base_timestamp.to_le_bytes());
     out.u32(count);
-    out.u32(count);
+    out.u32(span);
     out.u32(stamp.epoch);
     out.u32(u32::try_from(stamp.base.since(stamp.durable_end)).unwrap_or(u32::MAX));
     out.u32(attributes);
@@ -311,8 +324,12 @@ impl<'a> Batch<'a> {
         }
     }
 
+    pub(crate) fn crc(&self) -> u32 {
+        self.u32(4)
+    }
+
     #[inline]
-    fn attributes(&self) -> u32 {
+    pub(crate) fn attributes(&self) -> u32 {
         self.u32(40)
     }
 
@@ -345,9 +362,11 @@ impl<'a> Batch<'a> {
             return Err(Flaw::Field("base offset"));
         }
         if attributes & CONTROL != 0 {
-            let body = &self.bytes[HEADER_BYTES..];
-            return match Reader::new(body).u32() {
-                Ok(1..=3) if body.len() == 4 && attributes == CONTROL && count == 0 && span == 0 => Ok(()),
+            let mut body = Reader::new(&self.bytes[HEADER_BYTES..]);
+            let kind = body.u32();
+            let padded = body.rest().iter().all(|byte| *byte == 0);
+            return match kind {
+                Ok(1..=3) if padded && attributes == CONTROL && count == 0 && span == 0 => Ok(()),
                 _ => Err(Flaw::Field("marker")),
             };
         }
@@ -370,7 +389,8 @@ impl<'a> Batch<'a> {
             verify_headers(record.headers)?;
         }
         let padding = records.fields.rest();
-        if padding.len() >= ALIGNMENT || padding.iter().any(|byte| *byte != 0) {
+        let too_long = padding.len() >= ALIGNMENT && self.count() != 0;
+        if too_long || padding.iter().any(|byte| *byte != 0) {
             return Err(Flaw::Field("padding"));
         }
         Ok(())
@@ -392,6 +412,18 @@ impl<'a> Batch<'a> {
             base_timestamp: self.base_timestamp().as_millis(),
             read: 0,
             count: if attributes & CONTROL == 0 { self.count() } else { 0 },
+        })
+    }
+
+    /// The records with where each begins in the batch and how long it is.
+    pub(crate) fn placed_records(&self) -> impl Iterator<Item = (u64, u64, RecordView<'a>)> + use<'a> {
+        let length = self.length();
+        let mut records = self.records_checked().ok();
+        std::iter::from_fn(move || {
+            let records = records.as_mut()?;
+            let before = records.fields.rest().len() as u64;
+            let record = records.next()?;
+            Some((length - before, before - records.fields.rest().len() as u64, record))
         })
     }
 

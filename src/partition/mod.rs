@@ -43,7 +43,7 @@ use crate::types::{Offset, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{PartitionReport, holds_batches, log_id};
-use crate::partition::segment::Hole;
+pub(crate) use crate::partition::segment::Hole;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
 
