@@ -127,7 +127,7 @@ Without --group the log is opened read-only, so this works beside the process th
 beginning up to the end that it finds; with --follow, from the end on and forever.
 
 With --group it reads from where the group has committed, or else from the end (from the beginning with \
---from-beginning), and commits what it has written: a group that is killed reads a little twice and misses nothing. For \
+--from-beginning), and commits what it has written: a group that is interrupted or killed reads a little twice and misses nothing. For \
 that it needs the log for itself.";
 
 /// A topic, said Kafka's way or as a plain argument.

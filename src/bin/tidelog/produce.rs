@@ -19,6 +19,8 @@ use crate::topics::open_for_writing;
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 << 10;
+/// How much is read before the progress is shown anew: showing costs more than sending.
+const SHOW_BYTES: u64 = 1 << 20;
 /// How many records are sent before they are waited for, so that a failed disk is noticed before all is read.
 const FLUSH_RECORDS: usize = 100_000;
 
@@ -85,6 +87,8 @@ struct Input {
     reader: BufReader<Box<dyn Read>>,
     name: String,
     progress: ProgressBar,
+    /// Bytes that were read and not yet shown.
+    unshown: u64,
 }
 
 impl Input {
@@ -95,20 +99,20 @@ impl Input {
                 complain("note: each line is a record; end with Ctrl-D");
             }
             let reader = BufReader::with_capacity(READ_BYTES, Box::new(stdin.lock()) as Box<dyn Read>);
-            return Ok(Input { reader, name: "standard input".into(), progress: ProgressBar::hidden() });
+            return Ok(Input { reader, name: "standard input".into(), progress: ProgressBar::hidden(), unshown: 0 });
         };
         let name = path.display().to_string();
         let file = File::open(path).map_err(Failure::io("open", &name))?;
         let metadata = file.metadata().map_err(Failure::io("measure", &name))?;
         let progress = if io::stderr().is_terminal() && metadata.is_file() {
-            let style = "{bar:30} {percent:>3} %  {bytes} of {total_bytes}, {bytes_per_sec}, {eta} to go";
+            let style = "{bar:18} {percent:>3} %  {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
             let style = ProgressStyle::with_template(style).expect("the template is right");
             ProgressBar::new(metadata.len()).with_style(style)
         } else {
             ProgressBar::hidden()
         };
         let reader = BufReader::with_capacity(READ_BYTES, Box::new(file) as Box<dyn Read>);
-        Ok(Input { reader, name, progress })
+        Ok(Input { reader, name, progress, unshown: 0 })
     }
 
     /// Reads the next line without its line feed; returns whether there was one.
@@ -121,7 +125,10 @@ impl Input {
         } else if line.len() as u64 > most {
             return Err(Failure::failed(format!("it is longer than {most} bytes, the limit of the topic")));
         }
-        self.progress.inc(read as u64);
+        self.unshown += read as u64;
+        if self.unshown >= SHOW_BYTES {
+            self.progress.inc(std::mem::take(&mut self.unshown));
+        }
         Ok(read > 0)
     }
 
