@@ -482,3 +482,44 @@ fn the_demo_kills_itself_and_misses_nothing() {
     let log = EventLog::open(&dir).unwrap();
     assert_eq!((log.list_topics(), log.list_groups()), (vec!["orders".to_owned()], vec!["billing".to_owned()]));
 }
+
+#[test]
+fn damage_is_verified_explained_and_mended() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders"]).out();
+    let lines: String = (0..100).map(|n| format!("{n:0100}\n")).collect();
+    place.run_with(&["produce", "orders"], lines.as_bytes()).out();
+    let sound = place.run(&["verify"]);
+    assert_eq!(sound.code, Some(0));
+    assert!(String::from_utf8(sound.out).unwrap().ends_with(": sound\n"));
+
+    let file = place.path().join("topics/orders/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+
+    let damaged = place.run(&["verify", "--output", "json"]);
+    assert_eq!(damaged.code, Some(4), "{}", damaged.err);
+    let findings = objects(&damaged.out);
+    assert_eq!((findings[0]["class"].as_str(), findings[0]["place"].as_str()), (Some("damaged"), Some("orders-0")));
+    assert_eq!(findings.last().unwrap()["sound"], json!(false));
+    assert!(damaged.err.contains("tidelog repair"), "{}", damaged.err);
+
+    let explained = place.run(&["dump", "topics/orders/0"]);
+    let explained = String::from_utf8(explained.out).unwrap();
+    assert!(explained.lines().filter(|line| line.contains("!!")).count() == 1, "{explained}");
+    assert!(place.run(&["dump", "topics/orders/0", "--bytes"]).out().len() > explained.len());
+
+    let dry = place.run(&["repair", "--output", "json"]);
+    assert_eq!(objects(&dry.out)[0]["done"], json!(false));
+    assert_eq!(place.run(&["verify"]).code, Some(4), "a dry run changes nothing");
+    let done = place.run(&["repair", "--execute", "--output", "json"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let lost = objects(&done.out)[0]["lost"].clone();
+    assert_eq!(lost, findings[0]["offsets"]);
+    assert!(done.err.contains("repair-backup-1"), "{}", done.err);
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+    let left = place.run(&["consume", "orders"]).out();
+    let lost = lost[1].as_u64().unwrap() - lost[0].as_u64().unwrap();
+    assert_eq!(left.split(|byte| *byte == b'\n').count() as u64 - 1, 100 - lost);
+}

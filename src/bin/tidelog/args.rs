@@ -97,6 +97,25 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Groups,
     },
+    /// Read every byte of the log, and report everything that is not as it should be
+    #[command(long_about = VERIFY)]
+    Verify,
+    /// Explain a segment file: headers, batches, records, of catalog and groups too
+    Dump {
+        /// The file, or a directory of segments; absolute or below the log: `topics/orders/0`
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Every field, byte by byte
+        #[arg(long)]
+        bytes: bool,
+    },
+    /// Say what of a damaged log can be mended and what is lost; with --execute, mend it
+    #[command(long_about = REPAIR)]
+    Repair {
+        /// Mend, after copying aside the files that are changed
+        #[arg(long)]
+        execute: bool,
+    },
     /// Show the whole model in a few seconds: send, kill -9, read, kill -9, resume, check
     Demo {
         /// Where to put the log; by default a directory that is removed afterwards
@@ -113,6 +132,20 @@ pub(crate) enum Command {
     #[command(hide = true)]
     DemoConsume(DemoConsume),
 }
+
+const VERIFY: &str = "\
+Read every byte of the log, and report everything that is not as it should be.
+
+Works on a log that does not open, and beside a process that writes: then its latest batch may show as a torn tail, which \
+is no damage. The exit code is 0 if nothing that was promised is harmed; else that of the first of these that was \
+found: 4 damaged, 6 missing, 7 foreign, 8 catalog, 9 committed.";
+
+const REPAIR: &str = "\
+Say what of a damaged log can be mended and what is lost; with --execute, mend it.
+
+A repair puts gaps in the place of what cannot be read, so that consumers step over it; whole records are not touched. \
+Without --execute nothing is changed. With it, no other process may have the log open for writing, and every file that \
+changes is copied first, to a directory `repair-backup-N` in the log. `verify` finds nothing afterwards.";
 
 const PRODUCE: &str = "\
 Send lines, one record each.

@@ -13,7 +13,8 @@ Exit codes:
   2  the command line makes no sense
   3  another process has the log open for writing
   4  promised data is damaged
-  5  there is no such log, topic, partition or group";
+  5  there is no such log, topic, partition or group
+  6, 7, 8, 9  what `verify` found; see `tidelog help verify`";
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -48,6 +49,11 @@ impl Failure {
 
     pub(crate) fn damaged(message: impl Into<String>) -> Self {
         Failure::Told { message: message.into(), code: DAMAGED }
+    }
+
+    /// What a verification found.
+    pub(crate) fn found(code: u8, message: impl Into<String>) -> Self {
+        Failure::Told { message: message.into(), code }
     }
 
     /// An input or output error on `what`.

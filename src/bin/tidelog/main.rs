@@ -6,7 +6,7 @@
 //! | `failure`  | what went wrong, in one line with the next step, and the exit code       |
 //! | `output`   | standard output, standard error, tables, JSON, base64                    |
 //! | `template` | `--format '%p %o %v'`                                                    |
-//! | `topics`, `groups`, `produce`, `consume` | the commands                               |
+//! | `topics`, `groups`, `produce`, `consume`, `inspect` | the commands                    |
 //! | `demo`     | the whole model in a few seconds, killed in the middle                   |
 //!
 //! What only reads opens the log read-only, and so works beside the process that writes it.
@@ -16,6 +16,7 @@ mod consume;
 mod demo;
 mod failure;
 mod groups;
+mod inspect;
 mod output;
 mod produce;
 mod template;
@@ -46,6 +47,9 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Produce(what) => produce::run(arguments, what),
         Command::Consume(what) => consume::run(arguments, what),
         Command::Groups { action } => groups::run(arguments, action),
+        Command::Verify => inspect::verify(arguments),
+        Command::Dump { file, bytes } => inspect::dump(arguments, file, *bytes),
+        Command::Repair { execute } => inspect::repair(arguments, *execute),
         Command::Demo { dir, events } => demo::run(dir.as_deref(), *events, arguments.output),
         Command::DemoProduce(what) => demo::child::produce(&arguments.dir, what),
         Command::DemoConsume(what) => demo::child::consume(&arguments.dir, what),
