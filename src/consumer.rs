@@ -294,7 +294,8 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them;
+    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
+    /// committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
     /// [`OffsetReset::None`]; [`GroupBusy`](Error::GroupBusy), [`InvalidState`](Error::InvalidState) if neither
     /// subscribed nor assigned; what an automatic commit can meet. The positions are as they were.
@@ -413,7 +414,7 @@ impl Consumer {
             Position::At(offset) => return Ok(offset),
             Position::Beginning => fetch.partition.log_start(),
             Position::End => fetch.partition.high_watermark(),
-            Position::Unknown => match group.and_then(|group| group.committed(name, fetch.partition.topic_id())) {
+            Position::Unknown => match committed_of(group.as_deref(), fetch)? {
                 Some(committed) => committed.offset,
                 None => match reset {
                     OffsetReset::Earliest => fetch.partition.log_start(),
@@ -434,6 +435,10 @@ impl Consumer {
     pub fn waker(&self) -> ConsumerWaker {
         ConsumerWaker { bell: Arc::clone(&self.bell), woken: Arc::clone(&self.woken) }
     }
+}
+
+fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAndMetadata>> {
+    group.map_or(Ok(None), |group| group.committed(fetch.partition.name(), fetch.partition.topic_id()))
 }
 
 impl Fetch {
@@ -622,10 +627,15 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`InvalidGroup`](Error::InvalidGroup) without a group. A partition that is not there has nothing committed.
+    /// [`InvalidGroup`](Error::InvalidGroup) without a group; [`Corrupt`](Error::Corrupt) if the group's files were
+    /// damaged and may have said more, until something is committed for the partition. A partition that is not there has
+    /// nothing committed.
     pub fn committed(&self, partition: &TopicPartition) -> Result<Option<OffsetAndMetadata>> {
         let group = self.group()?;
-        Ok(self.catalog.partition(partition).ok().and_then(|found| group.committed(partition, found.topic_id())))
+        match self.catalog.partition(partition) {
+            Ok(found) => group.committed(partition, found.topic_id()),
+            Err(_) => Ok(None),
+        }
     }
 
     fn group(&self) -> Result<&Arc<Group>> {

@@ -42,7 +42,7 @@ use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
-pub(crate) use crate::partition::recovery::{PartitionReport, holds_batches, log_id};
+pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 use crate::partition::segment::Hole;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
@@ -204,6 +204,7 @@ impl Partition {
             start: Offset::ZERO,
             next: Offset::ZERO,
             witness: Offset::ZERO,
+            epoch,
             report: PartitionReport::default(),
         };
         Ok(Self::new(home, epoch, config, upkeep, recovered))
@@ -212,19 +213,20 @@ impl Partition {
     /// Opens a partition for writing, after recovery.
     pub(crate) fn open(
         home: Home,
-        epoch: u32,
+        known: Known,
         config: &TopicConfig,
-        start: Option<Offset>,
         upkeep: Option<Arc<dyn Upkeep>>,
     ) -> Result<(Self, PartitionReport)> {
-        let mut recovered = recovery::recover(&home, Access::Write, start)?;
+        let mut recovered = recovery::recover(&home, Access::Write, known)?;
         let report = mem::take(&mut recovered.report);
+        // Whatever the catalog says: bytes of an earlier opening must never pass for those of this one.
+        let epoch = known.epoch.max(recovered.epoch.saturating_add(1));
         Ok((Self::new(home, epoch, config, upkeep, recovered), report))
     }
 
     /// Opens a partition that another process may be writing: nothing is changed. See [`follow`](Self::follow).
-    pub(crate) fn open_read_only(home: Home, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
-        let mut recovered = recovery::recover(&home, Access::Read, None)?;
+    pub(crate) fn open_read_only(home: Home, known: Known, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
+        let mut recovered = recovery::recover(&home, Access::Read, known)?;
         let report = mem::take(&mut recovered.report);
         let partition = Self::new(home, 0, config, None, recovered);
         partition.state.store(CLOSED, Ordering::Release);
@@ -243,7 +245,6 @@ impl Partition {
         // Recovery has made durable all that it kept; a reader beside a writer knows only what is proven.
         let durable = if read_only { witness.min(next) } else { next };
         let high_watermark = if config.durability == Durability::Sync { durable } else { next };
-        let oldest = active.as_ref().map_or(0, |active| active.walk.epoch);
         let (position, valid) =
             active.as_ref().map_or((0, 0), |active| (active.walk.position, active.pen.region().valid()));
         let writer = Writer {
@@ -265,10 +266,8 @@ impl Partition {
             quiet: (next, Duration::ZERO),
             listeners: Vec::new(),
         };
-        // Whatever the catalog says: a batch that is older than its predecessor would not be believed.
-        let epoch = AtomicU32::new(epoch.max(oldest));
         Partition {
-            epoch,
+            epoch: AtomicU32::new(epoch),
             upkeep,
             slots: RwLock::new(slots),
             writer: Mutex::new(writer),
@@ -286,6 +285,11 @@ impl Partition {
 
     pub(crate) fn name(&self) -> &TopicPartition {
         &self.home.partition
+    }
+
+    /// The epoch of what is appended from now on.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
     }
 
     /// Sets the epoch of what is appended from now on: the catalog finds out its own only by reading itself.
@@ -477,6 +481,11 @@ impl Partition {
                 writer.valid = to;
                 Ok(())
             }
+            // Made when segments were smaller, and its successor could not have another name.
+            Some(active) if active.segment.base() == writer.next => {
+                let limit = active.pen.region().capacity() - HEADER_BYTES - MARKER_ROOM;
+                Err(Error::RecordTooLarge { topic: self.home.partition.topic().to_owned(), bytes, limit })
+            }
             _ => {
                 self.roll(writer)?;
                 if writer.position + bytes + MARKER_ROOM > writer.valid {
@@ -492,7 +501,10 @@ impl Partition {
     pub(crate) fn begin_segment(&self) -> Result<Offset> {
         let mut writer = self.writer.lock();
         self.check_open()?;
-        self.roll(&mut writer)?;
+        // One that holds nothing has the name that the new one would get.
+        if writer.active.as_ref().is_none_or(|active| active.segment.base() < writer.next) {
+            self.roll(&mut writer)?;
+        }
         Ok(writer.next)
     }
 
@@ -1101,7 +1113,7 @@ impl Partition {
         if recovery::newest(&self.home)? <= base {
             return Ok(false);
         }
-        let fresh = recovery::recover(&self.home, Access::Read, None)?;
+        let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
         let newest = fresh.slots.last().map(|slot| slot.base);
         if newest <= base {
             return Ok(false);
