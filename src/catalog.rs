@@ -36,6 +36,7 @@ use crate::types::{Offset, TopicPartition, topic_name_fault, topic_names_collide
 
 const CATALOG: &str = "catalog";
 const TOPICS: &str = "topics";
+const LOCK: &str = "LOCK";
 /// Where the groups keep their committed offsets.
 pub(crate) const GROUPS: &str = "groups";
 
@@ -134,7 +135,7 @@ impl Catalog {
         }
         let lock = env.storage.lock().map_err(|error| match error {
             LockError::Held(holder) => Error::Locked { path: root.clone(), holder },
-            LockError::Io(source) => Error::Io { action: "lock", path: root.clone(), source },
+            LockError::Io(source) => Error::making("lock", root.join(LOCK))(source),
         })?;
         let mut report = RecoveryReport::default();
         let reserve = Reserve::new(env.clone());
@@ -219,6 +220,7 @@ impl Catalog {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         if self.is_read_only() {
             return Err(Error::ReadOnly { path: self.env.storage.root().to_path_buf() });
         }
@@ -226,6 +228,7 @@ impl Catalog {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
@@ -236,6 +239,7 @@ impl Catalog {
 
     /// The topic of this name.
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>> {
+        self.env.check_not_forked()?;
         self.find(name).ok_or_else(|| match topic_name_fault(name) {
             Some(reason) => Error::InvalidTopic { topic: name.to_owned(), reason: reason.to_owned() },
             None => Error::UnknownTopic { topic: name.to_owned() },
@@ -275,7 +279,7 @@ impl Catalog {
         let id = self.draw_id();
         let dir = topic_dir(name);
         let storage = &self.env.storage;
-        storage.create_dir(&dir).map_err(self.io("create", &dir))?;
+        storage.create_dir(&dir).map_err(Error::making("create", storage.root().join(&dir)))?;
         let made = self.create_partitions(name, id, &config, 0).and_then(|partitions| {
             storage.sync_dir(Path::new(TOPICS)).map_err(self.io("sync", Path::new(TOPICS)))?;
             self.record(&[Fact::Topic(name.to_owned(), topic_fact(id, &config))])?;
@@ -488,6 +492,7 @@ impl Catalog {
 
     /// Looks what another process has changed. Only for a log that was opened read-only.
     pub(crate) fn follow(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         let _change = self.change.lock();
         if !self.table.follow()?.is_empty() {
             let known = Facts::of(&self.table)?.topics;
@@ -816,7 +821,7 @@ fn exists(env: &Env, dir: &Path, name: &str) -> Result<bool> {
 fn create_dir_if_missing(env: &Env, dir: &Path) -> Result<()> {
     match env.storage.create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::Io { action: "create", path: env.storage.root().join(dir), source: error })
+            Err(Error::making("create", env.storage.root().join(dir))(error))
         }
         _ => Ok(()),
     }

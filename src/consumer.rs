@@ -428,6 +428,7 @@ impl Consumer {
     }
 
     fn fetch_of(&mut self, name: &TopicPartition) -> Result<&mut Fetch> {
+        self.catalog.env().check_not_forked()?;
         self.partitions.get_mut(name).ok_or_else(|| Error::NotAssigned { partition: name.clone() })
     }
 
@@ -501,6 +502,7 @@ impl Consumer {
     }
 
     fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.catalog.env().check_not_forked()?;
         match partitions.iter().find(|name| !self.partitions.contains_key(*name)) {
             Some(name) => Err(Error::NotAssigned { partition: name.clone() }),
             None => Ok(()),
@@ -639,6 +641,7 @@ impl Consumer {
     }
 
     fn group(&self) -> Result<&Arc<Group>> {
+        self.catalog.env().check_not_forked()?;
         self.group.as_ref().ok_or_else(|| Error::InvalidGroup {
             reason: "a consumer without a group has no committed offsets; name one with ConsumerConfig::group".into(),
         })
@@ -718,6 +721,7 @@ impl Consumer {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
         }
+        self.catalog.env().check_not_forked()?;
         let result = if self.catalog.check_open().is_ok() { self.auto_commit_now() } else { Ok(()) };
         self.leave();
         result
@@ -727,7 +731,7 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         // A panic in the middle of processing must not commit what it did not get to.
-        if std::thread::panicking() {
+        if std::thread::panicking() && self.catalog.env().check_not_forked().is_ok() {
             self.closed = true;
             self.leave();
         }

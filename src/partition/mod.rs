@@ -43,7 +43,7 @@ use crate::types::{Offset, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
-use crate::partition::segment::Hole;
+use crate::partition::segment::Obstacle;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
 
@@ -92,6 +92,12 @@ impl Home {
             }
             _ => Error::Io { action: "allocate", path: self.full(path), source },
         })
+    }
+
+    /// Takes care that storing to allocated bytes cannot fail, where the file system may need room for that too.
+    fn prepare(&self, pen: &mut Pen, path: &Path, range: Range<u64>) -> Result<()> {
+        let bytes = range.end - range.start;
+        pen.prepare(range).map_err(|source| Error::NoSpace { path: self.full(path), bytes, source })
     }
 }
 
@@ -192,7 +198,7 @@ impl Partition {
         upkeep: Option<Arc<dyn Upkeep>>,
     ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
-        storage.create_dir(&home.dir).map_err(Error::io("create", home.full(&home.dir)))?;
+        storage.create_dir(&home.dir).map_err(Error::making("create", home.full(&home.dir)))?;
         let header =
             Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
         let active = recovery::create(&home, &header)?;
@@ -245,8 +251,12 @@ impl Partition {
         // Recovery has made durable all that it kept; a reader beside a writer knows only what is proven.
         let durable = if read_only { witness.min(next) } else { next };
         let high_watermark = if config.durability == Durability::Sync { durable } else { next };
-        let (position, valid) =
-            active.as_ref().map_or((0, 0), |active| (active.walk.position, active.pen.region().valid()));
+        let (position, valid) = match &active {
+            // What is there is prepared before it is first stored to, which need not be now.
+            Some(active) if active.pen.needs_preparing() => (active.walk.position, active.walk.position),
+            Some(active) => (active.walk.position, active.pen.region().valid()),
+            None => (0, 0),
+        };
         let writer = Writer {
             active,
             predecessor,
@@ -471,13 +481,22 @@ impl Partition {
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
+            Some(active) if needed <= active.pen.region().valid() => {
+                let path = active.slot.path.clone();
+                let to = active.pen.region().valid();
+                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
+                writer.valid = to;
+                Ok(())
+            }
             Some(active) if needed <= active.pen.region().capacity() => {
                 let capacity = active.pen.region().capacity();
-                let step = writer.valid.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
-                let to = (writer.valid + step).max(needed.next_multiple_of(4096)).min(capacity);
+                let from = active.pen.region().valid();
+                let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
+                let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
                 let path = active.slot.path.clone();
-                self.home.allocate(&*active.file, &path, writer.valid, to)?;
+                self.home.allocate(&*active.file, &path, from, to)?;
                 active.pen.extend(to);
+                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
                 writer.valid = to;
                 Ok(())
             }
@@ -760,11 +779,15 @@ impl Partition {
 
     /// Whether everything below `next` is delivered; waits for it up to `timeout`.
     pub(crate) fn deliver(&self, next: Offset, timeout: Option<Duration>) -> Result<()> {
+        self.home.env.check_not_forked()?;
         if self.high_watermark() >= next { Ok(()) } else { self.sync_to(next, timeout) }
     }
 
     /// Whether everything below `next` is delivered: `None` if not yet, and then `listener` is told of the next change.
     pub(crate) fn poll_delivered(&self, next: Offset, listener: Listener) -> Option<Result<()>> {
+        if let Err(error) = self.home.env.check_not_forked() {
+            return Some(Err(error));
+        }
         let mut writer = self.writer.lock();
         if self.high_watermark() >= next {
             return Some(Ok(()));
@@ -935,11 +958,11 @@ impl Partition {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(_) if count > 0 => break,
-                Err(hole) if hole.next <= first => {
+                Err(Obstacle::Hole(hole)) if hole.next <= first => {
                     position = hole.end;
                     continue;
                 }
-                Err(hole) => return Err(self.corrupt(&at.segment, hole)),
+                Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
             };
             let behind = position + batch.length();
             if batch.next() <= next {
@@ -984,7 +1007,13 @@ impl Partition {
         (taken, batch.next())
     }
 
-    fn corrupt(&self, segment: &Segment, hole: Hole) -> Error {
+    fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
+        let hole = match obstacle {
+            Obstacle::Hole(hole) => hole,
+            Obstacle::Unreadable(source) => {
+                return Error::Io { action: "read", path: segment.path().to_path_buf(), source };
+            }
+        };
         Error::Corrupt(Box::new(Damage {
             partition: Some(self.home.partition.clone()),
             offsets: hole.first..hole.next,
@@ -1036,7 +1065,7 @@ impl Partition {
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
         match slot.get(&*self.home.env.storage)? {
             Found::Segment(segment) => {
-                let position = segment.find(offset).map_err(|hole| self.corrupt(&segment, hole))?;
+                let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
                 Ok(Cursor { segment, position, offset })
             }
             Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {

@@ -207,6 +207,7 @@ fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
     }
     let memory = file.map(HEADER_BYTES).map_err(Error::io("map", home.full(&path)))?;
     let (_, pen) = Region::new(memory, HEADER_BYTES);
+    pen.check_readable(0..HEADER_BYTES).map_err(Error::io("read", home.full(&path)))?;
     let bytes = pen.unread(0..HEADER_BYTES);
     let header = Header::decode(bytes).and_then(|header| {
         let ours = header.identity == home.identity && header.base == base;
@@ -257,6 +258,7 @@ impl Recovery<'_> {
         let capacity = home.capacity().max(head.length);
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
+        pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
         let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
         let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
@@ -545,9 +547,9 @@ pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
         }
         _ => {}
     }
-    let file = storage.create(&unborn).map_err(Error::io("create", home.full(&unborn)))?;
+    let file = storage.create(&unborn).map_err(Error::making("create", home.full(&unborn)))?;
     let made = fill(home, header, &*file, &unborn).and_then(|made| {
-        storage.rename(&unborn, &path).map_err(Error::io("name", home.full(&path)))?;
+        storage.rename(&unborn, &path).map_err(Error::making("name", home.full(&path)))?;
         Ok(made)
     });
     let (pen, salt) = match made {
@@ -571,6 +573,7 @@ fn fill(home: &Home, header: &Header, file: &dyn File, path: &Path) -> Result<(P
     home.allocate(file, path, 0, room)?;
     let memory = file.map(home.capacity()).map_err(Error::io("map", home.full(path)))?;
     let (_, mut pen) = Region::new(memory, room);
+    home.prepare(&mut pen, path, 0..room)?;
     let bytes = header.encode();
     pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
     pen.adopt(HEADER_BYTES);

@@ -15,6 +15,7 @@
 //! | renamed within a directory              | the old name or the new one                                              |
 //! | renamed into another directory          | the old name, the new one, or both                                       |
 //! | stored bytes, sync failed, pages lost   | the old bytes, even if later syncs say that all is well                  |
+//! | stored bytes, lost by a write-back      | the same; the next sync fails once                                       |
 //!
 //! Nobody has to ask for a write-back: any call may store any dirty sector, unless that is switched off.
 //!
@@ -268,6 +269,20 @@ impl SimDisk {
         let mut world = self.life.world.lock().last_moment();
         world.cut(how);
         SimDisk::start(world)
+    }
+
+    /// The kernel writes a dirty page of the file back, unasked, and fails: the page passes for clean from now on, and
+    /// the next sync of the file says that something was lost, once. Returns whether there was a dirty page.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such file.
+    pub(crate) fn lose_in_background(&self, path: impl AsRef<Path>) -> bool {
+        let mut world = self.life.world.lock();
+        let node = world.find(path.as_ref()).expect("the file is there");
+        let World { nodes, random, .. } = &mut *world;
+        let Some(Node::File(contents)) = nodes.get_mut(&node) else { panic!("it is a file") };
+        contents.lose_in_background(random)
     }
 
     /// All files, sorted.
@@ -533,7 +548,12 @@ impl File for SimFile {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {
-            None => contents.sync(),
+            None => {
+                contents.sync();
+                if std::mem::take(&mut contents.unreported) {
+                    return Err(rustix::io::Errno::IO.into());
+                }
+            }
             Some(fault) => {
                 contents.fail_to_sync(fault.pages, &mut world.random);
                 return Err(fault.failure.into());
@@ -953,6 +973,8 @@ struct Contents {
     synced: Vec<bool>,
     /// The pages that a failed sync has lost, which pass for clean for as long as they look like this.
     lost: BTreeMap<u64, Vec<u8>>,
+    /// Whether that happened in the background: the next sync says so, once.
+    unreported: bool,
 }
 
 impl Default for Contents {
@@ -975,6 +997,7 @@ impl Contents {
             lengths: Vec::new(),
             synced: Vec::new(),
             lost: BTreeMap::new(),
+            unreported: false,
         };
         contents.mark_synced();
         contents
@@ -994,6 +1017,7 @@ impl Contents {
             lengths: self.lengths.clone(),
             synced: self.synced.clone(),
             lost: self.lost.clone(),
+            unreported: self.unreported,
         }
     }
 
@@ -1092,6 +1116,19 @@ impl Contents {
         if bias.keeps(random) {
             self.store_length();
         }
+    }
+
+    /// Takes one of the dirty pages for clean without having stored it. Returns whether there was one.
+    fn lose_in_background(&mut self, random: &mut Random) -> bool {
+        let cached = self.cached();
+        let dirty = self.dirty(&cached);
+        if dirty.is_empty() {
+            return false;
+        }
+        let victim = page_of(dirty[random.below(dirty.len() as u64) as usize]);
+        self.lost.insert(victim, page(&cached, victim));
+        self.unreported = true;
+        true
     }
 
     /// Stores some of the dirty sectors, but not all; what becomes of the others, `pages` says.
