@@ -275,6 +275,7 @@ impl Catalog {
         check_name(name)?;
         config.check(name)?;
         let _change = self.change.lock();
+        self.table.partition().check_open()?;
         self.check_clash(name)?;
         let id = self.draw_id();
         let dir = topic_dir(name);
@@ -282,17 +283,19 @@ impl Catalog {
         storage.create_dir(&dir).map_err(Error::making("create", storage.root().join(&dir)))?;
         let made = self.create_partitions(name, id, &config, 0).and_then(|partitions| {
             storage.sync_dir(Path::new(TOPICS)).map_err(self.io("sync", Path::new(TOPICS)))?;
-            self.record(&[Fact::Topic(name.to_owned(), topic_fact(id, &config))])?;
-            Ok(partitions)
+            let fact = Fact::Topic(name.to_owned(), topic_fact(id, &config));
+            Ok((partitions, self.table.change(&[fact.encode()], self.env.clock.now())?))
         });
-        let partitions = match made {
-            Ok(partitions) => partitions,
+        let (partitions, end) = match made {
+            Ok(made) => made,
             Err(error) => {
                 // As far as it goes: what is left is empty, and the next opening removes it.
                 drop(remove_topic_files(&self.env, &dir));
                 return Err(error);
             }
         };
+        // If this fails, the next opening may find the topic or not, and so its files stay.
+        self.table.deliver(end, None)?;
         let name: Arc<str> = name.into();
         let topic = Arc::new(Topic::new(Arc::clone(&name), id, config, partitions));
         self.topics.write().insert(name, topic);
@@ -340,6 +343,7 @@ impl Catalog {
                 reason: format!("it has {} already, and partitions are only added", topic.count()),
             });
         }
+        self.table.partition().check_open()?;
         for number in topic.count()..total {
             // Left by an attempt that did not get to the end; nobody was told of it.
             let dir = topic_dir(name).join(number.to_string());
@@ -576,7 +580,8 @@ impl Catalog {
         let config = table_config(self.config.commit_durability);
         let (fact_key, _) = Fact::Group(name.to_owned()).encode();
         let mentioned = self.table.get(&fact_key, |_, _| ()).is_some();
-        let there = exists(&self.env, Path::new(GROUPS), dir)?;
+        // A directory without a segment is what is left of a creation that was interrupted.
+        let there = exists(&self.env, Path::new(GROUPS), dir)? && has_segments(&self.env, &path)?;
         let known = self.known(id, 0, mentioned, None);
         let Some(reserve) = &self.reserve else {
             // What was committed is shown before it is proven to be durable: it is where the group is.
@@ -592,12 +597,13 @@ impl Catalog {
                 remove_partition_files(&self.env, &path)?;
                 Table::create(home.clone(), self.epoch, &config, upkeep.clone(), reserve)
             })?;
-            self.env.storage.sync_dir(Path::new(GROUPS)).map_err(self.io("sync", Path::new(GROUPS)))?;
             (table, PartitionReport::default())
         } else {
             return Ok(None);
         };
-        if !mentioned && (create || made.1.segments > 0) {
+        if !mentioned {
+            // By now a segment is there, and its name is durable.
+            self.env.storage.sync_dir(Path::new(GROUPS)).map_err(self.io("sync", Path::new(GROUPS)))?;
             self.record(&[Fact::Group(name.to_owned())])?;
         }
         Ok(Some(made))
@@ -669,18 +675,17 @@ fn open_or_create_table(
     for dir in [TOPICS, GROUPS] {
         reserve.help(|| create_dir_if_missing(env, Path::new(dir)))?;
     }
-    let files = list_if_there(env, &dir)?;
-    let has_segments = files.iter().any(|(path, _)| path.extension().is_some_and(|extension| extension == "log"));
+    let there = has_segments(env, &dir)?;
     let of_catalog = headers_of_catalog(env)?.first().map(|header| header.identity.log);
     let log_id = match of_catalog {
         Some(log_id) => Some(log_id),
         None => headers_of_others(env)?.first().map(|header| header.identity.log),
     };
-    let lost = !has_segments && log_id.is_some();
+    let lost = !there && log_id.is_some();
     let log_id = log_id.unwrap_or(u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed)));
     let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG);
     let upkeep = Some(Arc::clone(upkeep));
-    if has_segments {
+    if there {
         let known = Known { made: true, ..Known::default() };
         let (table, found) = Table::open(home, known, &config, upkeep, reserve)?;
         let doubtful = !found.damage.is_empty();
@@ -697,6 +702,11 @@ fn open_or_create_table(
     })?;
     env.storage.sync_dir(Path::new("")).map_err(Error::io("sync", env.storage.root()))?;
     Ok(Opened { log_id, table, doubtful: lost })
+}
+
+fn has_segments(env: &Env, dir: &Path) -> Result<bool> {
+    let files = list_if_there(env, dir)?;
+    Ok(files.iter().any(|(path, _)| path.extension().is_some_and(|extension| extension == "log")))
 }
 
 fn lost_catalog(env: &Env) -> Damage {

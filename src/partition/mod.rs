@@ -332,7 +332,8 @@ impl Partition {
         Offset::new(self.high_watermark.load(Ordering::Acquire))
     }
 
-    fn check_open(&self) -> Result<()> {
+    /// Whether anything can be appended.
+    pub(crate) fn check_open(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             FAILED => Err(Error::SyncFailed { partition: self.home.partition.clone() }),
