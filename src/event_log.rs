@@ -155,8 +155,9 @@ impl EventLog {
         let background = config.background;
         let keeper = Arc::new(Keeper::new(env.clone()));
         let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
-        let (catalog, report) = Catalog::open(env, config, upkeep)?;
-        let log = Self::assemble(catalog, report, keeper)?;
+        let opened = Catalog::open(env, config, upkeep);
+        let opened = opened.and_then(|(catalog, report)| Self::assemble(catalog, report, Arc::clone(&keeper)));
+        let log = opened.inspect_err(|_| keeper.clear())?;
         if background {
             *log.shared.worker.lock() = Some(log.shared.keeper.start()?);
         }

@@ -33,14 +33,18 @@ const REWRITE_SLACK_BYTES: usize = 256 << 10;
 /// A rewrite is appended in batches of about this size.
 const REWRITE_BATCH_BYTES: usize = 32 << 10;
 
-/// What the reserve holds: the first room of a segment, twice.
-const RESERVE_BYTES: u64 = 128 << 10;
+/// The key of the record that ends a rewrite. Its value is the offset at which that began.
+const AGAIN: &[u8] = b"";
+
+/// What the reserve holds: the first room of a segment, twice; or once, if there is no more.
+const RESERVE_BYTES: [u64; 2] = [128 << 10, 64 << 10];
 const RESERVE: &str = "RESERVE";
 
 /// Room on the disk that is given up when there is no other, for those who must go on all the same.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     env: Env,
+    /// Whether there is something to give up.
     kept: Mutex<bool>,
 }
 
@@ -67,7 +71,8 @@ impl Reserve {
             made => made?,
         };
         let length = file.len()?;
-        if length < RESERVE_BYTES { file.allocate(length, RESERVE_BYTES) } else { Ok(()) }
+        let grow = |to: u64| if length < to { file.allocate(length, to) } else { Ok(()) };
+        RESERVE_BYTES.into_iter().map(grow).find(Result::is_ok).unwrap_or_else(|| Err(io::ErrorKind::StorageFull.into()))
     }
 
     /// Calls `work`, and once more with the room of the reserve if there was none.
@@ -113,12 +118,19 @@ struct State {
     log_bytes: usize,
     /// How far a follower has read.
     read: Offset,
+    /// From where on the log says all of the table.
+    whole_from: Offset,
     /// What was lost and may have said something else.
     damage: Vec<Damage>,
 }
 
 impl State {
     fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, timestamp: Timestamp) {
+        if key == AGAIN {
+            let from = value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
+            self.whole_from = Offset::new(from);
+            return;
+        }
         self.log_bytes += key.len() + value.map_or(0, <[u8]>::len);
         let old = match value {
             Some(value) => {
@@ -172,10 +184,15 @@ impl Table {
         let state = Mutex::new(State { read: partition.log_start(), ..State::default() });
         let table = Table { partition: Arc::new(partition), state, reserve };
         table.replay(&mut report.damage)?;
+        let (start, mut state) = (table.partition.log_start(), table.state.lock());
+        if state.whole_from < start {
+            report.damage.push(table.partition.missing(Offset::ZERO..start));
+        }
         for damage in &mut report.damage {
             damage.partition = None;
         }
-        table.state.lock().damage.clone_from(&report.damage);
+        state.damage.clone_from(&report.damage);
+        drop(state);
         Ok((table, report))
     }
 
@@ -244,7 +261,10 @@ impl Table {
                 reserve.keep();
                 done?
             }
-            (done, _) => done?,
+            (done, reserve) => {
+                reserve.iter().for_each(|reserve| reserve.keep());
+                done?
+            }
         };
         for ((key, value), offset) in changes.iter().zip(base.get()..) {
             state.apply(Offset::new(offset), key, value.as_deref(), now);
@@ -284,9 +304,9 @@ impl Table {
                 bytes = 0;
             }
         }
-        if !drafts.is_empty() {
-            self.partition.append(&drafts)?;
-        }
+        let began = base.get().to_le_bytes();
+        drafts.push(draft(AGAIN, Some(&began), self.partition.now()));
+        self.partition.append(&drafts)?;
         self.partition.sync_to(self.partition.log_end(), None)?;
         self.partition.remove_before(base)?;
         state.log_bytes = state.live_bytes;

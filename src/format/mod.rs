@@ -25,6 +25,12 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
+//! # Tables
+//!
+//! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the table
+//! said before the offset in its value (u64) was said again behind it: from there on the table is whole. A table
+//! that does not begin at offset 0 and has no such record has lost something.
+//!
 //! # What to believe
 //!
 //! A batch is whole if its checksum fits, its base offset is the one that follows its predecessor's last (in a

@@ -39,7 +39,7 @@ use crate::env::storage::{Access, File};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
-use crate::types::{Offset, TimestampType, TopicPartition};
+use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
@@ -305,6 +305,11 @@ impl Partition {
     /// Sets the epoch of what is appended from now on: the catalog finds out its own only by reading itself.
     pub(crate) fn begin_epoch(&self, epoch: u32) {
         self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.home.env.clock.now()
     }
 
     pub(crate) fn topic_id(&self) -> u128 {
@@ -1032,7 +1037,7 @@ impl Partition {
         };
         let Some(slot) = slot else {
             let first = self.slots.read().first().map_or(self.log_end(), |slot| slot.base);
-            return Err(self.missing(offset..first));
+            return Err(Error::Corrupt(Box::new(self.missing(offset..first))));
         };
         match slot.next() {
             // The segment that held the offset is gone.
@@ -1047,20 +1052,21 @@ impl Partition {
         let behind = slots.partition_point(|slot| slot.base <= base);
         match slots.get(behind) {
             Some(slot) if slot.base <= offset => Ok(Arc::clone(slot)),
-            Some(slot) => Err(self.missing(offset..slot.base)),
-            None => Err(self.missing(offset..self.log_end())),
+            Some(slot) => Err(Error::Corrupt(Box::new(self.missing(offset..slot.base)))),
+            None => Err(Error::Corrupt(Box::new(self.missing(offset..self.log_end())))),
         }
     }
 
-    fn missing(&self, offsets: Range<Offset>) -> Error {
+    /// The damage that these offsets are gone with their file.
+    pub(crate) fn missing(&self, offsets: Range<Offset>) -> Damage {
         let name = crate::format::segment::file_name(offsets.start);
-        Error::Corrupt(Box::new(Damage {
+        Damage {
             partition: Some(self.home.partition.clone()),
             path: self.home.full(&self.home.dir.join(name)),
             offsets,
             position: 0,
             flaw: Flaw::Missing,
-        }))
+        }
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {

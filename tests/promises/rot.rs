@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tidelog::sim::Machine;
 use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
 
-use crate::shared::{Ledger, NOW, closed_log, config, full_sweep, name, open, reader, segments, small, some_of};
+use crate::shared::{Ledger, NOW, closed_log, commit, config, full_sweep, name, open, reader, segments, small, some_of};
 
 const PAGE: usize = 4096;
 
@@ -191,12 +191,13 @@ fn a_deleted_segment_first_middle_or_last_is_missed_and_the_rest_is_served() {
 fn a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice() {
     // Once as it was closed, and once as a process left it that was killed: then nobody knows where it ended.
     for closed in [true, false] {
-        let (machine, mut ledger) = closed_log(9, 10);
+        let (mut machine, mut ledger) = closed_log(9, 10);
         if !closed {
             let log = open(&machine);
             ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+            // Before the log is dropped, which would close it.
+            machine = machine.kill();
         }
-        let machine = machine.kill();
         let paths = segments(&machine, &harmed());
         assert!(paths.len() > 1);
         paths.iter().for_each(|path| machine.remove_file(path));
@@ -297,6 +298,7 @@ fn there_is_no_index_to_be_wrong_and_every_offset_is_found() {
 #[test]
 fn stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported() {
     let (machine, ledger) = closed_log(15, 6);
+    let newest = segments(&machine, &harmed()).pop().unwrap();
     let strays = ["notes.txt", "topics/orders/README", "topics/orders/0/7.log", "topics/orders/0/x.log.bak", "topics/.DS"];
     for stray in strays {
         machine.write_file(stray, b"mine");
@@ -306,7 +308,6 @@ fn stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported() {
     log.close().unwrap();
     strays.iter().for_each(|stray| assert_eq!(machine.read_file(stray), b"mine"));
 
-    let newest = segments(&machine, &harmed()).pop().unwrap();
     for garbage in [vec![7; 1], vec![7; 500], vec![0xff; 5000], [vec![0; 3000], vec![1; 9]].concat()] {
         let machine = machine.kill();
         let mut bytes = machine.read_file(&newest);
@@ -346,10 +347,8 @@ fn hostile(real: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
 fn hostile_bytes_in_any_file_are_an_error_and_never_a_panic_or_a_wrong_record() {
     let (machine, ledger) = closed_log(16, 6);
     let log = open(&machine);
-    let mut group = crate::shared::member(&log, "orders");
-    group.seek_to_beginning(&[]).unwrap_or(());
-    group.commit_offsets([(harmed(), tidelog::Offset::new(2))]).unwrap_or(());
-    drop((group, log));
+    commit(&log, &harmed(), 2).unwrap();
+    drop(log);
     let machine = machine.kill();
     let files: Vec<_> = machine.files().into_iter().filter(|path| path.extension().is_some()).collect();
     let real = machine.read_file(&segments(&machine, &harmed())[0]);

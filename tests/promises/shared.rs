@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidelog::sim::Machine;
 use tidelog::{
-    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetReset, ProducerRecord, TopicConfig,
+    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord, TopicConfig,
     TopicPartition,
 };
 
@@ -50,11 +50,19 @@ pub(crate) fn reader(log: &EventLog, partition: &TopicPartition) -> Consumer {
     reader
 }
 
-pub(crate) fn member(log: &EventLog, topic: &str) -> Consumer {
+/// The group commits an offset, by somebody who is no member.
+pub(crate) fn commit(log: &EventLog, partition: &TopicPartition, offset: u64) -> Result<(), Error> {
+    let mut group = log.consumer(ConsumerConfig::group(GROUP).auto_commit(false))?;
+    group.assign([partition.clone()])?;
+    group.commit_offsets([(partition.clone(), Offset::new(offset))])
+}
+
+/// A consumer of the group that has no other place to begin than where the group is.
+pub(crate) fn resuming(log: &EventLog, partition: &TopicPartition) -> Consumer {
     let config = ConsumerConfig::group(GROUP).auto_offset_reset(OffsetReset::None).auto_commit(false);
-    let mut member = log.consumer(config).unwrap();
-    member.subscribe([topic]).unwrap();
-    member
+    let mut consumer = log.consumer(config).unwrap();
+    consumer.assign([partition.clone()]).unwrap();
+    consumer
 }
 
 /// What can be read of a partition, by offset, and the offsets that are said to be damaged.
