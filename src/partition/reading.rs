@@ -79,6 +79,61 @@ pub(crate) struct Cursor {
     offset: Offset,
 }
 
+/// How far a read has come.
+struct Taken {
+    /// The offset that the reader is at, and how many records it has.
+    next: Offset,
+    count: usize,
+    /// Where the batch with that offset is, or is due; and where the last batch ends that it has records of.
+    position: u64,
+    end: u64,
+}
+
+impl Taken {
+    /// Takes the records of whole batches, up to the offset `end` and at most `most`; whether there may be more.
+    #[inline]
+    fn take(&mut self, mut whole: &[u8], end: Offset, most: usize) -> bool {
+        while self.count < most && self.next < end {
+            let Ok(Some(batch)) = batch::Batch::at(whole) else { return whole.is_empty() };
+            let (base, next) = (batch.base(), batch.next());
+            // What lies before the reader is a marker, or a batch that it has behind it.
+            if next > self.next {
+                if base >= end {
+                    return false;
+                }
+                self.end = self.position + batch.length();
+                if !self.take_batch(&batch, base, next, most) {
+                    return false;
+                }
+            }
+            self.position += batch.length();
+            whole = &whole[batch.length() as usize..];
+        }
+        true
+    }
+
+    /// Takes the records of one batch; whether all of those that the reader had not had.
+    #[inline]
+    fn take_batch(&mut self, batch: &batch::Batch<'_>, base: Offset, next: Offset, most: usize) -> bool {
+        let count = batch.count() as usize;
+        if self.next <= base && count <= most - self.count {
+            self.count += count;
+            self.next = next;
+            return true;
+        }
+        let from = self.next;
+        for record in batch.records().filter(|record| record.offset >= from) {
+            if self.count == most {
+                self.next = record.offset;
+                return false;
+            }
+            self.count += 1;
+        }
+        self.next = next;
+        true
+    }
+}
+
 /// Reading.
 impl Partition {
     /// The records from `offset` on, at most `most` of them, at least one if there is one; `None` at the end.
@@ -113,62 +168,32 @@ impl Partition {
     /// Records of the cursor's segment.
     fn read_here(&self, at: &mut Cursor, end: Offset, most: usize) -> Result<Option<Chunk>> {
         let first = at.offset;
-        let (mut start, mut position) = (at.position, at.position);
-        let (mut next, mut count) = (first, 0);
-        let mut chunk_end = start;
-        while count < most && next < end {
-            let batch = match at.segment.batch_at(position) {
-                Ok(Some(batch)) => batch,
-                Ok(None) => break,
-                Err(_) if next > first => break,
-                Err(Obstacle::Hole(hole)) if hole.next <= next => {
+        let mut start = at.position;
+        let mut taken = Taken { next: first, count: 0, position: start, end: start };
+        while taken.count < most && taken.next < end {
+            match at.segment.whole_from(taken.position) {
+                Ok([]) => break,
+                Ok(whole) => {
+                    if !taken.take(whole, end, most) {
+                        break;
+                    }
+                }
+                Err(_) if taken.next > first => break,
+                Err(Obstacle::Hole(hole)) if hole.next <= first => {
                     // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
-                    (start, position) = (hole.end, hole.end);
-                    continue;
+                    start = hole.end;
+                    taken.position = hole.end;
                 }
                 Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
-            };
-            let behind = position + batch.length();
-            if batch.next() <= next {
-                // A marker, or a batch that the reader has behind it.
-                position = behind;
-                continue;
-            }
-            if batch.base() >= end {
-                break;
-            }
-            chunk_end = behind;
-            let inside = self.count_from(&batch, next, most - count);
-            count += inside.0;
-            next = inside.1;
-            if next >= batch.next() {
-                position = behind;
             }
         }
-        at.position = position;
-        at.offset = next;
-        if next == first {
+        at.position = taken.position;
+        at.offset = taken.next;
+        if taken.next == first {
             return Ok(None);
         }
-        let segment = Arc::clone(&at.segment);
-        Ok(Some(Chunk { segment, positions: start..chunk_end, offsets: first..next, count }))
-    }
-
-    /// How many records of `batch` a reader at `from` takes, and where it is then.
-    #[inline]
-    fn count_from(&self, batch: &batch::Batch<'_>, from: Offset, most: usize) -> (usize, Offset) {
-        let count = batch.count() as usize;
-        if from <= batch.base() && count <= most {
-            return (count, batch.next());
-        }
-        let mut taken = 0;
-        for record in batch.records().filter(|record| record.offset >= from) {
-            if taken == most {
-                return (taken, record.offset);
-            }
-            taken += 1;
-        }
-        (taken, batch.next())
+        let (segment, positions, offsets) = (Arc::clone(&at.segment), start..taken.end, first..taken.next);
+        Ok(Some(Chunk { segment, positions, offsets, count: taken.count }))
     }
 
     fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
