@@ -2,6 +2,17 @@
 //!
 //! All of it is a [`Table`], in the directory `catalog`. A change counts from the moment at which its record is
 //! durable: the files of a new topic are there and durable before, those of a deleted one are removed after.
+//!
+//! | the catalog                               | what is found in the directories       | what is done                            |
+//! |-------------------------------------------|-----------------------------------------|-----------------------------------------|
+//! | is gone, or its files are not readable    | headers of this log                     | a new catalog of the same log           |
+//! | has lost something                        | a topic that it does not mention        | taken in, with the usual settings       |
+//! | has lost something                        | more partitions than it mentions        | taken in                                |
+//! | is whole                                  | a topic with records, of this log       | taken in: it can only have been lost    |
+//! | is whole                                  | a topic without records                 | removed: its creation was interrupted   |
+//! | either                                    | anything else                           | left alone and reported                 |
+//!
+//! Whatever is found out so is in the [`RecoveryReport`].
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,24 +23,28 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::config::{Durability, LogConfig, TopicConfig};
+use crate::config::{Durability, LogConfig, MAX_PARTITIONS, TopicConfig};
 use crate::env::Env;
 use crate::env::storage::{Access, Kind, Lock, LockError};
-use crate::error::{Damage, Error, Result};
+use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::catalog::{Fact, TopicFact};
-use crate::format::segment::{CATALOG_ID, Identity};
-use crate::partition::{Home, Partition, PartitionReport, Upkeep, log_id};
-use crate::table::Table;
+use crate::format::segment::{CATALOG_ID, Header, Identity};
+use crate::partition::{Home, Known, Partition, PartitionReport, Upkeep, headers, holds_batches};
+use crate::table::{Reserve, Table};
 use crate::topic::Topic;
 use crate::types::{Offset, TopicPartition, topic_name_fault, topic_names_collide};
 
 const CATALOG: &str = "catalog";
 const TOPICS: &str = "topics";
+const LOCK: &str = "LOCK";
 /// Where the groups keep their committed offsets.
 pub(crate) const GROUPS: &str = "groups";
 
 /// The size of a segment of a table.
 const TABLE_SEGMENT_BYTES: u32 = 1 << 20;
+
+/// So many ends are recorded in one batch.
+const ENDS_AT_ONCE: usize = 1000;
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, Default)]
@@ -45,14 +60,17 @@ pub struct RecoveryReport {
     pub damage: Vec<Damage>,
     /// Groups whose committed offset lay behind the end of a partition, because a power cut took its tail.
     pub pulled_back: Vec<PulledBack>,
-    /// Directories of topics that the catalog does not know. Nothing of them was touched.
+    /// Topics that the catalog did not know, or not with all their partitions, and that were taken in as they were
+    /// found. Their settings are the usual ones.
+    pub rebuilt: Vec<String>,
+    /// Directories in the place of topics that are of no topic of this log. Nothing of them was touched.
     pub unknown: Vec<PathBuf>,
 }
 
 impl RecoveryReport {
     /// Whether there is nothing that somebody should look at.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.pulled_back.is_empty() && self.unknown.is_empty()
+        self.damage.is_empty() && self.pulled_back.is_empty() && self.rebuilt.is_empty() && self.unknown.is_empty()
     }
 
     pub(crate) fn add(&mut self, report: PartitionReport) {
@@ -84,7 +102,13 @@ pub(crate) struct Catalog {
     access: Access,
     log_id: u128,
     epoch: u32,
+    /// Whether the log was closed cleanly and nothing was appended before this opening.
+    was_closed: bool,
+    /// Whether the catalog has lost something that the directories may know.
+    doubtful: bool,
     table: Table,
+    /// `None` in a log that is only read.
+    reserve: Option<Arc<Reserve>>,
     topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
     /// Taken by whoever creates, deletes or alters a topic.
     change: Mutex<()>,
@@ -111,12 +135,14 @@ impl Catalog {
         }
         let lock = env.storage.lock().map_err(|error| match error {
             LockError::Held(holder) => Error::Locked { path: root.clone(), holder },
-            LockError::Io(source) => Error::Io { action: "lock", path: root.clone(), source },
+            LockError::Io(source) => Error::making("lock", root.join(LOCK))(source),
         })?;
         let mut report = RecoveryReport::default();
-        let (log_id, table) = open_or_create_table(&env, &config, &upkeep, &mut report)?;
-        let (known, deleting, last_epoch) = facts(&table)?;
-        let epoch = last_epoch + 1;
+        let reserve = Reserve::new(env.clone());
+        let Opened { log_id, table, doubtful } = open_or_create_table(&env, &upkeep, &reserve, &mut report)?;
+        let facts = Facts::of(&table)?;
+        let lost_epoch = if doubtful { highest_epoch(&env)? } else { 0 };
+        let epoch = facts.epoch.max(lost_epoch).saturating_add(1).max(table.partition().epoch());
         table.partition().begin_epoch(epoch);
         let end = table.change(&[Fact::Epoch(epoch).encode()], env.clock.now())?;
         table.deliver(end, None)?;
@@ -124,7 +150,10 @@ impl Catalog {
             drawn: AtomicU64::new(env.seed),
             log_id,
             epoch,
+            was_closed: !doubtful && facts.closed == facts.epoch,
+            doubtful,
             table,
+            reserve: Some(reserve),
             topics: RwLock::default(),
             change: Mutex::new(()),
             upkeep,
@@ -134,9 +163,9 @@ impl Catalog {
             config,
             env,
         };
-        catalog.finish_deletions(&known, deleting)?;
-        for (name, fact) in known {
-            catalog.open_topic(&name, &fact, &mut report)?;
+        catalog.finish_deletions(&facts)?;
+        for (name, fact) in facts.topics {
+            catalog.open_known(&name, fact, &mut report)?;
         }
         catalog.find_strangers(&mut report)?;
         Ok((catalog, report))
@@ -144,23 +173,30 @@ impl Catalog {
 
     /// Opens the log for reading, beside a process that writes it perhaps. Changes nothing.
     pub(crate) fn open_read_only(env: Env, upkeep: Arc<dyn Upkeep>) -> Result<(Self, RecoveryReport)> {
-        let not_a_log = || Error::NotALog { path: env.storage.root().to_path_buf() };
         if !is_log(&env)? {
-            return Err(not_a_log());
+            return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
         }
-        let log_id = log_id(&env, Path::new(CATALOG))?.ok_or_else(not_a_log)?;
+        let log_id = match headers_of_catalog(&env)?.first() {
+            Some(header) => header.identity.log,
+            None => return Err(Error::Corrupt(Box::new(lost_catalog(&env)))),
+        };
         let mut report = RecoveryReport::default();
         let home = table_home(&env, log_id, CATALOG_ID, PathBuf::from(CATALOG), CATALOG);
-        let (table, found) = Table::open_read_only(home, &table_config(Durability::Os))?;
+        let known = Known { made: true, ..Known::default() };
+        let (table, found) = Table::open_read_only(home, known, &table_config(Durability::Os))?;
+        let doubtful = !found.damage.is_empty();
         report.add(found);
-        let (known, _, epoch) = facts(&table)?;
+        let facts = Facts::of(&table)?;
         let catalog = Catalog {
             drawn: AtomicU64::new(0),
             config: LogConfig::new(),
             access: Access::Read,
             log_id,
-            epoch,
+            epoch: facts.epoch,
+            was_closed: !doubtful && facts.closed == facts.epoch,
+            doubtful,
             table,
+            reserve: None,
             topics: RwLock::default(),
             change: Mutex::new(()),
             upkeep,
@@ -168,13 +204,14 @@ impl Catalog {
             closed: AtomicBool::new(false),
             env,
         };
-        for (name, fact) in known {
-            match catalog.open_topic(&name, &fact, &mut report) {
+        for (name, fact) in facts.topics {
+            match catalog.open_known(&name, fact, &mut report) {
                 // Deleted since the catalog was read.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-                opened => drop(opened?),
+                opened => opened?,
             }
         }
+        catalog.find_strangers(&mut report)?;
         Ok((catalog, report))
     }
 
@@ -187,6 +224,7 @@ impl Catalog {
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         if self.is_read_only() {
             return Err(Error::ReadOnly { path: self.env.storage.root().to_path_buf() });
         }
@@ -194,6 +232,7 @@ impl Catalog {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
@@ -204,6 +243,7 @@ impl Catalog {
 
     /// The topic of this name.
     pub(crate) fn topic(&self, name: &str) -> Result<Arc<Topic>> {
+        self.env.check_not_forked()?;
         self.find(name).ok_or_else(|| match topic_name_fault(name) {
             Some(reason) => Error::InvalidTopic { topic: name.to_owned(), reason: reason.to_owned() },
             None => Error::UnknownTopic { topic: name.to_owned() },
@@ -239,24 +279,27 @@ impl Catalog {
         check_name(name)?;
         config.check(name)?;
         let _change = self.change.lock();
+        self.table.partition().check_open()?;
         self.check_clash(name)?;
         let id = self.draw_id();
         let dir = topic_dir(name);
         let storage = &self.env.storage;
-        storage.create_dir(&dir).map_err(self.io("create", &dir))?;
+        storage.create_dir(&dir).map_err(Error::making("create", storage.root().join(&dir)))?;
         let made = self.create_partitions(name, id, &config, 0).and_then(|partitions| {
             storage.sync_dir(Path::new(TOPICS)).map_err(self.io("sync", Path::new(TOPICS)))?;
-            self.record(&[Fact::Topic(name.to_owned(), topic_fact(id, &config))])?;
-            Ok(partitions)
+            let fact = Fact::Topic(name.to_owned(), topic_fact(id, &config));
+            Ok((partitions, self.table.change(&[fact.encode()], self.env.clock.now())?))
         });
-        let partitions = match made {
-            Ok(partitions) => partitions,
+        let (partitions, end) = match made {
+            Ok(made) => made,
             Err(error) => {
                 // As far as it goes: what is left is empty, and the next opening removes it.
                 drop(remove_topic_files(&self.env, &dir));
                 return Err(error);
             }
         };
+        // If this fails, the next opening may find the topic or not, and so its files stay.
+        self.table.deliver(end, None)?;
         let name: Arc<str> = name.into();
         let topic = Arc::new(Topic::new(Arc::clone(&name), id, config, partitions));
         self.topics.write().insert(name, topic);
@@ -304,6 +347,7 @@ impl Catalog {
                 reason: format!("it has {} already, and partitions are only added", topic.count()),
             });
         }
+        self.table.partition().check_open()?;
         for number in topic.count()..total {
             // Left by an attempt that did not get to the end; nobody was told of it.
             let dir = topic_dir(name).join(number.to_string());
@@ -346,7 +390,8 @@ impl Catalog {
             partition.abandon();
         }
         remove_topic_files(&self.env, &topic_dir(name))?;
-        self.record(&[Fact::Deleted(topic.id())])
+        let ends = (0..topic.count()).map(|number| Fact::NoEnd(topic.id(), number));
+        self.record(&ends.chain([Fact::Deleted(topic.id())]).collect::<Vec<_>>())
     }
 
     /// Writes facts down, durably.
@@ -365,6 +410,59 @@ impl Catalog {
         (half() << 64 | half()).max(CATALOG_ID + 1)
     }
 
+    /// Opens a topic that the catalog mentions; if that has lost something, as the directory says it is.
+    fn open_known(&self, name: &str, mut fact: TopicFact, report: &mut RecoveryReport) -> Result<()> {
+        let found = if self.doubtful { self.survey(name)? } else { None };
+        if let Some((id, partitions)) = found.filter(|found| *found != (fact.id, fact.partitions)) {
+            fact.partitions = if id == fact.id { partitions.max(fact.partitions) } else { partitions };
+            fact.id = id;
+            return self.take_in(name, &fact, report);
+        }
+        self.open_topic(name, &fact, report).map(drop)
+    }
+
+    /// Takes in a topic that the catalog does not know so.
+    fn take_in(&self, name: &str, fact: &TopicFact, report: &mut RecoveryReport) -> Result<()> {
+        if self.access == Access::Write {
+            self.record(&[Fact::Topic(name.to_owned(), fact.clone())])?;
+        }
+        report.rebuilt.push(name.to_owned());
+        self.open_topic(name, fact, report).map(drop)
+    }
+
+    /// The id and the number of partitions of the topic of this log whose files are in the directory of that name, as
+    /// their headers say; `None` if they contradict one another, or there are none.
+    fn survey(&self, name: &str) -> Result<Option<(u128, u32)>> {
+        let (mut id, mut partitions) = (None, 0);
+        for (path, kind) in list_if_there(&self.env, &topic_dir(name))? {
+            let number = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+            let (Kind::Directory, Some(number)) = (kind, number.filter(|number| *number < MAX_PARTITIONS)) else {
+                continue;
+            };
+            for Header { identity, .. } in headers(&self.env, &path)? {
+                let ours = identity.log == self.log_id && identity.partition == number;
+                if !ours || id.is_some_and(|id| id != identity.topic) {
+                    return Ok(None);
+                }
+                id = Some(identity.topic);
+                partitions = partitions.max(number + 1);
+            }
+        }
+        Ok(id.map(|id| (id, partitions)))
+    }
+
+    /// What is known of a partition of the topic or group with this id before its files are looked at.
+    fn known(&self, id: u128, number: u32, made: bool, start: Option<Offset>) -> Known {
+        let durable_end = self.recorded_end(id, number).unwrap_or(Offset::ZERO);
+        Known { made, start, durable_end, closed: self.was_closed, epoch: self.epoch }
+    }
+
+    fn recorded_end(&self, id: u128, number: u32) -> Option<Offset> {
+        let (key, _) = Fact::NoEnd(id, number).encode();
+        let end = self.table.get(&key, |value, _| Fact::decode(&key, Some(value)).ok())?;
+        if let Some(Fact::End(_, _, end)) = end { Some(end) } else { None }
+    }
+
     fn open_topic(&self, name: &str, fact: &TopicFact, report: &mut RecoveryReport) -> Result<Arc<Topic>> {
         let mut config = TopicConfig::new().partitions(fact.partitions);
         for (setting, value) in &fact.settings {
@@ -375,11 +473,10 @@ impl Catalog {
         for number in 0..fact.partitions {
             let home = self.partition_home(name, fact.id, number, &config);
             self.make_missing(&home.dir)?;
+            let known = self.known(fact.id, number, true, Some(Offset::ZERO));
             let (partition, found) = match self.access {
-                Access::Read => Partition::open_read_only(home, &config)?,
-                Access::Write => {
-                    Partition::open(home, self.epoch, &config, Some(Offset::ZERO), Some(Arc::clone(&self.upkeep)))?
-                }
+                Access::Read => Partition::open_read_only(home, known, &config)?,
+                Access::Write => Partition::open(home, known, &config, Some(Arc::clone(&self.upkeep)))?,
             };
             report.add(found);
             partitions.push(Arc::new(partition));
@@ -403,10 +500,11 @@ impl Catalog {
 
     /// Looks what another process has changed. Only for a log that was opened read-only.
     pub(crate) fn follow(&self) -> Result<()> {
+        self.env.check_not_forked()?;
         let _change = self.change.lock();
         let changed = !self.table.follow()?.is_empty();
         if changed {
-            let (known, _, _) = facts(&self.table)?;
+            let known = Facts::of(&self.table)?.topics;
             self.topics.write().retain(|name, topic| known.get(&**name).is_some_and(|fact| fact.id == topic.id()));
             for (name, fact) in known {
                 match self.find(&name) {
@@ -426,30 +524,40 @@ impl Catalog {
     }
 
     /// Removes the files of topics whose deletion was interrupted.
-    fn finish_deletions(&self, known: &BTreeMap<String, TopicFact>, deleting: Vec<(u128, String)>) -> Result<()> {
-        for (id, name) in deleting {
-            let dir = topic_dir(&name);
+    fn finish_deletions(&self, facts: &Facts) -> Result<()> {
+        for (id, name) in &facts.deleting {
             // The name may belong to a new topic by now, whose files are not those that were to go.
-            if !known.contains_key(&name) {
-                remove_topic_files(&self.env, &dir)?;
+            let another = self.doubtful && self.survey(name)?.is_some_and(|(found, _)| found != *id);
+            if !facts.topics.contains_key(name) && !another {
+                remove_topic_files(&self.env, &topic_dir(name))?;
             }
-            self.record(&[Fact::Deleted(id)])?;
+            self.record(&[Fact::Deleted(*id)])?;
         }
         Ok(())
     }
 
-    /// Looks at directories that the catalog does not mention: an unfinished creation leaves empty ones, which go;
-    /// whatever holds records stays, and is reported.
+    /// Looks at directories that the catalog does not mention. See the head of this file.
     fn find_strangers(&self, report: &mut RecoveryReport) -> Result<()> {
-        for entry in self.env.storage.list(Path::new(TOPICS)).map_err(self.io("list", Path::new(TOPICS)))? {
-            if entry.kind != Kind::Directory || self.topics.read().contains_key(entry.name.as_str()) {
+        for (dir, kind) in list_if_there(&self.env, Path::new(TOPICS))? {
+            let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { continue };
+            if kind != Kind::Directory || self.find(name).is_some() {
                 continue;
             }
-            let dir = topic_dir(&entry.name);
-            if holds_records(&self.env, &dir)? {
-                report.unknown.push(self.env.storage.root().join(&dir));
-            } else {
-                remove_topic_files(&self.env, &dir)?;
+            if !self.doubtful {
+                if self.access == Access::Read {
+                    // Another process may just be making it.
+                    continue;
+                }
+                if !holds_records(&self.env, &dir)? {
+                    remove_topic_files(&self.env, &dir)?;
+                    continue;
+                }
+            }
+            match self.survey(name)? {
+                Some((id, partitions)) if check_name(name).is_ok() && self.check_clash(name).is_ok() => {
+                    self.take_in(name, &topic_fact(id, &TopicConfig::new().partitions(partitions)), report)?;
+                }
+                _ => report.unknown.push(self.env.storage.root().join(&dir)),
             }
         }
         Ok(())
@@ -476,19 +584,40 @@ impl Catalog {
         let path = Path::new(GROUPS).join(dir);
         let home = table_home(&self.env, self.log_id, id, path.clone(), name);
         let config = table_config(self.config.commit_durability);
-        if exists(&self.env, Path::new(GROUPS), dir)? {
-            return match self.access {
-                // What was committed is shown before it is proven to be durable: it is where the group is.
-                Access::Read => Table::open_read_only(home, &table_config(Durability::Os)).map(Some),
-                Access::Write => Table::open(home, self.epoch, &config, Some(Arc::clone(&self.upkeep))).map(Some),
-            };
-        }
-        if !create {
+        let (fact_key, _) = Fact::Group(name.to_owned()).encode();
+        let mentioned = self.table.get(&fact_key, |_, _| ()).is_some();
+        // A directory without a segment is what is left of a creation that was interrupted.
+        let there = exists(&self.env, Path::new(GROUPS), dir)? && has_segments(&self.env, &path)?;
+        let known = self.known(id, 0, mentioned, None);
+        let Some(reserve) = &self.reserve else {
+            // What was committed is shown before it is proven to be durable: it is where the group is.
+            let open = || Table::open_read_only(home, known, &table_config(Durability::Os));
+            return if there { open().map(Some) } else { Ok(None) };
+        };
+        let upkeep = Some(Arc::clone(&self.upkeep));
+        let made = if there || mentioned {
+            create_dir_if_missing(&self.env, &path)?;
+            Table::open(home, known, &config, upkeep, reserve)?
+        } else if create {
+            let table = reserve.help(|| {
+                remove_partition_files(&self.env, &path)?;
+                Table::create(home.clone(), self.epoch, &config, upkeep.clone(), reserve)
+            })?;
+            (table, PartitionReport::default())
+        } else {
             return Ok(None);
+        };
+        if !mentioned {
+            // By now a segment is there, and its name is durable.
+            self.env.storage.sync_dir(Path::new(GROUPS)).map_err(self.io("sync", Path::new(GROUPS)))?;
+            self.record(&[Fact::Group(name.to_owned())])?;
         }
-        let table = Table::create(home, self.epoch, &config, Some(Arc::clone(&self.upkeep)))?;
-        self.env.storage.sync_dir(Path::new(GROUPS)).map_err(self.io("sync", Path::new(GROUPS)))?;
-        Ok(Some((table, PartitionReport::default())))
+        Ok(Some(made))
+    }
+
+    /// The groups that the catalog mentions.
+    pub(crate) fn group_names(&self) -> Result<Vec<String>> {
+        Ok(Facts::of(&self.table)?.groups)
     }
 
     fn io<'a>(&'a self, action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
@@ -502,43 +631,119 @@ impl Catalog {
         }
         let topics = self.topics();
         let partitions = topics.iter().flat_map(|topic| topic.partitions());
-        let mut result = Ok(());
-        for partition in partitions.chain(groups.iter().cloned()).chain([Arc::clone(self.table.partition())]) {
-            result = result.and(partition.close());
+        let (mut result, mut ends) = (Ok(()), Vec::new());
+        for partition in partitions.chain(groups.iter().cloned()) {
+            let closed = partition.close();
+            let (id, number, end) = (partition.topic_id(), partition.name().partition(), partition.durable_end());
+            if closed.is_ok() && self.recorded_end(id, number) != Some(end) {
+                ends.push(Fact::End(id, number, end));
+            }
+            result = result.and(closed);
         }
+        if result.is_ok() {
+            ends.push(Fact::Closed(self.epoch));
+        }
+        result = result.and(self.record_ends(&ends)).and(self.table.partition().close());
         drop(self.lock.lock().take());
         result
     }
+
+    /// Leaves the witnesses of last resort. Without room for them, damage that comes later may be told as less than it
+    /// is, and that is no reason not to close.
+    fn record_ends(&self, ends: &[Fact]) -> Result<()> {
+        let changes: Vec<_> = ends.iter().map(Fact::encode).collect();
+        for part in changes.chunks(ENDS_AT_ONCE) {
+            match self.table.change(part, self.env.clock.now()) {
+                Err(Error::NoSpace { .. }) => return Ok(()),
+                done => drop(done?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The catalog's table as it was found.
+struct Opened {
+    log_id: u128,
+    table: Table,
+    /// Whether it has lost something.
+    doubtful: bool,
 }
 
 fn open_or_create_table(
     env: &Env,
-    config: &LogConfig,
     upkeep: &Arc<dyn Upkeep>,
+    reserve: &Arc<Reserve>,
     report: &mut RecoveryReport,
-) -> Result<(u128, Table)> {
-    let table_config = table_config(Durability::Sync);
+) -> Result<Opened> {
+    let config = table_config(Durability::Sync);
     let dir = PathBuf::from(CATALOG);
     for dir in [TOPICS, GROUPS] {
-        create_dir_if_missing(env, Path::new(dir))?;
+        reserve.help(|| create_dir_if_missing(env, Path::new(dir)))?;
     }
+    let there = has_segments(env, &dir)?;
+    let of_catalog = headers_of_catalog(env)?.first().map(|header| header.identity.log);
+    let log_id = match of_catalog {
+        Some(log_id) => Some(log_id),
+        None => headers_of_others(env)?.first().map(|header| header.identity.log),
+    };
+    let lost = !there && log_id.is_some();
+    let log_id = log_id.unwrap_or(u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed)));
+    let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG);
     let upkeep = Some(Arc::clone(upkeep));
-    if exists(env, Path::new(""), CATALOG)?
-        && let Some(log_id) = log_id(env, &dir)?
-    {
-        let home = table_home(env, log_id, CATALOG_ID, dir, CATALOG);
-        let (table, found) = Table::open(home, 0, &table_config, upkeep)?;
+    if there {
+        let known = Known { made: true, ..Known::default() };
+        let (table, found) = Table::open(home, known, &config, upkeep, reserve)?;
+        let doubtful = !found.damage.is_empty();
         report.add(found);
-        return Ok((log_id, table));
+        return Ok(Opened { log_id, table, doubtful });
     }
-    debug_assert!(config.create || exists(env, Path::new(""), CATALOG)?, "a log was found, so it has a catalog");
-    // Without a whole segment no log was ever opened here: the process died while it made the first one.
-    remove_partition_files(env, &dir)?;
-    let log_id = u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed));
-    let home = table_home(env, log_id, CATALOG_ID, dir, CATALOG);
-    let table = Table::create(home, 1, &table_config, upkeep)?;
+    if lost {
+        report.damage.push(lost_catalog(env));
+    }
+    // Without a segment there is nothing in it, but what the process left that died while it made the first one.
+    let table = reserve.help(|| {
+        remove_partition_files(env, &dir)?;
+        Table::create(home.clone(), 1, &config, upkeep.clone(), reserve)
+    })?;
     env.storage.sync_dir(Path::new("")).map_err(Error::io("sync", env.storage.root()))?;
-    Ok((log_id, table))
+    Ok(Opened { log_id, table, doubtful: lost })
+}
+
+fn has_segments(env: &Env, dir: &Path) -> Result<bool> {
+    let files = list_if_there(env, dir)?;
+    Ok(files.iter().any(|(path, _)| path.extension().is_some_and(|extension| extension == "log")))
+}
+
+fn lost_catalog(env: &Env) -> Damage {
+    let path = env.storage.root().join(CATALOG);
+    Damage { partition: None, offsets: Offset::ZERO..Offset::ZERO, path, position: 0, flaw: Flaw::Missing }
+}
+
+fn headers_of_catalog(env: &Env) -> Result<Vec<Header>> {
+    if exists(env, Path::new(""), CATALOG)? { headers(env, Path::new(CATALOG)) } else { Ok(Vec::new()) }
+}
+
+/// All headers of topics and groups that are whole.
+fn headers_of_others(env: &Env) -> Result<Vec<Header>> {
+    let mut found = Vec::new();
+    let mut dirs = list_if_there(env, Path::new(GROUPS))?;
+    for (topic, kind) in list_if_there(env, Path::new(TOPICS))? {
+        if kind == Kind::Directory {
+            dirs.extend(list_if_there(env, &topic)?);
+        }
+    }
+    for (dir, kind) in dirs {
+        if kind == Kind::Directory {
+            found.extend(headers(env, &dir)?);
+        }
+    }
+    Ok(found)
+}
+
+/// The highest epoch that the files say, for a catalog that has forgotten its own.
+fn highest_epoch(env: &Env) -> Result<u32> {
+    Ok(headers_of_others(env)?.iter().map(|header| header.epoch).max().unwrap_or(0))
 }
 
 fn table_home(env: &Env, log: u128, topic: u128, dir: PathBuf, name: &str) -> Home {
@@ -556,26 +761,48 @@ fn topic_fact(id: u128, config: &TopicConfig) -> TopicFact {
     TopicFact { id, partitions: config.partitions, settings }
 }
 
-type Facts = (BTreeMap<String, TopicFact>, Vec<(u128, String)>, u32);
+/// What the table says.
+#[derive(Debug, Default)]
+struct Facts {
+    topics: BTreeMap<String, TopicFact>,
+    /// Topics whose files are being removed.
+    deleting: Vec<(u128, String)>,
+    groups: Vec<String>,
+    /// The latest opening, and the latest that was closed cleanly.
+    epoch: u32,
+    closed: u32,
+}
 
-/// The topics that the table knows, those whose files are being removed, and the last epoch.
-fn facts(table: &Table) -> Result<Facts> {
-    let (mut topics, mut deleting, mut epoch) = (BTreeMap::new(), Vec::new(), 0);
-    for (key, value, _) in table.entries() {
-        match Fact::decode(&key, Some(&value)) {
-            Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact)),
-            Ok(Fact::Deleting(id, name)) => deleting.push((id, name)),
-            Ok(Fact::Epoch(last)) => epoch = last,
-            // Without a value there is no entry; what a newer library wrote is not for us.
-            Ok(_) => {}
-            Err(flaw) => {
-                let source = io::Error::new(io::ErrorKind::InvalidData, flaw.to_string());
-                let path = PathBuf::from(CATALOG).join(String::from_utf8_lossy(&key).as_ref());
-                return Err(Error::Io { action: "understand the catalog's entry", path, source });
+impl Facts {
+    fn of(table: &Table) -> Result<Facts> {
+        let mut facts = Facts::default();
+        for (key, value, _) in table.entries() {
+            match Fact::decode(&key, Some(&value)).and_then(plausible) {
+                Ok(Fact::Topic(name, fact)) => drop(facts.topics.insert(name, fact)),
+                Ok(Fact::Deleting(id, name)) => facts.deleting.push((id, name)),
+                Ok(Fact::Group(name)) => facts.groups.push(name),
+                Ok(Fact::Epoch(epoch)) => facts.epoch = epoch,
+                Ok(Fact::Closed(epoch)) => facts.closed = epoch,
+                // Without a value there is no entry; what a newer library wrote is not for us.
+                Ok(_) => {}
+                Err(flaw) => {
+                    let source = io::Error::new(io::ErrorKind::InvalidData, flaw.to_string());
+                    let path = PathBuf::from(CATALOG).join(String::from_utf8_lossy(&key).as_ref());
+                    return Err(Error::Io { action: "understand the catalog's entry", path, source });
+                }
             }
         }
+        Ok(facts)
     }
-    Ok((topics, deleting, epoch))
+}
+
+/// Refuses names that lead out of the log, and numbers that would take all of the disk.
+fn plausible(fact: Fact) -> Result<Fact, Flaw> {
+    match &fact {
+        Fact::Topic(name, _) | Fact::Deleting(_, name) if topic_name_fault(name).is_some() => Err(Flaw::Field("topic")),
+        Fact::Topic(_, topic) if !(1..=MAX_PARTITIONS).contains(&topic.partitions) => Err(Flaw::Field("partitions")),
+        _ => Ok(fact),
+    }
 }
 
 fn topic_dir(name: &str) -> PathBuf {
@@ -597,9 +824,9 @@ fn mix(seed: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// Whether there is a log, or the beginning of one.
+/// Whether there is a log, or the beginning of one, or what is left of one.
 fn is_log(env: &Env) -> Result<bool> {
-    exists(env, Path::new(""), CATALOG)
+    Ok(exists(env, Path::new(""), CATALOG)? || !headers_of_others(env)?.is_empty())
 }
 
 fn exists(env: &Env, dir: &Path, name: &str) -> Result<bool> {
@@ -610,7 +837,7 @@ fn exists(env: &Env, dir: &Path, name: &str) -> Result<bool> {
 fn create_dir_if_missing(env: &Env, dir: &Path) -> Result<()> {
     match env.storage.create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::Io { action: "create", path: env.storage.root().join(dir), source: error })
+            Err(Error::making("create", env.storage.root().join(dir))(error))
         }
         _ => Ok(()),
     }
@@ -628,7 +855,7 @@ fn list_if_there(env: &Env, dir: &Path) -> Result<Vec<(PathBuf, Kind)>> {
 /// Whether a segment below a topic's directory is longer than a first segment that was never written to is full.
 fn holds_records(env: &Env, topic: &Path) -> Result<bool> {
     for (partition, kind) in list_if_there(env, topic)? {
-        if kind == Kind::Directory && crate::partition::holds_batches(env, &partition)? {
+        if kind == Kind::Directory && holds_batches(env, &partition)? {
             return Ok(true);
         }
     }

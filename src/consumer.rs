@@ -297,7 +297,8 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them;
+    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
+    /// committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
     /// [`OffsetReset::None`]; [`GroupBusy`](Error::GroupBusy), [`InvalidState`](Error::InvalidState) if neither
     /// subscribed nor assigned; what an automatic commit can meet. The positions are as they were.
@@ -416,7 +417,7 @@ impl Consumer {
             Position::At(offset) => return Ok(offset),
             Position::Beginning => fetch.partition.log_start(),
             Position::End => fetch.partition.high_watermark(),
-            Position::Unknown => match group.and_then(|group| group.committed(name, fetch.partition.topic_id())) {
+            Position::Unknown => match committed_of(group.as_deref(), fetch)? {
                 Some(committed) => committed.offset,
                 None => match reset {
                     OffsetReset::Earliest => fetch.partition.log_start(),
@@ -430,6 +431,7 @@ impl Consumer {
     }
 
     fn fetch_of(&mut self, name: &TopicPartition) -> Result<&mut Fetch> {
+        self.catalog.env().check_not_forked()?;
         self.partitions.get_mut(name).ok_or_else(|| Error::NotAssigned { partition: name.clone() })
     }
 
@@ -437,6 +439,10 @@ impl Consumer {
     pub fn waker(&self) -> ConsumerWaker {
         ConsumerWaker { bell: Arc::clone(&self.bell), woken: Arc::clone(&self.woken) }
     }
+}
+
+fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAndMetadata>> {
+    group.map_or(Ok(None), |group| group.committed(fetch.partition.name(), fetch.partition.topic_id()))
 }
 
 impl Fetch {
@@ -499,6 +505,7 @@ impl Consumer {
     }
 
     fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.catalog.env().check_not_forked()?;
         match partitions.iter().find(|name| !self.partitions.contains_key(*name)) {
             Some(name) => Err(Error::NotAssigned { partition: name.clone() }),
             None => Ok(()),
@@ -625,13 +632,19 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`InvalidGroup`](Error::InvalidGroup) without a group. A partition that is not there has nothing committed.
+    /// [`InvalidGroup`](Error::InvalidGroup) without a group; [`Corrupt`](Error::Corrupt) if the group's files were
+    /// damaged and may have said more, until something is committed for the partition. A partition that is not there has
+    /// nothing committed.
     pub fn committed(&self, partition: &TopicPartition) -> Result<Option<OffsetAndMetadata>> {
         let group = self.group()?;
-        Ok(self.catalog.partition(partition).ok().and_then(|found| group.committed(partition, found.topic_id())))
+        match self.catalog.partition(partition) {
+            Ok(found) => group.committed(partition, found.topic_id()),
+            Err(_) => Ok(None),
+        }
     }
 
     fn group(&self) -> Result<&Arc<Group>> {
+        self.catalog.env().check_not_forked()?;
         self.group.as_ref().ok_or_else(|| Error::InvalidGroup {
             reason: "a consumer without a group has no committed offsets; name one with ConsumerConfig::group".into(),
         })
@@ -711,6 +724,7 @@ impl Consumer {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
         }
+        self.catalog.env().check_not_forked()?;
         let result = if self.catalog.check_open().is_ok() { self.auto_commit_now() } else { Ok(()) };
         self.partitions.values().for_each(|fetch| fetch.partition.unlisten(&self.bell));
         self.leave();
@@ -721,7 +735,7 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         // A panic in the middle of processing must not commit what it did not get to.
-        if std::thread::panicking() {
+        if std::thread::panicking() && self.catalog.env().check_not_forked().is_ok() {
             self.closed = true;
             self.leave();
         }

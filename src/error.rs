@@ -262,6 +262,8 @@ pub enum Error {
     Wakeup,
     /// The log, producer or consumer is closed.
     Closed,
+    /// This process was forked from the one that opened the log. Nothing was done, here or there.
+    Forked,
     /// The log was opened for reading only.
     ReadOnly {
         /// The directory.
@@ -283,10 +285,33 @@ pub enum Error {
     },
 }
 
+/// What a directory takes when it has no room for one more name: a block.
+const NAME_BYTES: u64 = 4096;
+
+/// The limit of the process or the system that an error of the operating system stands for.
+fn limit(source: &io::Error) -> &'static str {
+    match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::MFILE) => "; the limit is RLIMIT_NOFILE of the process",
+        Some(rustix::io::Errno::NFILE) => "; the limit is fs.file-max of the system",
+        Some(rustix::io::Errno::NOMEM) => "; the limit is memory, RLIMIT_AS of the process, or vm.max_map_count",
+        _ => "",
+    }
+}
+
 impl Error {
-    /// An [`Error::Io`], or [`Error::NoSpace`] is left to those who know how much was asked for.
+    /// An [`Error::Io`]; [`Error::NoSpace`] is left to those who know how much was asked for.
     pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// For making a file or directory, or giving it its name: that takes room in the directory it is in.
+    pub(crate) fn making(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Error::NoSpace { path: path.as_ref().to_path_buf(), bytes: NAME_BYTES, source }
+            }
+            _ => Error::Io { action, path: path.as_ref().to_path_buf(), source },
+        }
     }
 
     /// Whether the same call may succeed later, with nothing changed but the world. Kafka: `RetriableException`.
@@ -303,7 +328,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Io { action, path, source } => write!(f, "cannot {action} {}: {source}", path.display()),
+            Error::Io { action, path, source } => {
+                write!(f, "cannot {action} {}: {source}{}", path.display(), limit(source))
+            }
             Error::NoSpace { path, bytes, source } => {
                 write!(f, "no room for {bytes} more bytes of {}: {source}; ", path.display())?;
                 write!(f, "make room and send again, the log goes on without reopening")
@@ -364,6 +391,7 @@ impl fmt::Display for Error {
             Error::Timeout { waited } => write!(f, "not done after {waited:?}; the work goes on, wait again"),
             Error::Wakeup => write!(f, "woken from another thread"),
             Error::Closed => write!(f, "closed"),
+            Error::Forked => write!(f, "the log was opened by the parent of this process; open it anew after the fork"),
             Error::ReadOnly { path } => write!(f, "{} was opened for reading only", path.display()),
             Error::Serialization { source } => write!(f, "cannot encode: {source}"),
             Error::Deserialization { partition, offset, source } => {

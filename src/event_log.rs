@@ -24,7 +24,8 @@ use crate::upkeep::Keeper;
 ///
 /// One `EventLog` may be open for writing per directory, in all processes together; any number may read beside it
 /// ([`open_read_only`](Self::open_read_only)). The log stays open as long as any clone of it, any producer or any
-/// consumer lives; when the last one is dropped, it is closed cleanly.
+/// consumer lives; when the last one is dropped, it is closed cleanly. A child that this process forks has none of
+/// it: there every call fails with [`Forked`](Error::Forked) or finds nothing, and dropping does nothing.
 ///
 /// ```
 /// # fn main() -> tidelog::Result<()> {
@@ -62,8 +63,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Whether this is a child of the process that opened the log.
+    fn is_forked(&self) -> bool {
+        self.catalog.env().check_not_forked().is_err()
+    }
+
     /// Stops the worker, syncs and closes everything, lets go of the lock.
     fn close(&self) -> Result<()> {
+        self.catalog.env().check_not_forked()?;
         self.keeper.stop();
         if let Some(mut worker) = self.worker.lock().take() {
             worker.join();
@@ -78,6 +85,11 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // There is nobody to tell; whoever wants to know calls `close`.
         drop(self.close());
+        #[cfg(feature = "tempfile")]
+        if self.is_forked() {
+            // The directory is the parent's.
+            std::mem::forget(self.directory.take());
+        }
     }
 }
 
@@ -143,8 +155,9 @@ impl EventLog {
         let background = config.background;
         let keeper = Arc::new(Keeper::new(env.clone()));
         let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
-        let (catalog, report) = Catalog::open(env, config, upkeep)?;
-        let log = Self::assemble(catalog, report, keeper)?;
+        let opened = Catalog::open(env, config, upkeep);
+        let opened = opened.and_then(|(catalog, report)| Self::assemble(catalog, report, Arc::clone(&keeper)));
+        let log = opened.inspect_err(|_| keeper.clear())?;
         if background {
             *log.shared.worker.lock() = Some(log.shared.keeper.start()?);
         }
@@ -192,6 +205,9 @@ impl EventLog {
     ///
     /// The background worker does this; without it ([`LogConfig::background`]) it is for the caller to do.
     pub fn maintain(&self) -> Option<Duration> {
+        if self.shared.is_forked() {
+            return None;
+        }
         let due = self.shared.keeper.maintain()?;
         Some(due.saturating_sub(self.shared.catalog.env().clock.monotonic()))
     }
@@ -240,6 +256,9 @@ impl EventLog {
 
     /// The names of all topics, sorted.
     pub fn list_topics(&self) -> Vec<String> {
+        if self.shared.is_forked() {
+            return Vec::new();
+        }
         self.follow();
         self.shared.catalog.topics().iter().map(|topic| topic.name().to_string()).collect()
     }
@@ -312,6 +331,9 @@ impl EventLog {
 impl EventLog {
     /// The names of the groups that have committed something or have a member, sorted.
     pub fn list_groups(&self) -> Vec<String> {
+        if self.shared.is_forked() {
+            return Vec::new();
+        }
         self.shared.groups.list().iter().map(|group| group.name().to_owned()).collect()
     }
 
@@ -321,6 +343,7 @@ impl EventLog {
     ///
     /// [`UnknownGroup`](Error::UnknownGroup), [`InvalidGroup`](Error::InvalidGroup).
     pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        self.shared.catalog.env().check_not_forked()?;
         self.follow();
         let group = self.shared.groups.list().into_iter().find(|group| group.name() == name);
         let group = group.ok_or_else(|| Error::UnknownGroup { group: name.to_owned() })?;

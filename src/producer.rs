@@ -256,6 +256,7 @@ impl Producer {
     /// The way to a topic, which is created now if the log is configured to.
     #[inline]
     fn way(&self, topic: &str) -> Result<WayRef<'_>> {
+        self.shared.catalog.env().check_not_forked()?;
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -313,6 +314,7 @@ fn metadata(partition: &TopicPartition, offset: Offset, timestamp: Timestamp) ->
 
 /// Waits for every partition that has something undelivered; tries all of them before it returns the first error.
 fn flush(catalog: &Catalog, timeout: Option<Duration>) -> Result<()> {
+    catalog.env().check_not_forked()?;
     let clock = &catalog.env().clock;
     let start = clock.monotonic();
     let mut result = Ok(());

@@ -2,18 +2,27 @@
 //!
 //! Changing it is an append, so it needs no rename and no file of its own kind. When the log has grown to a few times
 //! what it says, it is said again in a new segment, and the old ones are removed: at any moment a replay of what
-//! is there gives the table.
+//! is there gives the table. A table that has lost something to damage is not said again: what is left of the old
+//! segments is all that there is to find out what it was.
+//!
+//! On a full disk a table is given the room of the [`Reserve`], says itself again in it, and gives back the room of its
+//! old segments: so commits go on.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::mem;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::TopicConfig;
+use crate::env::Env;
+use crate::env::storage::Access;
 use crate::error::{Damage, Error, Result};
 use crate::format::batch::Draft;
-use crate::partition::{Home, Partition, PartitionReport, Upkeep};
+use crate::partition::{Home, Known, Partition, PartitionReport, Upkeep};
 use crate::types::{Offset, Timestamp};
 
 /// A change: a key, and its new value or none.
@@ -24,34 +33,118 @@ const REWRITE_SLACK_BYTES: usize = 256 << 10;
 /// A rewrite is appended in batches of about this size.
 const REWRITE_BATCH_BYTES: usize = 32 << 10;
 
+/// The key of the record that ends a rewrite. Its value is the offset at which that began.
+const AGAIN: &[u8] = b"";
+
+/// What the reserve holds: the first room of a segment, twice; or once, if there is no more.
+const RESERVE_BYTES: [u64; 2] = [128 << 10, 64 << 10];
+const RESERVE: &str = "RESERVE";
+
+/// Room on the disk that is given up when there is no other, for those who must go on all the same.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    env: Env,
+    /// Whether there is something to give up.
+    kept: Mutex<bool>,
+}
+
+impl Reserve {
+    /// The reserve of a log, if there is room for it now.
+    pub(crate) fn new(env: Env) -> Arc<Self> {
+        let reserve = Reserve { env, kept: Mutex::new(false) };
+        reserve.keep();
+        Arc::new(reserve)
+    }
+
+    /// Takes the room, if it is not taken and there is some. If not, nobody needs to know: it is tried again later.
+    fn keep(&self) {
+        let mut kept = self.kept.lock();
+        if !*kept {
+            *kept = self.take().is_ok();
+        }
+    }
+
+    fn take(&self) -> io::Result<()> {
+        let (storage, path) = (&self.env.storage, Path::new(RESERVE));
+        let file = match storage.create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => storage.open(path, Access::Write)?,
+            made => made?,
+        };
+        let length = file.len()?;
+        let grow = |to: u64| if length < to { file.allocate(length, to) } else { Ok(()) };
+        RESERVE_BYTES
+            .into_iter()
+            .map(grow)
+            .find(Result::is_ok)
+            .unwrap_or_else(|| Err(io::ErrorKind::StorageFull.into()))
+    }
+
+    /// Calls `work`, and once more with the room of the reserve if there was none.
+    pub(crate) fn help<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Error::NoSpace { .. }) if self.give_up() => {
+                let done = work();
+                self.keep();
+                done
+            }
+            done => done,
+        }
+    }
+
+    /// Gives the room up; whether there was any.
+    fn give_up(&self) -> bool {
+        let mut kept = self.kept.lock();
+        mem::replace(&mut *kept, false) && self.env.storage.remove(Path::new(RESERVE)).is_ok()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Table {
     partition: Arc<Partition>,
     state: Mutex<State>,
+    /// `None` in a table that is only read.
+    reserve: Option<Arc<Reserve>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Vec<u8>,
+    timestamp: Timestamp,
+    /// Where the log says so.
+    offset: Offset,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    values: BTreeMap<Vec<u8>, (Vec<u8>, Timestamp)>,
+    values: BTreeMap<Vec<u8>, Entry>,
     /// Bytes of keys and values: what the table says, and what the log holds to say it.
     live_bytes: usize,
     log_bytes: usize,
     /// How far a follower has read.
     read: Offset,
+    /// From where on the log says all of the table.
+    whole_from: Offset,
+    /// What was lost and may have said something else.
+    damage: Vec<Damage>,
 }
 
 impl State {
-    fn apply(&mut self, key: &[u8], value: Option<&[u8]>, timestamp: Timestamp) {
+    fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, timestamp: Timestamp) {
+        if key == AGAIN {
+            let from = value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
+            self.whole_from = Offset::new(from);
+            return;
+        }
         self.log_bytes += key.len() + value.map_or(0, <[u8]>::len);
         let old = match value {
             Some(value) => {
                 self.live_bytes += key.len() + value.len();
-                self.values.insert(key.to_vec(), (value.to_vec(), timestamp))
+                self.values.insert(key.to_vec(), Entry { value: value.to_vec(), timestamp, offset })
             }
             None => self.values.remove(key),
         };
-        if let Some((old, _)) = old {
-            self.live_bytes -= key.len() + old.len();
+        if let Some(old) = old {
+            self.live_bytes -= key.len() + old.value.len();
         }
     }
 }
@@ -63,32 +156,47 @@ impl Table {
         epoch: u32,
         config: &TopicConfig,
         upkeep: Option<Arc<dyn Upkeep>>,
+        reserve: &Arc<Reserve>,
     ) -> Result<Self> {
         let partition = Arc::new(Partition::create(home, epoch, config, upkeep)?);
-        Ok(Table { partition, state: Mutex::default() })
+        Ok(Table { partition, state: Mutex::default(), reserve: Some(Arc::clone(reserve)) })
     }
 
     /// Opens a table and replays it. The damage that is met is in the report, and stepped over.
     pub(crate) fn open(
         home: Home,
-        epoch: u32,
+        known: Known,
         config: &TopicConfig,
         upkeep: Option<Arc<dyn Upkeep>>,
+        reserve: &Arc<Reserve>,
     ) -> Result<(Self, PartitionReport)> {
-        let (partition, report) = Partition::open(home, epoch, config, None, upkeep)?;
-        Self::replayed(partition, report)
+        let (partition, report) = Partition::open(home, known, config, upkeep)?;
+        Self::replayed(partition, report, Some(Arc::clone(reserve)))
     }
 
     /// Opens a table that another process may be changing. See [`follow`](Self::follow).
-    pub(crate) fn open_read_only(home: Home, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
-        let (partition, report) = Partition::open_read_only(home, config)?;
-        Self::replayed(partition, report)
+    pub(crate) fn open_read_only(home: Home, known: Known, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
+        let (partition, report) = Partition::open_read_only(home, known, config)?;
+        Self::replayed(partition, report, None)
     }
 
-    fn replayed(partition: Partition, mut report: PartitionReport) -> Result<(Self, PartitionReport)> {
+    fn replayed(
+        partition: Partition,
+        mut report: PartitionReport,
+        reserve: Option<Arc<Reserve>>,
+    ) -> Result<(Self, PartitionReport)> {
         let state = Mutex::new(State { read: partition.log_start(), ..State::default() });
-        let table = Table { partition: Arc::new(partition), state };
+        let table = Table { partition: Arc::new(partition), state, reserve };
         table.replay(&mut report.damage)?;
+        let (start, mut state) = (table.partition.log_start(), table.state.lock());
+        if state.whole_from < start {
+            report.damage.push(table.partition.missing(Offset::ZERO..start));
+        }
+        for damage in &mut report.damage {
+            damage.partition = None;
+        }
+        state.damage.clone_from(&report.damage);
+        drop(state);
         Ok((table, report))
     }
 
@@ -102,7 +210,7 @@ impl Table {
                 Ok(Some(chunk)) => {
                     for record in chunk.records() {
                         let key = record.key.unwrap_or_default();
-                        state.apply(key, record.value, record.timestamp);
+                        state.apply(record.offset, key, record.value, record.timestamp);
                         changed.push(key.to_vec());
                     }
                     state.read = chunk.offsets.end;
@@ -131,30 +239,52 @@ impl Table {
 
     /// The value of a key, and when it was set.
     pub(crate) fn get<T>(&self, key: &[u8], read: impl FnOnce(&[u8], Timestamp) -> T) -> Option<T> {
-        self.state.lock().values.get(key).map(|(value, timestamp)| read(value, *timestamp))
+        self.state.lock().values.get(key).map(|entry| read(&entry.value, entry.timestamp))
+    }
+
+    /// The damage that may have taken a later value of the key than the one that is there, if there is such damage.
+    pub(crate) fn doubt(&self, key: &[u8]) -> Option<Damage> {
+        let state = self.state.lock();
+        let said = state.values.get(key).map(|entry| entry.offset);
+        state.damage.iter().find(|damage| said.is_none_or(|said| said < damage.offsets.end)).cloned()
     }
 
     /// All keys with their values, in the order of the keys.
     pub(crate) fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>, Timestamp)> {
         let state = self.state.lock();
-        state.values.iter().map(|(key, (value, timestamp))| (key.clone(), value.clone(), *timestamp)).collect()
+        state.values.iter().map(|(key, entry)| (key.clone(), entry.value.clone(), entry.timestamp)).collect()
     }
 
     /// Makes the changes, all or none of them; returns the offset that must become durable for them to be.
     pub(crate) fn change(&self, changes: &[Change], now: Timestamp) -> Result<Offset> {
         let drafts: Vec<Draft<'_>> = changes.iter().map(|(key, value)| draft(key, value.as_deref(), now)).collect();
         let mut state = self.state.lock();
-        let base = self.partition.append(&drafts)?;
-        for (key, value) in changes {
-            state.apply(key, value.as_deref(), now);
+        let base = match (self.partition.append(&drafts), &self.reserve) {
+            (Err(Error::NoSpace { .. }), Some(reserve)) if reserve.give_up() => {
+                let done = self.make_room(&mut state).and_then(|()| self.partition.append(&drafts));
+                reserve.keep();
+                done?
+            }
+            (done, reserve) => {
+                reserve.iter().for_each(|reserve| reserve.keep());
+                done?
+            }
+        };
+        for ((key, value), offset) in changes.iter().zip(base.get()..) {
+            state.apply(Offset::new(offset), key, value.as_deref(), now);
         }
         let end = base.advance(changes.len() as u64);
-        if state.log_bytes > 4 * state.live_bytes + REWRITE_SLACK_BYTES {
+        if state.damage.is_empty() && state.log_bytes > 4 * state.live_bytes + REWRITE_SLACK_BYTES {
             // The change is made, whatever becomes of this. Without room for it, it is tried again when as much has come.
             drop(self.rewrite(&state));
             state.log_bytes = state.live_bytes;
         }
         Ok(end)
+    }
+
+    /// Goes on in a new segment, which takes less room than growing the old one.
+    fn make_room(&self, state: &mut State) -> Result<()> {
+        if state.damage.is_empty() { self.rewrite(state) } else { self.partition.begin_segment().map(drop) }
     }
 
     /// Waits until what was appended below `end` is as durable as the table promises.
@@ -167,18 +297,18 @@ impl Table {
         let base = self.partition.begin_segment()?;
         let mut drafts = Vec::new();
         let mut bytes = 0;
-        for (key, (value, timestamp)) in &state.values {
-            drafts.push(draft(key, Some(value), *timestamp));
-            bytes += key.len() + value.len();
+        for (key, entry) in &state.values {
+            drafts.push(draft(key, Some(&entry.value), entry.timestamp));
+            bytes += key.len() + entry.value.len();
             if bytes > REWRITE_BATCH_BYTES {
                 self.partition.append(&drafts)?;
                 drafts.clear();
                 bytes = 0;
             }
         }
-        if !drafts.is_empty() {
-            self.partition.append(&drafts)?;
-        }
+        let began = base.get().to_le_bytes();
+        drafts.push(draft(AGAIN, Some(&began), self.partition.now()));
+        self.partition.append(&drafts)?;
         self.partition.sync_to(self.partition.log_end(), None)?;
         self.partition.remove_before(base)
     }
@@ -217,6 +347,19 @@ mod tests {
         TopicConfig::new().durability(Durability::Sync).segment_bytes(65536)
     }
 
+    fn create(disk: &Arc<SimDisk>) -> Table {
+        let home = home(disk);
+        let reserve = Reserve::new(home.env.clone());
+        Table::create(home, 1, &config(), None, &reserve).unwrap()
+    }
+
+    fn open(disk: &Arc<SimDisk>) -> (Table, PartitionReport) {
+        let home = home(disk);
+        let reserve = Reserve::new(home.env.clone());
+        let known = Known { made: true, epoch: 2, ..Known::default() };
+        Table::open(home, known, &config(), None, &reserve).unwrap()
+    }
+
     fn change(n: u32) -> Change {
         let key = format!("key-{}", n % 50).into_bytes();
         (key, (!n.is_multiple_of(7)).then(|| vec![n as u8; 200]))
@@ -240,7 +383,7 @@ mod tests {
     #[test]
     fn a_table_that_changes_for_long_stays_small_and_says_the_same_after_a_power_cut() {
         let disk = SimDisk::new(3);
-        let table = Table::create(home(&disk), 1, &config(), None).unwrap();
+        let table = create(&disk);
         disk.sync_dir(&PathBuf::new()).unwrap();
         for n in 0..6000 {
             table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();
@@ -249,7 +392,7 @@ mod tests {
         table.deliver(table.partition.log_end(), None).unwrap();
 
         for how in PowerCut::ALL {
-            let (again, report) = Table::open(home(&disk.power_cut(how)), 2, &config(), None).unwrap();
+            let (again, report) = open(&disk.power_cut(how));
             assert!(report.damage.is_empty(), "{how:?}: {report:?}");
             assert_eq!(entries(&again), expected(6000), "{how:?}");
         }
@@ -269,12 +412,12 @@ mod tests {
             }
         };
         let disk = SimDisk::new(5);
-        let table = Table::create(home(&disk), 1, &config(), None).unwrap();
+        let table = create(&disk);
         let (changes, from, to) = rewrite_begins(&disk, &table);
 
         for (crash, how) in (from..to).flat_map(|crash| PowerCut::ALL.map(|how| (crash, how))) {
             let disk = SimDisk::new(5);
-            let table = Table::create(home(&disk), 1, &config(), None).unwrap();
+            let table = create(&disk);
             disk.sync_dir(&PathBuf::new()).unwrap();
             for n in 0..changes - 1 {
                 table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();
@@ -284,7 +427,7 @@ mod tests {
             disk.crash_at(crash);
             drop(table.change(&[change(changes - 1)], Timestamp::from_millis(0)));
 
-            let (again, report) = Table::open(home(&disk.power_cut(how)), 2, &config(), None).unwrap();
+            let (again, report) = open(&disk.power_cut(how));
 
             let found = entries(&again);
             let whole = found == expected(changes) || found == expected(changes - 1);

@@ -6,6 +6,7 @@
 //! The code above runs unchanged on both.
 
 pub(crate) mod clock;
+pub(crate) mod fork;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod random;
 pub(crate) mod scheduling;
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::env::clock::{Clock, SystemClock};
+use crate::env::fork::ForkGuard;
 use crate::env::scheduling::{Scheduler, Threads};
 #[cfg(any(test, feature = "sim"))]
 use crate::env::sim::{SimClock, SimScheduler};
@@ -24,7 +26,7 @@ use crate::env::storage::Storage;
 use crate::env::storage::disk::Disk;
 #[cfg(any(test, feature = "sim"))]
 use crate::env::storage::sim::SimDisk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a log needs of the world.
 #[derive(Clone, Debug)]
@@ -32,6 +34,7 @@ pub(crate) struct Env {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) scheduler: Arc<dyn Scheduler>,
+    pub(crate) fork: Arc<ForkGuard>,
     /// The only source of randomness: identities of logs and topics are drawn from it.
     pub(crate) seed: u64,
 }
@@ -48,6 +51,7 @@ impl Env {
             clock: Arc::new(SystemClock::new()),
             storage: Arc::new(Disk::open(root, create)?),
             scheduler: Arc::new(Threads::new()),
+            fork: Arc::new(ForkGuard::new()),
             seed: clock::random_seed(),
         })
     }
@@ -55,6 +59,13 @@ impl Env {
     /// A disk in memory, a clock that moves only when everybody waits, one member at a time.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<SimScheduler>, seed: u64) -> Env {
-        Env { clock, storage: disk, scheduler, seed }
+        Env { clock, storage: disk, scheduler, fork: Arc::new(ForkGuard::Never), seed }
+    }
+
+    /// Refuses to work in a child of the process that opened the log: before any lock, which nobody may be left to give
+    /// back.
+    #[inline]
+    pub(crate) fn check_not_forked(&self) -> Result<()> {
+        if self.fork.is_child() { Err(Error::Forked) } else { Ok(()) }
     }
 }

@@ -5,14 +5,19 @@
 //! | key                 | value                                                                                  |
 //! |---------------------|----------------------------------------------------------------------------------------|
 //! | `epoch`             | u32: the number of the latest opening for writing                                      |
+//! | `closed`            | u32: the number of the latest opening that was closed cleanly                          |
 //! | `topic/NAME`        | topic id u128, partitions u32, then settings: a count u32 and for each two texts, name and value |
 //! | `deleted/TOPIC ID`  | text: the name of a topic whose files are being removed; the id in 32 hexadecimal digits |
+//! | `group/NAME`        | nothing: the files of the group are there, its committed offsets in them               |
+//! | `end/TOPIC ID/PARTITION` | u64: everything below this offset was durable when the log was last closed; of topics and groups |
 //!
-//! A text is a u32 length and UTF-8. Settings are named as in Kafka where it has them. A reader keeps what it does
+//! The ends are the witnesses of last resort: of a partition whose newest pages or files are gone nothing else could
+//! tell. If `closed` is `epoch`, nothing was appended since. A text is a u32 length and UTF-8. Settings are named as in Kafka where it has them. A reader keeps what it does
 //! not know of a topic's settings, and steps over keys that it does not know.
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, put_text};
+use crate::types::Offset;
 
 /// A record of the catalog, as a reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +29,14 @@ pub(crate) enum Fact {
     /// The files of this topic are being removed.
     Deleting(u128, String),
     Deleted(u128),
+    /// The files of this group are there.
+    Group(String),
+    /// Where the partition of the topic or group with this id ended when it was closed.
+    End(u128, u32, Offset),
+    /// The partition is gone.
+    NoEnd(u128, u32),
+    /// The opening with this number was closed cleanly.
+    Closed(u32),
     /// From a newer library.
     Unknown,
 }
@@ -49,6 +62,10 @@ impl Fact {
                 (format!("deleted/{id:032x}"), Some(value))
             }
             Fact::Deleted(id) => (format!("deleted/{id:032x}"), None),
+            Fact::Group(name) => (format!("group/{name}"), Some(Vec::new())),
+            Fact::End(id, partition, end) => (end_key(*id, *partition), Some(end.get().to_le_bytes().to_vec())),
+            Fact::NoEnd(id, partition) => (end_key(*id, *partition), None),
+            Fact::Closed(epoch) => ("closed".to_owned(), Some(epoch.to_le_bytes().to_vec())),
             Fact::Unknown => unreachable!("what is not known is never written"),
         };
         (key.into_bytes(), value)
@@ -69,11 +86,27 @@ impl Fact {
                 None => Fact::Deleted(id),
             });
         }
+        if let (Some(name), Some(_)) = (key.strip_prefix("group/"), value) {
+            return Ok(Fact::Group(name.to_owned()));
+        }
+        if let Some((id, partition)) = key.strip_prefix("end/").and_then(|rest| rest.split_once('/')) {
+            let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
+            let partition = partition.parse().map_err(|_| Flaw::Field("partition"))?;
+            return Ok(match value {
+                Some(value) => Fact::End(id, partition, Offset::new(Reader::new(value).u64()?)),
+                None => Fact::NoEnd(id, partition),
+            });
+        }
         match (key, value) {
             ("epoch", Some(value)) => Ok(Fact::Epoch(Reader::new(value).u32()?)),
+            ("closed", Some(value)) => Ok(Fact::Closed(Reader::new(value).u32()?)),
             _ => Ok(Fact::Unknown),
         }
     }
+}
+
+fn end_key(id: u128, partition: u32) -> String {
+    format!("end/{id:032x}/{partition}")
 }
 
 impl TopicFact {
@@ -114,6 +147,10 @@ mod tests {
             Fact::NoTopic("orders".into()),
             Fact::Deleting(5, "orders".into()),
             Fact::Deleted(u128::MAX),
+            Fact::Group("a/b".into()),
+            Fact::End(u128::MAX, 7, Offset::new(1 << 60)),
+            Fact::NoEnd(3, 0),
+            Fact::Closed(9),
         ] {
             let (key, value) = fact.encode();
             assert_eq!(Fact::decode(&key, value.as_deref()), Ok(fact));

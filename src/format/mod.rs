@@ -7,6 +7,7 @@
 //! ```text
 //! data/
 //! ├── LOCK                                      the number of the process that writes, in decimal
+//! ├── RESERVE                                   nothing: room that catalog and groups are given on a full disk
 //! ├── catalog/00000000000000000000.log          topics and their configuration      (see `catalog`)
 //! ├── groups/billing/00000000000000000000.log   committed offsets of the group       (see `committed`)
 //! └── topics/orders/0/00000000000000000000.log  records of partition 0 of `orders`
@@ -24,6 +25,12 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
+//! # Tables
+//!
+//! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the table
+//! said before the offset in its value (u64) was said again behind it: from there on the table is whole. A table
+//! that does not begin at offset 0 and has no such record has lost something.
+//!
 //! # What to believe
 //!
 //! A batch is whole if its checksum fits, its base offset is the one that follows its predecessor's last (in a
@@ -34,7 +41,12 @@
 //! The highest of these figures is the *witness*. Bytes that are no batch are a torn tail, never promised to
 //! anybody, if the offset that was due there is at or above the witness; below it they are damage to promised data.
 //! Because the last batch has no later witness, *markers* are written when a partition is closed, when it has been idle
-//! after a sync, and, into the old segment, when its successor has got its name.
+//! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each
+//! partition ended when the log is closed, so that a marker that is gone is missed too.
+//!
+//! No offset is given twice. A partition that has lost its end goes on where it was closed, if the log was not opened
+//! since. Otherwise it goes on behind everything that can have been given: 2^28 offsets on, more than a segment can
+//! hold; or, if whole segments are gone, at 2^40 times the number of the opening, at least.
 
 pub(crate) mod batch;
 pub(crate) mod bytes;

@@ -1,7 +1,8 @@
 //! How far the groups have come: a table of committed offsets for each, in a directory of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,9 +37,14 @@ impl Groups {
     pub(crate) fn open(catalog: Arc<Catalog>, report: &mut RecoveryReport) -> Result<Self> {
         let env = catalog.env();
         let dir = Path::new(GROUPS);
-        let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+        let entries = match env.storage.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(Error::io("list", env.storage.root().join(dir)))?,
+        };
+        let mut names: BTreeSet<String> = catalog.group_names()?.into_iter().collect();
+        names.extend(entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)));
         let mut groups = BTreeMap::new();
-        for name in entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)) {
+        for name in names {
             let group = Group::new(Arc::clone(&catalog), name.clone());
             group.open_table(false, Some(report))?;
             if !catalog.is_read_only() {
@@ -173,14 +179,23 @@ impl Group {
     }
 
     /// What is committed for a partition of the topic with this id.
-    pub(crate) fn committed(&self, name: &TopicPartition, topic_id: u128) -> Option<OffsetAndMetadata> {
-        let table = self.table.lock().clone()?;
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] if the group's files have lost something since it was committed, for it may have been more:
+    /// until it is committed anew.
+    pub(crate) fn committed(&self, name: &TopicPartition, topic_id: u128) -> Result<Option<OffsetAndMetadata>> {
+        let Some(table) = self.table.lock().clone() else { return Ok(None) };
         if self.catalog.is_read_only() {
             // What another process committed since; if it cannot be read now, what was read before still holds.
             drop(table.follow());
         }
-        let entry = table.get(&committed::encode_key(name), |value, _| committed::decode_value(value).ok())??;
-        (entry.topic_id == topic_id).then_some(entry.offset)
+        let key = committed::encode_key(name);
+        if let Some(damage) = table.doubt(&key) {
+            return Err(Error::Corrupt(Box::new(damage)));
+        }
+        let entry = table.get(&key, |value, _| committed::decode_value(value).ok()).flatten();
+        Ok(entry.filter(|entry| entry.topic_id == topic_id).map(|entry| entry.offset))
     }
 
     /// Commits; returns the offset in the group's log that must be durable for it to count after a power cut.

@@ -39,11 +39,12 @@ use crate::env::storage::{Access, File};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
-use crate::types::{Offset, TimestampType, TopicPartition};
+use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
-pub(crate) use crate::partition::recovery::{PartitionReport, holds_batches, log_id};
+pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 pub(crate) use crate::partition::segment::Hole;
+use crate::partition::segment::Obstacle;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
 
@@ -92,6 +93,12 @@ impl Home {
             }
             _ => Error::Io { action: "allocate", path: self.full(path), source },
         })
+    }
+
+    /// Takes care that storing to allocated bytes cannot fail, where the file system may need room for that too.
+    fn prepare(&self, pen: &mut Pen, path: &Path, range: Range<u64>) -> Result<()> {
+        let bytes = range.end - range.start;
+        pen.prepare(range).map_err(|source| Error::NoSpace { path: self.full(path), bytes, source })
     }
 }
 
@@ -192,7 +199,7 @@ impl Partition {
         upkeep: Option<Arc<dyn Upkeep>>,
     ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
-        storage.create_dir(&home.dir).map_err(Error::io("create", home.full(&home.dir)))?;
+        storage.create_dir(&home.dir).map_err(Error::making("create", home.full(&home.dir)))?;
         let header =
             Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
         let active = recovery::create(&home, &header)?;
@@ -204,6 +211,7 @@ impl Partition {
             start: Offset::ZERO,
             next: Offset::ZERO,
             witness: Offset::ZERO,
+            epoch,
             report: PartitionReport::default(),
         };
         Ok(Self::new(home, epoch, config, upkeep, recovered))
@@ -212,19 +220,20 @@ impl Partition {
     /// Opens a partition for writing, after recovery.
     pub(crate) fn open(
         home: Home,
-        epoch: u32,
+        known: Known,
         config: &TopicConfig,
-        start: Option<Offset>,
         upkeep: Option<Arc<dyn Upkeep>>,
     ) -> Result<(Self, PartitionReport)> {
-        let mut recovered = recovery::recover(&home, Access::Write, start)?;
+        let mut recovered = recovery::recover(&home, Access::Write, known)?;
         let report = mem::take(&mut recovered.report);
+        // Whatever the catalog says: bytes of an earlier opening must never pass for those of this one.
+        let epoch = known.epoch.max(recovered.epoch.saturating_add(1));
         Ok((Self::new(home, epoch, config, upkeep, recovered), report))
     }
 
     /// Opens a partition that another process may be writing: nothing is changed. See [`follow`](Self::follow).
-    pub(crate) fn open_read_only(home: Home, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
-        let mut recovered = recovery::recover(&home, Access::Read, None)?;
+    pub(crate) fn open_read_only(home: Home, known: Known, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
+        let mut recovered = recovery::recover(&home, Access::Read, known)?;
         let report = mem::take(&mut recovered.report);
         let partition = Self::new(home, 0, config, None, recovered);
         partition.state.store(CLOSED, Ordering::Release);
@@ -243,9 +252,12 @@ impl Partition {
         // Recovery has made durable all that it kept; a reader beside a writer knows only what is proven.
         let durable = if read_only { witness.min(next) } else { next };
         let high_watermark = if config.durability == Durability::Sync { durable } else { next };
-        let oldest = active.as_ref().map_or(0, |active| active.walk.epoch);
-        let (position, valid) =
-            active.as_ref().map_or((0, 0), |active| (active.walk.position, active.pen.region().valid()));
+        let (position, valid) = match &active {
+            // What is there is prepared before it is first stored to, which need not be now.
+            Some(active) if active.pen.needs_preparing() => (active.walk.position, active.walk.position),
+            Some(active) => (active.walk.position, active.pen.region().valid()),
+            None => (0, 0),
+        };
         let writer = Writer {
             active,
             predecessor,
@@ -265,10 +277,8 @@ impl Partition {
             quiet: (next, Duration::ZERO),
             listeners: Vec::new(),
         };
-        // Whatever the catalog says: a batch that is older than its predecessor would not be believed.
-        let epoch = AtomicU32::new(epoch.max(oldest));
         Partition {
-            epoch,
+            epoch: AtomicU32::new(epoch),
             upkeep,
             slots: RwLock::new(slots),
             writer: Mutex::new(writer),
@@ -288,9 +298,19 @@ impl Partition {
         &self.home.partition
     }
 
+    /// The epoch of what is appended from now on.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
     /// Sets the epoch of what is appended from now on: the catalog finds out its own only by reading itself.
     pub(crate) fn begin_epoch(&self, epoch: u32) {
         self.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.home.env.clock.now()
     }
 
     pub(crate) fn topic_id(&self) -> u128 {
@@ -318,7 +338,8 @@ impl Partition {
         Offset::new(self.high_watermark.load(Ordering::Acquire))
     }
 
-    fn check_open(&self) -> Result<()> {
+    /// Whether anything can be appended.
+    pub(crate) fn check_open(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             FAILED => Err(Error::SyncFailed { partition: self.home.partition.clone() }),
@@ -468,15 +489,29 @@ impl Partition {
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
-            Some(active) if needed <= active.pen.region().capacity() => {
-                let capacity = active.pen.region().capacity();
-                let step = writer.valid.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
-                let to = (writer.valid + step).max(needed.next_multiple_of(4096)).min(capacity);
+            Some(active) if needed <= active.pen.region().valid() => {
                 let path = active.slot.path.clone();
-                self.home.allocate(&*active.file, &path, writer.valid, to)?;
-                active.pen.extend(to);
+                let to = active.pen.region().valid();
+                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
                 writer.valid = to;
                 Ok(())
+            }
+            Some(active) if needed <= active.pen.region().capacity() => {
+                let capacity = active.pen.region().capacity();
+                let from = active.pen.region().valid();
+                let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
+                let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
+                let path = active.slot.path.clone();
+                self.home.allocate(&*active.file, &path, from, to)?;
+                active.pen.extend(to);
+                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
+                writer.valid = to;
+                Ok(())
+            }
+            // Made when segments were smaller, and its successor could not have another name.
+            Some(active) if active.segment.base() == writer.next => {
+                let limit = active.pen.region().capacity() - HEADER_BYTES - MARKER_ROOM;
+                Err(Error::RecordTooLarge { topic: self.home.partition.topic().to_owned(), bytes, limit })
             }
             _ => {
                 self.roll(writer)?;
@@ -493,7 +528,10 @@ impl Partition {
     pub(crate) fn begin_segment(&self) -> Result<Offset> {
         let mut writer = self.writer.lock();
         self.check_open()?;
-        self.roll(&mut writer)?;
+        // One that holds nothing has the name that the new one would get.
+        if writer.active.as_ref().is_none_or(|active| active.segment.base() < writer.next) {
+            self.roll(&mut writer)?;
+        }
         Ok(writer.next)
     }
 
@@ -765,11 +803,15 @@ impl Partition {
 
     /// Whether everything below `next` is delivered; waits for it up to `timeout`.
     pub(crate) fn deliver(&self, next: Offset, timeout: Option<Duration>) -> Result<()> {
+        self.home.env.check_not_forked()?;
         if self.high_watermark() >= next { Ok(()) } else { self.sync_to(next, timeout) }
     }
 
     /// Whether everything below `next` is delivered: `None` if not yet, and then `listener` is told of the next change.
     pub(crate) fn poll_delivered(&self, next: Offset, listener: Listener) -> Option<Result<()>> {
+        if let Err(error) = self.home.env.check_not_forked() {
+            return Some(Err(error));
+        }
         let mut writer = self.writer.lock();
         if self.high_watermark() >= next {
             return Some(Ok(()));
@@ -974,12 +1016,12 @@ impl Partition {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
                 Err(_) if next > first => break,
-                Err(hole) if hole.next <= next => {
+                Err(Obstacle::Hole(hole)) if hole.next <= next => {
                     // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
                     (start, position) = (hole.end, hole.end);
                     continue;
                 }
-                Err(hole) => return Err(self.corrupt(&at.segment, hole)),
+                Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
             };
             let behind = position + batch.length();
             if batch.next() <= next {
@@ -1024,7 +1066,13 @@ impl Partition {
         (taken, batch.next())
     }
 
-    fn corrupt(&self, segment: &Segment, hole: Hole) -> Error {
+    fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
+        let hole = match obstacle {
+            Obstacle::Hole(hole) => hole,
+            Obstacle::Unreadable(source) => {
+                return Error::Io { action: "read", path: segment.path().to_path_buf(), source };
+            }
+        };
         Error::Corrupt(Box::new(Damage {
             partition: Some(self.home.partition.clone()),
             offsets: hole.first..hole.next,
@@ -1042,7 +1090,7 @@ impl Partition {
         };
         let Some(slot) = slot else {
             let first = self.slots.read().first().map_or(self.log_end(), |slot| slot.base);
-            return Err(self.missing(offset..first));
+            return Err(Error::Corrupt(Box::new(self.missing(offset..first))));
         };
         match slot.next() {
             // The segment that held the offset is gone.
@@ -1057,26 +1105,27 @@ impl Partition {
         let behind = slots.partition_point(|slot| slot.base <= base);
         match slots.get(behind) {
             Some(slot) if slot.base <= offset => Ok(Arc::clone(slot)),
-            Some(slot) => Err(self.missing(offset..slot.base)),
-            None => Err(self.missing(offset..self.log_end())),
+            Some(slot) => Err(Error::Corrupt(Box::new(self.missing(offset..slot.base)))),
+            None => Err(Error::Corrupt(Box::new(self.missing(offset..self.log_end())))),
         }
     }
 
-    fn missing(&self, offsets: Range<Offset>) -> Error {
+    /// The damage that these offsets are gone with their file.
+    pub(crate) fn missing(&self, offsets: Range<Offset>) -> Damage {
         let name = crate::format::segment::file_name(offsets.start);
-        Error::Corrupt(Box::new(Damage {
+        Damage {
             partition: Some(self.home.partition.clone()),
             path: self.home.full(&self.home.dir.join(name)),
             offsets,
             position: 0,
             flaw: Flaw::Missing,
-        }))
+        }
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
         match slot.get(&*self.home.env.storage)? {
             Found::Segment(segment) => {
-                let position = segment.find(offset).map_err(|hole| self.corrupt(&segment, hole))?;
+                let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
                 Ok(Cursor { segment, position, offset })
             }
             Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
@@ -1165,7 +1214,7 @@ impl Partition {
 
     /// Goes on with the newest segment that the other process has begun.
     fn follow_roll(&self, writer: &mut Writer) -> Result<()> {
-        let fresh = recovery::recover(&self.home, Access::Read, None)?;
+        let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
         let mut slots = self.slots.write();
         let base = slots.last().map(|slot| slot.base);
         let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);

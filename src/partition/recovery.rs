@@ -9,18 +9,24 @@
 //! | a segment that its neighbours name is not there                | damage                      | the same                            |
 //! | a rolled marker at the end of the newest segment               | its successor is gone       | report it, go on far behind it      |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
+//! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //!
-//! The *witness* is the highest durable end offset that any whole batch or header says. A damaged newest segment
-//! is never appended to: a new one begins behind everything that can have been promised.
+//! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
+//! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
+//! can have been given to anybody. If the log was closed and not opened since, that is where it was closed. Otherwise
+//! nobody knows: a segment cannot hold more than [`MOST_OFFSETS`], and no opening appends more than [`FAR`], so that
+//! the partition goes on behind the one or the other.
 //!
 //! What is offered afterwards is durable, and what was cut is durably gone: the cut part is zeroed, every page kept
 //! above the witness is made dirty again (after a lost write-back the page cache shows what the disk does not
 //! have), files and directory are synced. All of it may be interrupted anywhere and repeated, and needs no new space.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::MAX_SEGMENT_BYTES;
 use crate::env::Env;
 use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
@@ -31,6 +37,31 @@ use crate::partition::Home;
 use crate::partition::segment::{Hole, Segment};
 use crate::partition::slot::Slot;
 use crate::types::Offset;
+
+/// A record takes at least eight bytes, so no more offsets than this can have been given in one segment.
+const MOST_OFFSETS: u64 = MAX_SEGMENT_BYTES as u64 / 8;
+
+/// More records than one opening of the log appends to a partition: a trillion.
+const FAR: u64 = 1 << 40;
+
+/// Openings are counted no further than this when a partition goes on behind all that they can have appended: the
+/// offset would leave the range of a signed number, which is Kafka's.
+const MOST_OPENINGS: u64 = 1 << 22;
+
+/// What is known of a partition before anybody looks at its files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    /// Whether it was ever made: then it has a segment, or has lost it.
+    pub(crate) made: bool,
+    /// Where it begins; `None`: wherever its first segment does.
+    pub(crate) start: Option<Offset>,
+    /// Everything below was durable when the log was last closed.
+    pub(crate) durable_end: Offset,
+    /// Whether nothing was appended since.
+    pub(crate) closed: bool,
+    /// Of this opening.
+    pub(crate) epoch: u32,
+}
 
 /// What opening a partition found and did.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +98,8 @@ pub(crate) struct Recovered {
     pub(crate) next: Offset,
     /// What some batch or header proves to be durable.
     pub(crate) witness: Offset,
+    /// The highest that any header or walked batch says.
+    pub(crate) epoch: u32,
     pub(crate) report: PartitionReport,
 }
 
@@ -90,18 +123,14 @@ struct Scan {
     rolled: bool,
 }
 
-/// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk. `start` is where the log is
-/// known to begin; `None`: wherever its first segment does.
-pub(crate) fn recover(home: &Home, access: Access, start: Option<Offset>) -> Result<Recovered> {
+/// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
+pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
     let heads = read_heads(home, access)?;
-    let mut recovery = Recovery { home, access, report: PartitionReport::default(), witness: Offset::ZERO };
+    let (witness, epoch) = (known.durable_end, 0);
+    let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
-    let mut recovered = recovery.judge(&heads, scans)?;
-    if let Some(start) = start {
-        recovered.miss_the_first(home, start);
-    }
-    Ok(recovered)
+    recovery.judge(&heads, scans)
 }
 
 /// The base offset of the newest segment, going by the names alone.
@@ -115,10 +144,11 @@ pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
     home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
 }
 
-/// The log that the segments in `dir` belong to, by the first header that is whole.
-pub(crate) fn log_id(env: &Env, dir: &Path) -> Result<Option<u128>> {
+/// The headers of the segments in `dir`, those that are whole.
+pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
     let full = |path: &Path| env.storage.root().join(path);
     let entries = env.storage.list(dir).map_err(Error::io("list", full(dir)))?;
+    let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
         let path = dir.join(&entry.name);
         let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", full(&path)))?;
@@ -127,11 +157,9 @@ pub(crate) fn log_id(env: &Env, dir: &Path) -> Result<Option<u128>> {
         }
         let memory = file.map(HEADER_BYTES).map_err(Error::io("map", full(&path)))?;
         let (_, pen) = Region::new(memory, HEADER_BYTES);
-        if let Ok(header) = Header::decode(pen.unread(0..HEADER_BYTES)) {
-            return Ok(Some(header.identity.log));
-        }
+        found.extend(Header::decode(pen.unread(0..HEADER_BYTES)));
     }
-    Ok(None)
+    Ok(found)
 }
 
 /// Whether any segment in `dir` holds a byte behind its header.
@@ -179,8 +207,12 @@ fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
     if length < HEADER_BYTES {
         return Ok(Head { base, path, length, header: Err(Flaw::Missing), salt: 0 });
     }
+    if length > u64::from(MAX_SEGMENT_BYTES) {
+        return Ok(Head { base, path, length, header: Err(Flaw::Length(length)), salt: 0 });
+    }
     let memory = file.map(HEADER_BYTES).map_err(Error::io("map", home.full(&path)))?;
     let (_, pen) = Region::new(memory, HEADER_BYTES);
+    pen.check_readable(0..HEADER_BYTES).map_err(Error::io("read", home.full(&path)))?;
     let bytes = pen.unread(0..HEADER_BYTES);
     let header = Header::decode(bytes).and_then(|header| {
         let ours = header.identity == home.identity && header.base == base;
@@ -193,8 +225,10 @@ fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
 struct Recovery<'a> {
     home: &'a Home,
     access: Access,
+    known: Known,
     report: PartitionReport,
     witness: Offset,
+    epoch: u32,
 }
 
 impl Recovery<'_> {
@@ -203,6 +237,7 @@ impl Recovery<'_> {
     fn scan_unproven(&mut self, heads: &[Head]) -> Result<Vec<(usize, Scan)>> {
         for header in heads.iter().filter_map(|head| head.header.as_ref().ok()) {
             self.witness = self.witness.max(header.durable_end);
+            self.epoch = self.epoch.max(header.epoch);
         }
         let mut scans = Vec::new();
         for (at, head) in heads.iter().enumerate().rev() {
@@ -228,6 +263,7 @@ impl Recovery<'_> {
         let capacity = home.capacity().max(head.length);
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
+        pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
         let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
         let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
@@ -258,6 +294,7 @@ impl Recovery<'_> {
             walk = behind;
         }
         self.report.bytes_read += walk.position - HEADER_BYTES;
+        self.epoch = self.epoch.max(walk.epoch);
         let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
         let active = Active { segment, slot, pen, file: Arc::from(file), walk };
         Ok(Scan { active, holes, tail, witness, rolled })
@@ -267,8 +304,8 @@ impl Recovery<'_> {
     fn judge(mut self, heads: &[Head], scans: Vec<(usize, Scan)>) -> Result<Recovered> {
         let mut slots: Vec<Arc<Slot>> = Vec::new();
         let mut scans = scans.into_iter().peekable();
-        let start = heads.first().map_or(Offset::ZERO, |head| head.base);
-        let (mut next, mut predecessor, mut active) = (start, None, None);
+        let first = heads.first().map_or(self.known.start.unwrap_or(Offset::ZERO), |head| head.base);
+        let (mut next, mut predecessor, mut active) = (first, None, None);
         for (at, head) in heads.iter().enumerate() {
             // Behind a name that a power cut took, unpromised, nothing counts that came later.
             let unpromised = |successor: &&Head| {
@@ -295,7 +332,27 @@ impl Recovery<'_> {
             }
         }
         self.prove_name(active.as_ref())?;
-        Ok(Recovered { slots, active, predecessor, start, next, witness: self.witness, report: self.report })
+        if heads.is_empty() && self.known.made {
+            next = self.behind_all(first);
+            self.report_missing(first..next);
+        }
+        let start = self.known.start.unwrap_or(first);
+        if start < first {
+            self.report_missing(start..first);
+        }
+        let Recovery { witness, epoch, report, .. } = self;
+        Ok(Recovered { slots, active, predecessor, start, next, witness, epoch, report })
+    }
+
+    /// Where the partition goes on whose newest segment has lost its end, at `due`.
+    fn behind(&self, due: Offset) -> Offset {
+        if self.known.closed { due.max(self.witness) } else { due.advance(MOST_OFFSETS).max(self.witness) }
+    }
+
+    /// Where the partition goes on that has lost its newest segments, from `due` on, and nobody knows how many.
+    fn behind_all(&self, due: Offset) -> Offset {
+        let openings = u64::from(self.known.epoch.max(self.epoch)).clamp(1, MOST_OPENINGS);
+        if self.known.closed { due.max(self.witness) } else { self.behind(due).max(Offset::new(openings * FAR)) }
     }
 
     /// A segment that is proven to have been synced, so that nobody looks into it before it is read; or one that
@@ -309,9 +366,8 @@ impl Recovery<'_> {
                 (Slot::on_disk(head.base, path, head.salt, (next, end)), next)
             }
             Err(flaw) => {
-                // A record takes at least eight bytes: no more offsets than this can have been given in the file.
-                let most = head.base.advance(head.length / 8 + 1).max(self.witness);
-                let next = successor.map_or(most, |successor| successor.base);
+                // One further than the base at least: the next segment needs a name of its own.
+                let next = successor.map_or(self.behind(head.base.advance(1)), |successor| successor.base);
                 self.report(head, 0, head.base..next, *flaw);
                 (Slot::broken(head.base, path, *flaw, next), next)
             }
@@ -325,7 +381,14 @@ impl Recovery<'_> {
         }
     }
 
-    fn report(&mut self, head: &Head, position: u64, offsets: std::ops::Range<Offset>, flaw: Flaw) {
+    /// Offsets of which not even the file is left.
+    fn report_missing(&mut self, offsets: Range<Offset>) {
+        let path = self.home.dir.join(segment::file_name(offsets.start));
+        let gone = Head { base: offsets.start, path, length: 0, header: Err(Flaw::Missing), salt: 0 };
+        self.report(&gone, 0, offsets, Flaw::Missing);
+    }
+
+    fn report(&mut self, head: &Head, position: u64, offsets: Range<Offset>, flaw: Flaw) {
         self.report.damage.push(Damage {
             partition: Some(self.home.partition.clone()),
             offsets,
@@ -354,7 +417,7 @@ impl Recovery<'_> {
         };
         if walk.due < promised {
             let flaw = tail.unwrap_or(Flaw::Missing);
-            let next = successor.map_or(promised, |successor| successor.follows(head.base));
+            let next = successor.map_or(self.behind(walk.due), |successor| successor.follows(head.base));
             self.report(head, walk.position, walk.due..next, flaw);
             let end = active.pen.region().valid().max(walk.position + 1);
             active.segment.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
@@ -366,10 +429,8 @@ impl Recovery<'_> {
         }
         if rolled && successor.is_none() {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
-            let behind = walk.due.advance(self.home.capacity() / 8);
-            let path = self.home.dir.join(segment::file_name(walk.due));
-            let gone = Head { base: walk.due, path, length: 0, header: Err(Flaw::Missing), salt: 0 };
-            self.report(&gone, 0, walk.due..behind, Flaw::Missing);
+            let behind = self.behind_all(walk.due);
+            self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
         match successor {
@@ -480,20 +541,6 @@ impl Head {
     }
 }
 
-impl Recovered {
-    /// Reports the offsets from `start`, where the log should begin, to where it does.
-    fn miss_the_first(&mut self, home: &Home, start: Offset) {
-        let first = self.slots.first().map_or(self.next, |slot| slot.base);
-        if start < first || self.slots.is_empty() {
-            let path = home.full(&home.dir.join(segment::file_name(start)));
-            let (partition, offsets) = (Some(home.partition.clone()), start..first.max(start));
-            self.report.damage.push(Damage { partition, offsets, path, position: 0, flaw: Flaw::Missing });
-        }
-        self.start = start;
-        self.next = self.next.max(start);
-    }
-}
-
 /// Makes a new segment: header, sync, name. The name is durable once the directory is synced.
 pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
     let storage = &home.env.storage;
@@ -505,9 +552,9 @@ pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
         }
         _ => {}
     }
-    let file = storage.create(&unborn).map_err(Error::io("create", home.full(&unborn)))?;
+    let file = storage.create(&unborn).map_err(Error::making("create", home.full(&unborn)))?;
     let made = fill(home, header, &*file, &unborn).and_then(|made| {
-        storage.rename(&unborn, &path).map_err(Error::io("name", home.full(&path)))?;
+        storage.rename(&unborn, &path).map_err(Error::making("name", home.full(&path)))?;
         Ok(made)
     });
     let (pen, salt) = match made {
@@ -531,6 +578,7 @@ fn fill(home: &Home, header: &Header, file: &dyn File, path: &Path) -> Result<(P
     home.allocate(file, path, 0, room)?;
     let memory = file.map(home.capacity()).map_err(Error::io("map", home.full(path)))?;
     let (_, mut pen) = Region::new(memory, room);
+    home.prepare(&mut pen, path, 0..room)?;
     let bytes = header.encode();
     pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
     pen.adopt(HEADER_BYTES);

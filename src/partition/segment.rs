@@ -4,6 +4,7 @@
 //! below `checked` was seen whole, or lies in a *hole* that is remembered. Batches that this process appended, or
 //! that recovery walked over, need no second look.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,6 +30,14 @@ pub(crate) struct Hole {
     pub(crate) flaw: Flaw,
 }
 
+/// What a reader runs into instead of a batch.
+#[derive(Debug)]
+pub(crate) enum Obstacle {
+    Hole(Hole),
+    /// The disk does not give the bytes. It may, the next time.
+    Unreadable(io::Error),
+}
+
 /// Behind so many holes the rest of a segment is one: looking for the end of each costs a look at all of the rest.
 const MAX_HOLES: usize = 64;
 
@@ -51,6 +60,9 @@ impl Hole {
 
 /// How much of a segment is checked at a time: enough to be worth the lock, little enough for a first poll.
 const CHECK_BYTES: u64 = 256 << 10;
+/// How far behind that the disk is asked for the bytes: as far as a batch reaches that begins there, unless it is larger
+/// than is usual.
+const READABLE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -123,16 +135,16 @@ impl Segment {
     ///
     /// # Errors
     ///
-    /// The hole that begins there.
+    /// The hole that begins there, or what the disk said.
     #[inline]
-    pub(crate) fn batch_at(&self, position: u64) -> Result<Option<Batch<'_>>, Hole> {
+    pub(crate) fn batch_at(&self, position: u64) -> Result<Option<Batch<'_>>, Obstacle> {
         if position >= self.checked.load(Ordering::Acquire) {
-            self.check(position);
+            self.check(position).map_err(Obstacle::Unreadable)?;
         }
         if self.hole_count.load(Ordering::Acquire) != 0
             && let Some(hole) = self.holes.lock().iter().find(|hole| (hole.start..hole.end).contains(&position))
         {
-            return Err(*hole);
+            return Err(Obstacle::Hole(*hole));
         }
         let rest = self.region.bytes().get(position as usize..).unwrap_or_default();
         // A flaw cannot be: the batch was checked, and checked bytes do not change.
@@ -140,7 +152,7 @@ impl Segment {
     }
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
-    pub(crate) fn find(&self, offset: Offset) -> Result<u64, Hole> {
+    pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
         let mut position = match self.index.floor(offset.since(self.base)) {
             Some(position) => position,
             None => HEADER_BYTES,
@@ -149,19 +161,22 @@ impl Segment {
             match self.batch_at(position) {
                 Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
                 Ok(_) => return Ok(position),
-                Err(hole) if hole.next <= offset => position = hole.end,
-                Err(hole) if hole.first <= offset => return Err(hole),
-                Err(hole) => return Ok(hole.start),
+                Err(Obstacle::Hole(hole)) if hole.next <= offset => position = hole.end,
+                Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok(hole.start),
+                Err(obstacle) => return Err(obstacle),
             }
         }
     }
 
     /// Checks at least the batch at `position`, remembering the holes.
     #[cold]
-    fn check(&self, position: u64) {
+    fn check(&self, position: u64) -> io::Result<()> {
         let mut walk = self.check.lock();
         let bytes = self.region.bytes();
         let target = position.saturating_add(CHECK_BYTES);
+        // Asked first, because bytes that the disk does not give end the process of whoever touches them.
+        let behind = target.saturating_add(READABLE_BYTES).min(bytes.len() as u64);
+        self.region.check_readable(walk.position.min(behind)..behind)?;
         while walk.position < target {
             let start = walk.position;
             match walk.step(bytes) {
@@ -175,6 +190,7 @@ impl Segment {
         }
         let all = walk.position >= bytes.len() as u64;
         self.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
+        Ok(())
     }
 
     /// Behind the last whole batch: the offsets up to the successor's base must have been there.

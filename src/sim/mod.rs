@@ -184,6 +184,16 @@ impl Machine {
         self.disk.write_back(write_back);
     }
 
+    /// The kernel writes a dirty page of a file back, unasked, and fails: the page passes for clean from now on, reads
+    /// still show what was stored, and the next sync of the file fails, once. Returns whether there was a dirty page.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such file.
+    pub fn lose_in_write_back(&self, path: impl AsRef<Path>) -> bool {
+        self.disk.lose_in_background(path)
+    }
+
     /// The files on the disk, sorted.
     pub fn files(&self) -> Vec<PathBuf> {
         self.disk.files()

@@ -9,7 +9,7 @@
 //! | `fallocate` is not supported              | zeros are written instead                                              |
 //! | `fallocate` fails halfway                 | the file is cut back to its old length                                 |
 //! | growing past `RLIMIT_FSIZE` kills         | the limit is asked for first: [`io::ErrorKind::FileTooLarge`]          |
-//! | btrfs copies a page before it rewrites it | new files get the attribute that forbids it                            |
+//! | btrfs, xfs copy a page before rewriting it | new files get the attribute that forbids it; pages are asked for before they are touched |
 //! | a sync is interrupted                     | it is repeated; a sync that failed is not                              |
 //! | `LOCK` is replaced while it is taken      | the name is compared with what was locked, and locked again            |
 
@@ -135,7 +135,7 @@ impl Storage for Disk {
             }
             if self.is_lock_file(&file).map_err(LockError::Io)? {
                 sign(&file);
-                return Ok(Box::new(DiskLock { file }));
+                return Ok(Box::new(DiskLock { file, holder: std::process::id() }));
             }
         }
         Err(LockError::Io(io::Error::other("the file LOCK is replaced again and again")))
@@ -180,7 +180,7 @@ impl Storage for Disk {
         if self.copies_on_write {
             forbid_copy_on_write(&fd);
         }
-        Ok(Box::new(DiskFile { file: fd.into(), writable: true }))
+        Ok(Box::new(DiskFile { file: fd.into(), writable: true, copies_on_write: self.copies_on_write }))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
@@ -188,7 +188,7 @@ impl Storage for Disk {
         let writable = access == Access::Write;
         let flags = FILE | if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let file = regular(open_at(&parent, name, flags)?)?;
-        Ok(Box::new(DiskFile { file, writable }))
+        Ok(Box::new(DiskFile { file, writable, copies_on_write: self.copies_on_write }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -230,6 +230,8 @@ impl Storage for Disk {
 #[derive(Debug)]
 struct DiskLock {
     file: std::fs::File,
+    /// The process that took it.
+    holder: u32,
 }
 
 impl Lock for DiskLock {}
@@ -238,8 +240,11 @@ impl Drop for DiskLock {
     /// Closing the file would not do: when another thread starts a process just now, that has the file too until it
     /// executes its program, and the lock belongs to all who have it.
     fn drop(&mut self) {
-        // If it fails, closing frees the lock nearly as soon.
-        drop(self.file.unlock());
+        // In a forked child it is the parent's lock.
+        if self.holder == std::process::id() {
+            // If it fails, closing frees the lock nearly as soon.
+            drop(self.file.unlock());
+        }
     }
 }
 
@@ -248,6 +253,7 @@ impl Drop for DiskLock {
 struct DiskFile {
     file: std::fs::File,
     writable: bool,
+    copies_on_write: bool,
 }
 
 impl File for DiskFile {
@@ -278,7 +284,7 @@ impl File for DiskFile {
     }
 
     fn map(&self, capacity: u64) -> io::Result<Memory> {
-        Memory::map(&self.file, capacity, self.writable)
+        Ok(Memory::map(&self.file, capacity, self.writable)?.copied_on_write(self.writable && self.copies_on_write))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -395,7 +401,9 @@ fn write_zeros(file: &std::fs::File, from: u64, to: u64) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn copies_on_write(directory: impl AsFd) -> bool {
     const BTRFS: u64 = 0x9123_683e;
-    rustix::fs::fstatfs(directory).is_ok_and(|system| system.f_type as u64 == BTRFS)
+    // Only what was copied with `cp --reflink` or its like, which nobody can see from here.
+    const XFS: u64 = 0x5846_5342;
+    rustix::fs::fstatfs(directory).is_ok_and(|system| matches!(system.f_type as u64, BTRFS | XFS))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -707,7 +715,7 @@ mod tests {
         file.try_lock().unwrap();
         let inherited = file.try_clone().unwrap();
 
-        drop(DiskLock { file });
+        drop(DiskLock { file, holder: std::process::id() });
 
         disk.lock().unwrap();
         drop(inherited);

@@ -54,6 +54,8 @@ const WORD: u64 = 8;
 pub(crate) struct Memory {
     backing: Backing,
     writable: bool,
+    /// Whether the file system may need room to store to bytes that are allocated.
+    copies_on_write: bool,
 }
 
 enum Backing {
@@ -77,7 +79,13 @@ impl Memory {
         options.len(bytes);
         let map =
             if writable { options.map_raw(file.as_raw_fd())? } else { options.map_raw_read_only(file.as_raw_fd())? };
-        Ok(Memory { backing: Backing::File(map), writable })
+        Ok(Memory { backing: Backing::File(map), writable, copies_on_write: false })
+    }
+
+    /// The same memory, of a file system that may copy a page before it is stored to.
+    pub(crate) fn copied_on_write(mut self, copies_on_write: bool) -> Memory {
+        self.copies_on_write = copies_on_write;
+        self
     }
 
     /// The memory of a simulated file.
@@ -92,7 +100,7 @@ impl Memory {
     pub(crate) fn heap_part(heap: Arc<Heap>, capacity: u64, writable: bool) -> Memory {
         assert!(capacity <= heap.capacity(), "a heap of {} bytes has no {capacity}", heap.capacity());
         heap.state.lock().maps += 1;
-        Memory { backing: Backing::Heap(heap, capacity), writable }
+        Memory { backing: Backing::Heap(heap, capacity), writable, copies_on_write: false }
     }
 
     /// How many bytes are mapped.
@@ -117,6 +125,32 @@ impl Memory {
         match &self.backing {
             Backing::File(_) => None,
             Backing::Heap(heap, _) => Some(heap),
+        }
+    }
+
+    /// Asks the kernel for the pages of `range`, which lies below the capacity. A kernel that does not know the question
+    /// (before Linux 5.14) is taken to agree.
+    #[cfg(target_os = "linux")]
+    fn populate(&self, range: Range<u64>, advice: rustix::mm::Advice) -> io::Result<()> {
+        /// The largest page of any system that the log runs on.
+        const ANY_PAGE: u64 = 64 << 10;
+        #[cfg(any(test, feature = "sim"))]
+        if self.shared_heap().is_some() {
+            return Ok(());
+        }
+        assert!(range.end <= self.capacity(), "bytes {range:?} of {} that are mapped", self.capacity());
+        let start = range.start / ANY_PAGE * ANY_PAGE;
+        if start >= range.end {
+            return Ok(());
+        }
+        // SAFETY: `start` lies inside of the mapped memory, as asserted above.
+        let from = unsafe { self.start().add(start as usize) };
+        // SAFETY: the range is mapped for as long as `self` lives, as asserted above. Populating changes no byte, and needs
+        // none to be there: it is the question whether they are.
+        let done = unsafe { rustix::mm::madvise(from.cast(), (range.end - start) as usize, advice) };
+        match done {
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
         }
     }
 
@@ -205,6 +239,28 @@ impl Region {
         // change (sentence 1); the acquire load of `written` makes them visible. A file of this length fits `isize`,
         // or it could not have been mapped.
         unsafe { slice::from_raw_parts(self.start, written) }
+    }
+
+    /// Whether the disk gives the bytes of `range`, which is written. What was given may still be taken away again before
+    /// it is read, if the disk fails and memory is short: then the kernel ends the process.
+    ///
+    /// # Errors
+    ///
+    /// What touching them would have met.
+    pub(crate) fn check_readable(&self, range: Range<u64>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::Errno;
+            let asked = self.memory.populate(range, rustix::mm::Advice::LinuxPopulateRead);
+            // A bad address is how the kernel says that the bytes cannot be read.
+            let bad = Some(Errno::FAULT.raw_os_error());
+            asked.map_err(|error| if error.raw_os_error() == bad { Errno::IO.into() } else { error })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(range);
+            Ok(())
+        }
     }
 
     /// Written bytes.
@@ -302,6 +358,41 @@ impl Pen {
             region.valid()
         );
         region.valid.store(valid, Ordering::Release);
+    }
+
+    /// See [`Region::check_readable`].
+    pub(crate) fn check_readable(&self, range: Range<u64>) -> io::Result<()> {
+        self.region.check_readable(range)
+    }
+
+    /// Whether bytes must be prepared before they are stored to.
+    pub(crate) fn needs_preparing(&self) -> bool {
+        self.region.memory.copies_on_write
+    }
+
+    /// Takes care that the bytes of `range` can be stored to, where the file system copies a page before it is: it may
+    /// have no room for the copy.
+    ///
+    /// # Errors
+    ///
+    /// There is no room. Nothing was stored.
+    pub(crate) fn prepare(&mut self, range: Range<u64>) -> io::Result<()> {
+        if !self.needs_preparing() {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::Errno;
+            let asked = self.region.memory.populate(range, rustix::mm::Advice::LinuxPopulateWrite);
+            // A bad address is how the kernel says that there is no page to store to.
+            let bad = Some(Errno::FAULT.raw_os_error());
+            asked.map_err(|error| if error.raw_os_error() == bad { Errno::NOSPC.into() } else { error })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(range);
+            Ok(())
+        }
     }
 
     /// Bytes to fill that nobody reads yet.
@@ -617,6 +708,37 @@ impl Drop for Heap {
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Heap").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+/// A page that holds a byte in the process that made it, and zeros in its children.
+#[cfg(target_os = "linux")]
+pub(crate) struct WipedOnFork {
+    page: memmap2::MmapMut,
+}
+
+#[cfg(target_os = "linux")]
+impl WipedOnFork {
+    /// What the page holds in the process that made it.
+    const MINE: u8 = 1;
+
+    /// # Errors
+    ///
+    /// The kernel has no such pages (before Linux 4.14), or no memory.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut page = memmap2::MmapMut::map_anon(PAGE as usize)?;
+        // SAFETY: the page is private and anonymous, and belongs to the map for as long as that lives. The advice changes
+        // nothing in this process; in a child the bytes become zeros before anything of the child runs, so nobody sees
+        // them change.
+        unsafe { rustix::mm::madvise(page.as_mut_ptr().cast(), page.len(), rustix::mm::Advice::LinuxWipeOnFork) }?;
+        page[0] = Self::MINE;
+        Ok(WipedOnFork { page })
+    }
+
+    /// Whether this process is a child of the one that made the page.
+    #[inline]
+    pub(crate) fn is_wiped(&self) -> bool {
+        self.page.first() != Some(&Self::MINE)
     }
 }
 

@@ -15,6 +15,7 @@
 //! | renamed within a directory              | the old name or the new one                                              |
 //! | renamed into another directory          | the old name, the new one, or both                                       |
 //! | stored bytes, sync failed, pages lost   | the old bytes, even if later syncs say that all is well                  |
+//! | stored bytes, lost by a write-back      | the same; the next sync fails once                                       |
 //!
 //! Nobody has to ask for a write-back: any call may store any dirty sector, unless that is switched off.
 //!
@@ -36,6 +37,9 @@ use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
 
 /// What a disk writes as one, if it writes it at all.
 const SECTOR: usize = 512;
+
+/// How many bytes are compared at once: whole sectors.
+const COMPARED: usize = 8 * SECTOR;
 
 /// What even a torn sector keeps whole.
 const WORD: usize = 8;
@@ -265,6 +269,20 @@ impl SimDisk {
         let mut world = self.life.world.lock().last_moment();
         world.cut(how);
         SimDisk::start(world)
+    }
+
+    /// The kernel writes a dirty page of the file back, unasked, and fails: the page passes for clean from now on, and
+    /// the next sync of the file says that something was lost, once. Returns whether there was a dirty page.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no such file.
+    pub(crate) fn lose_in_background(&self, path: impl AsRef<Path>) -> bool {
+        let mut world = self.life.world.lock();
+        let node = world.find(path.as_ref()).expect("the file is there");
+        let World { nodes, random, .. } = &mut *world;
+        let Some(Node::File(contents)) = nodes.get_mut(&node) else { panic!("it is a file") };
+        contents.lose_in_background(random)
     }
 
     /// All files, sorted.
@@ -530,7 +548,12 @@ impl File for SimFile {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {
-            None => contents.sync(),
+            None => {
+                contents.sync();
+                if std::mem::take(&mut contents.unreported) {
+                    return Err(rustix::io::Errno::IO.into());
+                }
+            }
             Some(fault) => {
                 contents.fail_to_sync(fault.pages, &mut world.random);
                 return Err(fault.failure.into());
@@ -950,6 +973,8 @@ struct Contents {
     synced: Vec<bool>,
     /// The pages that a failed sync has lost, which pass for clean for as long as they look like this.
     lost: BTreeMap<u64, Vec<u8>>,
+    /// Whether that happened in the background: the next sync says so, once.
+    unreported: bool,
 }
 
 impl Default for Contents {
@@ -972,6 +997,7 @@ impl Contents {
             lengths: Vec::new(),
             synced: Vec::new(),
             lost: BTreeMap::new(),
+            unreported: false,
         };
         contents.mark_synced();
         contents
@@ -991,6 +1017,7 @@ impl Contents {
             lengths: self.lengths.clone(),
             synced: self.synced.clone(),
             lost: self.lost.clone(),
+            unreported: self.unreported,
         }
     }
 
@@ -1041,7 +1068,13 @@ impl Contents {
         self.find_again(cached);
         let end = cached.len().max(self.platter.len()).div_ceil(SECTOR);
         let is_lost = |number: &usize| self.lost.contains_key(&page_of(*number));
-        (0..end).filter(|n| sector(cached, *n) != sector(&self.platter, *n) && !is_lost(n)).collect()
+        let differs = |number: &usize| sector(cached, *number) != sector(&self.platter, *number);
+        // Most of a file is as it was, and comparing it in one piece is much faster.
+        let whole = cached.len().min(self.platter.len()) / SECTOR;
+        let same =
+            cached.chunks(COMPARED).zip(self.platter.chunks(COMPARED)).take_while(|(new, old)| new == old).count();
+        let from = (same * COMPARED / SECTOR).min(whole);
+        (from..end).filter(|number| differs(number) && !is_lost(number)).collect()
     }
 
     /// Stores a sector.
@@ -1084,6 +1117,19 @@ impl Contents {
         if bias.keeps(random) {
             self.store_length();
         }
+    }
+
+    /// Takes one of the dirty pages for clean without having stored it. Returns whether there was one.
+    fn lose_in_background(&mut self, random: &mut Random) -> bool {
+        let cached = self.cached();
+        let dirty = self.dirty(&cached);
+        if dirty.is_empty() {
+            return false;
+        }
+        let victim = page_of(dirty[random.below(dirty.len() as u64) as usize]);
+        self.lost.insert(victim, page(&cached, victim));
+        self.unreported = true;
+        true
     }
 
     /// Stores some of the dirty sectors, but not all; what becomes of the others, `pages` says.

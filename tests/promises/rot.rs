@@ -1,0 +1,396 @@
+//! Bytes that were on the disk and are no longer, or are others: each byte, each length, each page, each file.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use tidelog::sim::Machine;
+use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
+
+use crate::shared::{
+    Ledger, NOW, closed_log, commit, config, full_sweep, name, open, reader, segments, small, some_of,
+};
+
+const PAGE: usize = 4096;
+
+fn harmed() -> TopicPartition {
+    name("orders", 0)
+}
+
+/// Changes a file of a copy of the machine and holds the log that is found then against the ledger; returns how many
+/// records were reported.
+fn tamper(machine: &Machine, ledger: &Ledger, path: &Path, case: &str, change: impl FnOnce(&mut Vec<u8>)) -> u64 {
+    let machine = machine.kill();
+    let mut bytes = machine.read_file(path);
+    change(&mut bytes);
+    machine.write_file(path, &bytes);
+    ledger.check_damaged(&machine, &[harmed()], &format!("{}: {case}", path.display()))
+}
+
+/// How far a file holds more than zeros.
+fn used(machine: &Machine, path: &Path) -> usize {
+    machine.read_file(path).iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_partition_is_reported_and_no_wrong_record_is_read() {
+    let (machine, ledger) = closed_log(1, 6);
+    let (mut flipped, mut reported) = (0, 0);
+    for (nth, path) in segments(&machine, &harmed()).iter().enumerate() {
+        // Headers of segments and batches are worth every byte; of a record's value one in many says the same.
+        for at in some_of(machine.read_file(path).len() as u64, 37, nth as u64 * 5) {
+            let case = format!("byte {at} flipped");
+            reported += tamper(&machine, &ledger, path, &case, |bytes| bytes[at as usize] ^= 1 << (at % 8));
+            flipped += 1;
+        }
+        for at in (0..128 + 44).filter(|at| full_sweep() || at % 3 == nth % 3) {
+            reported += tamper(&machine, &ledger, path, &format!("byte {at} inverted"), |bytes| bytes[at] ^= 0xff);
+            flipped += 1;
+        }
+    }
+    println!("{flipped} bytes were flipped, {reported} records were lost and reported");
+    assert!(flipped > 200 && reported > 100, "{flipped}, {reported}");
+}
+
+#[test]
+fn every_byte_of_a_segment_that_holds_something_is_watched_over() {
+    let (machine, ledger) = closed_log(2, 4);
+    let first = &segments(&machine, &harmed())[0];
+    let used = used(&machine, first);
+    for at in some_of(used as u64, 29, 3) {
+        let reported = tamper(&machine, &ledger, first, &format!("byte {at}"), |bytes| bytes[at as usize] ^= 0x10);
+        // The end of the segment holds the marker of the roll or of the closing, which is no record.
+        assert!(reported > 0 || at as usize >= used - 48, "byte {at} of {used} changed and nobody noticed");
+    }
+}
+
+#[test]
+fn a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused() {
+    let (machine, ledger) = closed_log(3, 6);
+    let (mut cut, mut reported) = (0, 0);
+    for (nth, path) in segments(&machine, &harmed()).iter().enumerate() {
+        let length = machine.read_file(path).len();
+        for at in some_of(length as u64, 41, nth as u64).chain([0, 1, 127, 128, 129, length as u64 - 1]) {
+            reported +=
+                tamper(&machine, &ledger, path, &format!("cut to {at} bytes"), |bytes| bytes.truncate(at as usize));
+            cut += 1;
+        }
+    }
+    println!("{cut} segments were cut, {reported} records were lost and reported");
+    assert!(reported > 100, "{reported}");
+}
+
+#[test]
+fn a_zeroed_sector_or_page_is_damage_and_not_the_end_of_the_log() {
+    let (machine, ledger) = closed_log(4, 6);
+    let (mut zeroed, mut reported) = (0, 0);
+    for path in &segments(&machine, &harmed()) {
+        let bytes = machine.read_file(path);
+        for size in [512, PAGE] {
+            for at in (0..bytes.len()).step_by(size) {
+                let holds_records = bytes[at..at + size].iter().any(|byte| *byte != 0) && at >= size;
+                let found = tamper(&machine, &ledger, path, &format!("{size} bytes zeroed at {at}"), |bytes| {
+                    bytes[at..at + size].fill(0);
+                });
+                assert!(found > 0 || !holds_records || at + size > used(&machine, path) - 48, "{at}: nobody noticed");
+                reported += found;
+                zeroed += 1;
+            }
+        }
+    }
+    println!("{zeroed} sectors and pages were zeroed, {reported} records were lost and reported");
+    assert!(reported > 20, "{reported}");
+}
+
+#[test]
+fn the_last_page_with_the_marker_of_the_closing_is_missed_too() {
+    // One segment of many pages, so that the page is lost with the marker and the last records, and with nothing else.
+    let machine = Machine::new(5);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync).partitions(2).segment_bytes(1 << 20)).unwrap();
+    for _ in 0..10 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    log.close().unwrap();
+    let machine = machine.kill();
+    let path = &segments(&machine, &harmed())[0];
+    let last = (used(&machine, path) - 1) / PAGE * PAGE;
+
+    let reported = tamper(&machine, &ledger, path, "last page zeroed", |bytes| bytes[last..last + PAGE].fill(0));
+    assert!(reported >= 2, "{reported}");
+
+    for page in 0..=last / PAGE {
+        let start = page * PAGE;
+        tamper(&machine, &ledger, path, &format!("page {page} twice"), |bytes| {
+            bytes.copy_within(start..start + PAGE, start + PAGE);
+        });
+        tamper(&machine, &ledger, path, &format!("page {page} as another page"), |bytes| {
+            let other = (page + 1) % (last / PAGE + 1) * PAGE;
+            bytes.copy_within(other..other + PAGE, start);
+        });
+    }
+}
+
+#[test]
+fn a_page_of_another_file_is_none_of_this_one() {
+    let (machine, ledger) = closed_log(6, 6);
+    let others: Vec<PathBuf> = machine
+        .files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    let mut swapped = 0;
+    for path in &segments(&machine, &harmed()) {
+        for other in others.iter().filter(|other| *other != path) {
+            let page = machine.read_file(other)[..PAGE].to_vec();
+            tamper(&machine, &ledger, path, &format!("a page of {}", other.display()), |bytes| {
+                bytes[..PAGE].copy_from_slice(&page);
+            });
+            // And without the header, so that only the batches are another's.
+            tamper(&machine, &ledger, path, &format!("the batches of {}", other.display()), |bytes| {
+                bytes[128..PAGE].copy_from_slice(&page[128..]);
+            });
+            swapped += 2;
+        }
+    }
+    println!("{swapped} pages were swapped");
+    assert!(swapped > 20, "{swapped}");
+}
+
+#[test]
+fn corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on() {
+    let (machine, ledger) = closed_log(7, 3);
+    let path = &segments(&machine, &harmed())[0];
+    machine.flip_bit(path, 8 * (128 + 960 + 500));
+
+    let log = open(&machine);
+    let mut reader = reader(&log, &harmed());
+    assert_eq!(reader.poll(NOW).unwrap().iter().map(|record| record.offset().get()).collect::<Vec<_>>(), [0]);
+    for _ in 0..2 {
+        let Err(Error::Corrupt(damage)) = reader.poll(NOW) else { panic!("damage was skipped") };
+        assert_eq!(damage.partition, Some(harmed()));
+        assert_eq!((damage.offsets.start.get(), damage.offsets.end.get()), (1, 2));
+        assert_eq!(damage.path, Path::new("/simulated").join(path));
+        assert!((128 + 900..128 + 1000).contains(&damage.position), "{damage:?}");
+        assert!(matches!(damage.flaw, Flaw::Checksum { .. }), "{damage:?}");
+    }
+    reader.seek(&harmed(), 2).unwrap();
+    assert_eq!(reader.poll(NOW).unwrap().len(), 1);
+    drop((reader, log));
+    ledger.check_damaged(&machine, &[harmed()], "one record");
+}
+
+#[test]
+fn a_deleted_segment_first_middle_or_last_is_missed_and_the_rest_is_served() {
+    let (machine, ledger) = closed_log(8, 18);
+    let all = segments(&machine, &harmed());
+    assert!(all.len() >= 5, "{all:?}");
+    for gone in [vec![0], vec![2], vec![all.len() - 1], vec![0, 1], vec![1, 3], vec![all.len() - 2, all.len() - 1]] {
+        let machine = machine.kill();
+        gone.iter().for_each(|at| machine.remove_file(&all[*at]));
+        let reported = ledger.check_damaged(&machine, &[harmed()], &format!("without the segments {gone:?}"));
+        assert!((1..=4 * gone.len() as u64).contains(&reported), "{gone:?}: {reported} of 18 records were reported");
+    }
+}
+
+#[test]
+fn a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice() {
+    // Once as it was closed, and once as a process left it that was killed: then nobody knows where it ended.
+    for closed in [true, false] {
+        let (mut machine, mut ledger) = closed_log(9, 10);
+        if !closed {
+            let log = open(&machine);
+            ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+            // Before the log is dropped, which would close it.
+            machine = machine.kill();
+        }
+        let paths = segments(&machine, &harmed());
+        assert!(paths.len() > 1);
+        paths.iter().for_each(|path| machine.remove_file(path));
+
+        let log = open(&machine);
+        let end = log.describe_topic("orders").unwrap().partitions[0].log_end.get();
+        assert!(if closed { end == 10 } else { end > 1 << 32 }, "closed: {closed}, end: {end}");
+        drop(log);
+        let reported = ledger.check_damaged(&machine.kill(), &[harmed()], &format!("closed: {closed}"));
+        assert_eq!(reported, if closed { 10 } else { 11 });
+    }
+}
+
+#[test]
+fn a_rolled_segment_misses_its_successor_also_after_a_kill() {
+    let machine = Machine::new(10);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync)).unwrap();
+    for _ in 0..14 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    let all = segments(&machine, &harmed());
+    for gone in 1..all.len() {
+        let machine = machine.kill();
+        all[gone..].iter().for_each(|path| machine.remove_file(path));
+        let reported = ledger.check_damaged(&machine, &[harmed()], &format!("from segment {gone} on"));
+        assert_eq!(reported, 14 - 4 * gone as u64, "from segment {gone} on");
+    }
+    drop(log);
+}
+
+#[test]
+fn a_segment_of_another_partition_topic_log_or_time_is_refused_reported_and_left_alone() {
+    let (machine, ledger) = closed_log(11, 6);
+    let ours = segments(&machine, &harmed())[0].clone();
+    let (elsewhere, _) = closed_log(12, 6);
+    for (whose, machine_of, path) in [
+        ("another partition", &machine, &segments(&machine, &name("orders", 1))[0]),
+        ("another topic", &machine, &segments(&machine, &name("clicks", 0))[0]),
+        ("another log", &elsewhere, &segments(&elsewhere, &harmed())[0]),
+        ("another place", &machine, &segments(&machine, &harmed())[1]),
+        ("the catalog", &machine, &PathBuf::from("catalog/00000000000000000000.log")),
+    ] {
+        let theirs = machine_of.read_file(path);
+        let machine = machine.kill();
+        machine.write_file(&ours, &theirs);
+
+        let log = open(&machine);
+        let damage = &log.recovery_report().damage;
+        assert!(damage.iter().any(|damage| damage.flaw == Flaw::Foreign), "{whose}: {damage:?}");
+        drop(log);
+        assert_eq!(machine.read_file(&ours), theirs, "{whose}: it was touched");
+        assert!(ledger.check_damaged(&machine, &[harmed()], whose) >= 4, "{whose}");
+        assert_eq!(machine.read_file(&ours), theirs, "{whose}: it was touched");
+    }
+}
+
+#[test]
+fn an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it() {
+    let (machine, mut ledger) = closed_log(13, 2);
+    let path = segments(&machine, &harmed())[0].clone();
+    let backup = machine.read_file(&path);
+    for more in [1, 4] {
+        // Still the newest segment; then one in the middle.
+        let log = open(&machine);
+        for _ in 0..more {
+            ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+        }
+        log.close().unwrap();
+        let machine = machine.kill();
+        machine.write_file(&path, &backup);
+
+        let reported = ledger.check_damaged(&machine, &[harmed()], &format!("with {more} more"));
+        assert!(reported > 0, "with {more} more");
+    }
+}
+
+#[test]
+fn there_is_no_index_to_be_wrong_and_every_offset_is_found() {
+    let (machine, ledger) = closed_log(14, 18);
+    for stray in ["00000000000000000000.index", "00000000000000000004.index", "00000000000000000000.timeindex"] {
+        machine.write_file(Path::new("topics/orders/0").join(stray), &[0xff; 1000]);
+    }
+    let log = open(&machine);
+    assert!(log.recovery_report().is_clean(), "{:?}", log.recovery_report());
+    let mut reader = reader(&log, &harmed());
+    for offset in (0..18u64).rev() {
+        reader.seek(&harmed(), offset).unwrap();
+        let records = reader.poll(NOW).unwrap();
+        let first = records.iter().next().unwrap();
+        assert_eq!(first.offset().get(), offset);
+        assert_eq!(first.value().unwrap(), ledger.accounts[&harmed()].accepted[offset as usize]);
+    }
+    assert!(machine.files().iter().all(|path| !path.ends_with("00000000000000000000.idx")));
+}
+
+#[test]
+fn stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported() {
+    let (machine, ledger) = closed_log(15, 6);
+    let newest = segments(&machine, &harmed()).pop().unwrap();
+    let strays =
+        ["notes.txt", "topics/orders/README", "topics/orders/0/7.log", "topics/orders/0/x.log.bak", "topics/.DS"];
+    for stray in strays {
+        machine.write_file(stray, b"mine");
+    }
+    let log = open(&machine);
+    assert!(log.recovery_report().is_clean(), "{:?}", log.recovery_report());
+    log.close().unwrap();
+    strays.iter().for_each(|stray| assert_eq!(machine.read_file(stray), b"mine"));
+
+    for garbage in [vec![7; 1], vec![7; 500], vec![0xff; 5000], [vec![0; 3000], vec![1; 9]].concat()] {
+        let machine = machine.kill();
+        let mut bytes = machine.read_file(&newest);
+        bytes.extend(&garbage);
+        machine.write_file(&newest, &bytes);
+
+        let log = open(&machine);
+        assert!(log.recovery_report().damage.is_empty(), "{:?}", log.recovery_report());
+        assert!(log.recovery_report().bytes_cut > 0, "{} bytes of garbage", garbage.len());
+        drop(log);
+        assert_eq!(ledger.check_damaged(&machine, &[], "garbage behind the end"), 0);
+    }
+}
+
+/// Bytes that somebody made up for us: noise, forged lengths, pieces of a real segment.
+fn hostile(real: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let length = real.len();
+    let real_again = real.clone();
+    prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..6000),
+        prop::collection::vec(prop_oneof![Just(0u8), Just(0xff), Just(8)], 0..6000),
+        (0..length, prop::collection::vec(any::<u8>(), 1..64)).prop_map(move |(at, noise)| {
+            let mut bytes = real.clone();
+            let end = (at + noise.len()).min(bytes.len());
+            bytes[at..end].copy_from_slice(&noise[..end - at]);
+            bytes
+        }),
+        (0..length / 8, any::<u32>()).prop_map(move |(word, forged)| {
+            let mut bytes = real_again.clone();
+            bytes[word * 8..word * 8 + 4].copy_from_slice(&forged.to_le_bytes());
+            bytes
+        }),
+    ]
+}
+
+#[test]
+fn hostile_bytes_in_any_file_are_an_error_and_never_a_panic_or_a_wrong_record() {
+    let (machine, ledger) = closed_log(16, 6);
+    let log = open(&machine);
+    commit(&log, &harmed(), 2).unwrap();
+    drop(log);
+    let machine = machine.kill();
+    let files: Vec<_> = machine.files().into_iter().filter(|path| path.extension().is_some()).collect();
+    let real = machine.read_file(&segments(&machine, &harmed())[0]);
+    let cases = if full_sweep() { 5000 } else { 150 };
+    proptest!(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() },
+        |(which in 0..files.len(), bytes in hostile(real))| {
+            let machine = machine.kill();
+            let path = &files[which];
+            machine.write_file(path, &bytes);
+            let in_topics = path.starts_with("topics");
+            if in_topics {
+                let mut parts = path.components().skip(1).map(|part| part.as_os_str().to_str().unwrap());
+                let harmed = name(parts.next().unwrap(), parts.next().unwrap().parse().unwrap());
+                ledger.check_damaged(&machine, &[harmed], &format!("{}", path.display()));
+            } else if let Ok(log) = machine.open(config()) {
+                // Whatever became of catalog and groups, no record is another.
+                drop(log);
+                ledger.check_damaged(&machine.kill(), &[], &format!("{}", path.display()));
+            }
+        }
+    );
+}
+
+#[test]
+fn a_file_longer_than_any_segment_is_not_walked_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = tidelog::EventLog::open_with(directory.path(), config()).unwrap();
+    log.create_topic("orders", small(Durability::Os)).unwrap();
+    log.producer().send(ProducerRecord::new("orders", b"1")).unwrap();
+    drop(log);
+    // A hole of a terabyte, which would take an hour to read.
+    let path = directory.path().join("topics/orders/0/00000000000000000000.log");
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+
+    let log = tidelog::EventLog::open_with(directory.path(), config()).unwrap();
+
+    assert!(matches!(log.recovery_report().damage[0].flaw, Flaw::Length(_)), "{:?}", log.recovery_report());
+}
