@@ -205,7 +205,11 @@ impl Catalog {
             env,
         };
         for (name, fact) in facts.topics {
-            catalog.open_known(&name, fact, &mut report)?;
+            match catalog.open_known(&name, fact, &mut report) {
+                // Deleted since the catalog was read.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                opened => opened?,
+            }
         }
         catalog.find_strangers(&mut report)?;
         Ok((catalog, report))
@@ -498,7 +502,8 @@ impl Catalog {
     pub(crate) fn follow(&self) -> Result<()> {
         self.env.check_not_forked()?;
         let _change = self.change.lock();
-        if !self.table.follow()?.is_empty() {
+        let changed = !self.table.follow()?.is_empty();
+        if changed {
             let known = Facts::of(&self.table)?.topics;
             self.topics.write().retain(|name, topic| known.get(&**name).is_some_and(|fact| fact.id == topic.id()));
             for (name, fact) in known {
@@ -511,7 +516,8 @@ impl Catalog {
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
-                partition.follow()?;
+                // Only an opening begins a segment behind damage, and an opening changes the catalog.
+                partition.follow(changed)?;
             }
         }
         Ok(())

@@ -378,12 +378,13 @@ impl Default for ConsumerConfig {
 }
 
 impl ConsumerConfig {
-    /// A consumer without a group: it can `assign` but not subscribe, and commits nothing.
+    /// A consumer without a group: it reads all partitions of what it subscribes to, and commits nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A consumer of this group. Kafka: `group.id`. From 1 to 249 bytes.
+    /// A consumer of this group. Kafka: `group.id`. Not empty, and at most 255 bytes, where every byte that is not an
+    /// ASCII letter, a digit, `_` or `-` counts as three: it names a directory.
     pub fn group(group: impl Into<String>) -> Self {
         ConsumerConfig { group: Some(group.into()), ..Self::default() }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::format::batch::{RecordView, headers};
 use crate::group::{Group, Groups, Input, MemberId, Output};
-use crate::partition::{Chunk, Cursor, Partition};
+use crate::partition::{Chunk, ChunkRecords, Cursor, Partition};
 use crate::producer::Lifeline;
 use crate::types::{Offset, OffsetAndMetadata, Timestamp, TimestampType, TopicPartition};
 
@@ -188,6 +189,8 @@ impl Consumer {
         for topic in &topics {
             self.catalog.topic_or_create(topic)?;
         }
+        // Whatever the new subscription takes away is committed as it stands.
+        self.auto_commit_now()?;
         self.mode = Mode::Subscribed { topics: topics.into_iter().collect(), generation: None };
         Ok(())
     }
@@ -723,6 +726,7 @@ impl Consumer {
         }
         self.catalog.env().check_not_forked()?;
         let result = if self.catalog.check_open().is_ok() { self.auto_commit_now() } else { Ok(()) };
+        self.partitions.values().for_each(|fetch| fetch.partition.unlisten(&self.bell));
         self.leave();
         result
     }
@@ -785,17 +789,15 @@ impl ConsumerRecords {
     }
 
     /// All of them, partition after partition, in order within each.
+    #[inline]
     pub fn iter(&self) -> Records<'_> {
-        Records { inner: Box::new(self.chunks.iter().flat_map(|(name, chunk)| records_of(name, chunk))) }
+        Records::of(&self.chunks)
     }
 
     /// Those of one partition, in order.
     pub fn records<'a>(&'a self, partition: &TopicPartition) -> Records<'a> {
-        let chunks = self.chunks.iter().filter({
-            let partition = partition.clone();
-            move |(name, _)| *name == partition
-        });
-        Records { inner: Box::new(chunks.flat_map(|(name, chunk)| records_of(name, chunk))) }
+        let chunk = self.chunks.iter().position(|(name, _)| name == partition);
+        Records::of(chunk.map_or(&[], |at| &self.chunks[at..=at]))
     }
 
     /// For each partition the offset behind the last record: what to commit once they are processed. Kafka:
@@ -803,10 +805,6 @@ impl ConsumerRecords {
     pub fn next_offsets(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
         self.last_chunks().map(|(name, chunk)| (name.clone(), chunk.offsets.end))
     }
-}
-
-fn records_of<'a>(partition: &'a TopicPartition, chunk: &'a Chunk) -> impl Iterator<Item = ConsumerRecord<'a>> {
-    chunk.records().map(move |view| ConsumerRecord { partition, view })
 }
 
 impl<'a> IntoIterator for &'a ConsumerRecords {
@@ -820,7 +818,9 @@ impl<'a> IntoIterator for &'a ConsumerRecords {
 
 /// An iterator over [`ConsumerRecords`].
 pub struct Records<'a> {
-    inner: Box<dyn Iterator<Item = ConsumerRecord<'a>> + 'a>,
+    /// Those behind the one that is being read.
+    chunks: slice::Iter<'a, (TopicPartition, Chunk)>,
+    current: Option<(&'a TopicPartition, ChunkRecords<'a>)>,
 }
 
 impl fmt::Debug for Records<'_> {
@@ -829,12 +829,27 @@ impl fmt::Debug for Records<'_> {
     }
 }
 
+impl<'a> Records<'a> {
+    #[inline]
+    fn of(chunks: &'a [(TopicPartition, Chunk)]) -> Self {
+        Records { chunks: chunks.iter(), current: None }
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = ConsumerRecord<'a>;
 
     #[inline]
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
-        self.inner.next()
+        loop {
+            if let Some((partition, records)) = &mut self.current
+                && let Some(view) = records.next()
+            {
+                return Some(ConsumerRecord { partition, view });
+            }
+            let (partition, chunk) = self.chunks.next()?;
+            self.current = Some((partition, chunk.records()));
+        }
     }
 }
 
@@ -853,6 +868,7 @@ impl fmt::Debug for ConsumerRecord<'_> {
 
 impl<'a> ConsumerRecord<'a> {
     /// The topic.
+    #[inline]
     pub fn topic(&self) -> &'a str {
         self.partition.topic()
     }
@@ -868,6 +884,7 @@ impl<'a> ConsumerRecord<'a> {
     }
 
     /// The number of the record in its partition.
+    #[inline]
     pub fn offset(&self) -> Offset {
         self.view.offset
     }
@@ -883,11 +900,13 @@ impl<'a> ConsumerRecord<'a> {
     }
 
     /// The key, if there is one.
+    #[inline]
     pub fn key(&self) -> Option<&'a [u8]> {
         self.view.key
     }
 
     /// The value; `None` in a tombstone.
+    #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {
         self.view.value
     }

@@ -362,7 +362,7 @@ impl fmt::Display for Error {
                 write!(f, "topic {topic:?} cannot have {requested} partitions: {reason}")
             }
             Error::RecordTooLarge { topic, bytes, limit } => {
-                write!(f, "a record of {bytes} bytes is over the limit of topic {topic:?}, {limit} bytes; ")?;
+                write!(f, "a record or batch of {bytes} bytes is over the limit of topic {topic:?}, {limit} bytes; ")?;
                 write!(f, "send less at once or raise `max_record_bytes`")
             }
             Error::InvalidRecord { reason } => write!(f, "invalid record: {reason}"),

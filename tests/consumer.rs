@@ -1,8 +1,7 @@
 //! Kafka's semantics of consuming. The cases are those of `vectors/consumer_semantics.json`, taken from Apache Kafka's
 //! integration tests; a test's comment names its case.
 //!
-//! Left out, because they are about what a group of one member at a time does not have: `autocommit-on-rebalance` (as
-//! far as it is about listeners), `max-poll-interval`, `slow-assign-callback`, `subscribe-pattern`, `callback-position`,
+//! Left out, because they are about what a group of one member at a time does not have: `max-poll-interval`, `slow-assign-callback`, `subscribe-pattern`, `callback-position`,
 //! `callback-seek-pause`, `assigned-always-called`, `lost`; because there is no such thing: `large-record-first`
 //! (no fetch sizes), `interceptors`, `commit-async-order` (no callbacks of commits).
 #![cfg(feature = "sim")]
@@ -442,6 +441,27 @@ fn an_offset_that_was_sought_is_committed_on_close() {
     consumer.close().unwrap();
 
     assert_eq!(committed(&self::consumer(&log), &tp()), Some(7));
+}
+
+#[test]
+fn positions_are_committed_before_a_subscription_changes() {
+    // autocommit-on-rebalance, without its listener
+    let (_machine, log) = log();
+    log.create_topic("topic2", TopicConfig::new()).unwrap();
+    send(&log, &tp(), 600);
+    send(&log, &tp2(), 600);
+    let mut consumer = log.consumer(ConsumerConfig::group("group")).unwrap();
+    consumer.subscribe(["topic"]).unwrap();
+    consumer.poll(NOW).unwrap();
+    consumer.pause(&[tp(), tp2()]).unwrap();
+    consumer.seek(&tp(), 300).unwrap();
+    consumer.seek(&tp2(), 500).unwrap();
+
+    consumer.subscribe(["topic", "topic2"]).unwrap();
+    consumer.poll(NOW).unwrap();
+
+    assert_eq!(consumer.assignment().len(), 3);
+    assert_eq!((committed(&consumer, &tp()), committed(&consumer, &tp2())), (Some(300), Some(500)));
 }
 
 #[test]

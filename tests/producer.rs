@@ -106,7 +106,7 @@ fn a_thousand_records_and_one_flush_cost_one_sync() {
     producer.flush().unwrap();
 
     assert_eq!(syncs(&machine), before + 1);
-    assert!(deliveries.iter().all(|delivery| delivery.is_delivered()));
+    assert!(deliveries.iter().all(tidelog::Delivery::is_delivered));
     assert_eq!(deliveries[299].wait().unwrap().offset(), Offset::new(299));
     assert_eq!(syncs(&machine), before + 1, "who waits for what is durable already syncs nothing");
     assert_eq!(read(&log).len(), 300);
@@ -187,7 +187,9 @@ fn a_callback_of_a_topic_that_does_not_wait_runs_before_send_returns() {
     let ran = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&ran);
     log.producer()
-        .send_with(ProducerRecord::new("orders", b"1"), move |_| drop(count.fetch_add(1, Ordering::SeqCst)))
+        .send_with(ProducerRecord::new("orders", b"1"), move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        })
         .unwrap();
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
@@ -385,4 +387,21 @@ fn many_threads_share_a_sync_and_keep_their_own_order() {
         assert_eq!(n, next[thread as usize]);
         next[thread as usize] += 1;
     }
+}
+
+#[test]
+fn the_segments_that_an_os_topic_has_rolled_are_synced_behind_its_back() {
+    let (machine, log) = machine_and_log(TopicConfig::new().durability(Durability::Os).segment_bytes(4096));
+    machine.set_write_back(false);
+    for n in 0..20u8 {
+        log.producer().send(ProducerRecord::new("orders", &[n; 900])).unwrap();
+    }
+    assert_eq!(log.describe_topic("orders").unwrap().partitions[0].durable_end.get(), 0);
+
+    log.maintain();
+
+    let durable = log.describe_topic("orders").unwrap().partitions[0].durable_end.get();
+    assert!((12..20).contains(&durable), "{durable}");
+    let lost = machine.power_cut(PowerCut::LoseUnsynced).open(LogConfig::new()).unwrap();
+    assert_eq!(lost.describe_topic("orders").unwrap().partitions[0].log_end.get(), durable);
 }

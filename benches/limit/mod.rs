@@ -257,6 +257,9 @@ impl Table {
     }
 }
 
+/// The longest latency that is told from longer ones: a minute.
+const LONGEST_NANOS: u64 = 60_000_000_000;
+
 /// Latencies, of which the slow ones are of interest.
 #[derive(Debug)]
 pub(crate) struct Latencies {
@@ -268,8 +271,11 @@ impl Latencies {
     pub(crate) const COLUMNS: [(&str, usize); 4] = [("p50", 9), ("p99", 9), ("p99.9", 9), ("max", 9)];
 
     /// An empty recorder, exact to three digits.
+    ///
+    /// With bounds, because a histogram that grows does so only for `record`: `saturating_record` would cut every
+    /// latency down to the bound of an empty one, which is 2 ns.
     pub(crate) fn new() -> Self {
-        Latencies { nanos: Histogram::new(3).expect("three digits are allowed") }
+        Latencies { nanos: Histogram::new_with_bounds(1, LONGEST_NANOS, 3).expect("three digits are allowed") }
     }
 
     /// Runs `work` and records how long it took.
@@ -287,7 +293,7 @@ impl Latencies {
 
     /// Takes in what another thread recorded.
     pub(crate) fn add(&mut self, other: &Latencies) {
-        self.nanos.add(&other.nanos).expect("both grow by themselves");
+        self.nanos.add(&other.nanos).expect("both have the same bounds");
     }
 
     /// The 50th, 99th and 99.9th percentile and the maximum, as cells of a [`Table`].

@@ -44,7 +44,8 @@ impl Env {
     ///
     /// # Errors
     ///
-    /// [`Io`](crate::error::Error::Io) if `root` is not a directory, or cannot be made one although `create`.
+    /// [`NotALog`](crate::error::Error::NotALog) if `root` is missing and not to be created;
+    /// [`Io`](crate::error::Error::Io) if it is not a directory, or cannot be made one.
     pub(crate) fn real(root: &Path, create: bool) -> Result<Env> {
         Ok(Env {
             clock: Arc::new(SystemClock::new()),

@@ -37,6 +37,9 @@
 //! no key or no value, which differs from an empty one. Headers are a count (u32, at least 1) and for each
 //! `name length u32`, `value length u32`, name (UTF-8), value; a record without headers has a headers length of 0.
 //!
+//! A batch of records may have none left, with a span all the same: that is a *gap*, what compaction or a repair leaves
+//! where records were. A gap, and a marker, may be longer than it needs to be; the rest is zeros.
+//!
 //! The body of a marker is one u32: 1 synced, 2 closed, 3 rolled. All markers say that everything below `base
 //! offset` is durable (their lag is 0). *Closed* also says that nothing follows, until the log is opened again;
 //! *rolled* that the next segment, which begins at `base offset`, has its name.
@@ -164,33 +167,48 @@ pub(crate) fn encode(place: &mut [u8], layout: Layout, stamp: &Stamp, records: &
     let base_timestamp = records.first().map_or(0, |first| first.timestamp.as_millis());
     let append_time = if stamp.timestamp_type == TimestampType::Append { APPEND_TIME } else { 0 };
     let count = u32::try_from(records.len()).expect("a batch of at most 2^31 bytes holds fewer records");
+    // The padding is at most the last word but a byte; what of the word belongs to the records is written over.
+    *place.last_chunk_mut::<ALIGNMENT>().expect("a batch is longer than a word") = [0; ALIGNMENT];
     let mut out = Writer::new(&mut place[8..]);
-    put_header(&mut out, stamp, base_timestamp, count, layout.attributes | append_time);
+    put_header(&mut out, stamp, base_timestamp, (count, count), layout.attributes | append_time);
     for record in records {
         put_record(&mut out, layout.attributes, base_timestamp, record);
     }
+    seal(place, stamp.salt)
+}
+
+/// Encodes a marker that fills `place`, all but its first word; returns that word.
+pub(crate) fn encode_marker(place: &mut [u8], stamp: &Stamp, now: Timestamp, marker: Marker) -> u64 {
+    assert!(place.len() >= MARKER_BYTES && place.len().is_multiple_of(ALIGNMENT), "a marker has room for its body");
+    let mut out = Writer::new(&mut place[8..]);
+    put_header(&mut out, stamp, now.as_millis(), (0, 0), CONTROL);
+    out.u32(marker as u32);
     out.pad();
     seal(place, stamp.salt)
 }
 
-/// Encodes a marker into `place`, all but its first word; returns that word.
-pub(crate) fn encode_marker(place: &mut [u8], stamp: &Stamp, now: Timestamp, marker: Marker) -> u64 {
-    assert_eq!(place.len(), MARKER_BYTES, "a marker is encoded into exactly its place");
+/// Encodes a gap of `span` offsets into `place`, all but its first word; returns that word.
+pub(crate) fn encode_gap(place: &mut [u8], stamp: &Stamp, now: Timestamp, span: u32) -> u64 {
+    assert!(place.len() >= MARKER_BYTES && place.len().is_multiple_of(ALIGNMENT), "a gap has room for its header");
     let mut out = Writer::new(&mut place[8..]);
-    put_header(&mut out, stamp, now.as_millis(), 0, CONTROL);
-    out.u32(marker as u32);
+    put_header(&mut out, stamp, now.as_millis(), (0, span), 0);
+    out.pad();
     seal(place, stamp.salt)
 }
 
+/// The header behind the first word, put together first and then copied at once: one place to check, not seven.
 #[inline]
-fn put_header(out: &mut Writer<'_>, stamp: &Stamp, base_timestamp: i64, count: u32, attributes: u32) {
-    out.u64(stamp.base.get());
-    out.put(&base_timestamp.to_le_bytes());
-    out.u32(count);
-    out.u32(count);
-    out.u32(stamp.epoch);
-    out.u32(u32::try_from(stamp.base.since(stamp.durable_end)).unwrap_or(u32::MAX));
-    out.u32(attributes);
+fn put_header(out: &mut Writer<'_>, stamp: &Stamp, base_timestamp: i64, (count, span): (u32, u32), attributes: u32) {
+    let lag = u32::try_from(stamp.base.since(stamp.durable_end)).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER_BYTES - 8];
+    header[..8].copy_from_slice(&stamp.base.get().to_le_bytes());
+    header[8..16].copy_from_slice(&base_timestamp.to_le_bytes());
+    header[16..20].copy_from_slice(&count.to_le_bytes());
+    header[20..24].copy_from_slice(&span.to_le_bytes());
+    header[24..28].copy_from_slice(&stamp.epoch.to_le_bytes());
+    header[28..32].copy_from_slice(&lag.to_le_bytes());
+    header[32..].copy_from_slice(&attributes.to_le_bytes());
+    out.put(&header);
 }
 
 #[inline]
@@ -208,8 +226,7 @@ fn put_record(out: &mut Writer<'_>, attributes: u32, base_timestamp: i64, record
     let length = |bytes: Option<&[u8]>| {
         bytes.map_or(ABSENT, |bytes| u32::try_from(bytes.len()).expect("the batch fits its length field"))
     };
-    out.u32(length(record.key));
-    out.u32(length(record.value));
+    out.u64(u64::from(length(record.key)) | u64::from(length(record.value)) << 32);
     if !record.headers.is_empty() {
         out.u32(u32::try_from(record.headers.len()).expect("the batch fits its length field"));
         for header in record.headers {
@@ -311,8 +328,12 @@ impl<'a> Batch<'a> {
         }
     }
 
+    pub(crate) fn crc(&self) -> u32 {
+        self.u32(4)
+    }
+
     #[inline]
-    fn attributes(&self) -> u32 {
+    pub(crate) fn attributes(&self) -> u32 {
         self.u32(40)
     }
 
@@ -345,9 +366,11 @@ impl<'a> Batch<'a> {
             return Err(Flaw::Field("base offset"));
         }
         if attributes & CONTROL != 0 {
-            let body = &self.bytes[HEADER_BYTES..];
-            return match Reader::new(body).u32() {
-                Ok(1..=3) if body.len() == 4 && attributes == CONTROL && count == 0 && span == 0 => Ok(()),
+            let mut body = Reader::new(&self.bytes[HEADER_BYTES..]);
+            let kind = body.u32();
+            let padded = body.rest().iter().all(|byte| *byte == 0);
+            return match kind {
+                Ok(1..=3) if padded && attributes == CONTROL && count == 0 && span == 0 => Ok(()),
                 _ => Err(Flaw::Field("marker")),
             };
         }
@@ -361,8 +384,8 @@ impl<'a> Batch<'a> {
     fn verify_records(&self) -> Result<(), Flaw> {
         let mut records = self.records_checked()?;
         let mut due = self.base();
-        for record in records.by_ref() {
-            let record = record?;
+        while records.read < records.count {
+            let record = records.decode()?;
             if record.offset < due || record.offset >= self.next() {
                 return Err(Flaw::Field("offset delta"));
             }
@@ -370,7 +393,8 @@ impl<'a> Batch<'a> {
             verify_headers(record.headers)?;
         }
         let padding = records.fields.rest();
-        if padding.len() >= ALIGNMENT || padding.iter().any(|byte| *byte != 0) {
+        let too_long = padding.len() >= ALIGNMENT && self.count() != 0;
+        if too_long || padding.iter().any(|byte| *byte != 0) {
             return Err(Flaw::Field("padding"));
         }
         Ok(())
@@ -395,11 +419,23 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// The records with where each begins in the batch and how long it is.
+    pub(crate) fn placed_records(&self) -> impl Iterator<Item = (u64, u64, RecordView<'a>)> + use<'a> {
+        let length = self.length();
+        let mut records = self.records_checked().ok();
+        std::iter::from_fn(move || {
+            let records = records.as_mut()?;
+            let before = records.fields.rest().len() as u64;
+            let record = records.next()?;
+            Some((length - before, before - records.fields.rest().len() as u64, record))
+        })
+    }
+
     /// The records, in the order of their offsets. Ends early where the bytes are not sound, which cannot be in a
     /// batch that was verified.
     #[inline]
-    pub(crate) fn records(&self) -> impl Iterator<Item = RecordView<'a>> + use<'a> {
-        self.records_checked().into_iter().flatten().map_while(Result::ok)
+    pub(crate) fn records(&self) -> Records<'a> {
+        self.records_checked().unwrap_or_default()
     }
 }
 
@@ -482,8 +518,8 @@ pub(crate) struct RecordView<'a> {
     pub(crate) headers: &'a [u8],
 }
 
-/// The records of a batch, decoded one by one.
-#[derive(Clone, Debug)]
+/// The records of a batch, decoded one by one. By default there are none.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Records<'a> {
     fields: Reader<'a>,
     attributes: u32,
@@ -508,6 +544,7 @@ impl<'a> Records<'a> {
         let headers = fields.take(headers as usize)?;
         let mut present =
             |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };
+        self.read += 1;
         Ok(RecordView {
             offset: Offset::new(self.base.get().saturating_add(u64::from(ahead))),
             timestamp: Timestamp::from_millis(self.base_timestamp.wrapping_add(delta)),
@@ -524,17 +561,19 @@ impl<'a> Records<'a> {
 }
 
 impl<'a> Iterator for Records<'a> {
-    type Item = Result<RecordView<'a>, Flaw>;
+    type Item = RecordView<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<RecordView<'a>> {
         if self.read == self.count {
             return None;
         }
-        let record = self.decode();
-        // Nothing behind a record that is not sound can be found.
-        self.read = if record.is_ok() { self.read + 1 } else { self.count };
-        Some(record)
+        let record = self.decode().ok();
+        if record.is_none() {
+            // Nothing behind a record that is not sound can be found.
+            self.read = self.count;
+        }
+        record
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::error::Flaw;
 
 /// What is left to read of some bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }

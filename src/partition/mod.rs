@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fe
 use std::task::Waker;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::config::{Durability, TopicConfig};
 use crate::env::Env;
@@ -43,6 +43,7 @@ use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
+pub(crate) use crate::partition::segment::Hole;
 use crate::partition::segment::Obstacle;
 pub(crate) use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
@@ -453,7 +454,8 @@ impl Partition {
             self.high_watermark.store(writer.next.get(), Ordering::Release);
         }
         let urgent = match writer.durability {
-            Durability::Os => return false,
+            Durability::Os if writer.sealed.is_empty() => return false,
+            Durability::Os => return !mem::replace(&mut writer.looked_after, true),
             Durability::Sync => false,
             Durability::Interval { bytes, .. } => writer.unsynced_bytes >= bytes,
         };
@@ -593,7 +595,7 @@ impl Partition {
                 !mem::replace(&mut *syncing, true)
             };
             if leads {
-                self.lead_sync();
+                self.lead_sync(true);
                 continue;
             }
             let waited = clock.monotonic().saturating_sub(start);
@@ -612,8 +614,9 @@ impl Partition {
         Ok(())
     }
 
-    /// Syncs everything that was appended, as the one who does it for all; tells everybody.
-    fn lead_sync(&self) {
+    /// Syncs everything that was appended, or all but the active segment, as the one who does it for all; tells
+    /// everybody.
+    fn lead_sync(&self, active_too: bool) {
         let mut writer = self.writer.lock();
         if self.check_open().is_err() {
             // The files are gone, so nothing can be said of them.
@@ -622,11 +625,11 @@ impl Partition {
             self.synced.ring();
             return;
         }
-        let end = writer.next;
         let sealed = mem::take(&mut writer.sealed);
         let unnamed = mem::take(&mut writer.unnamed);
-        let active =
-            writer.active.as_ref().map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
+        let active = writer.active.as_ref().filter(|_| active_too);
+        let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
+        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -636,7 +639,7 @@ impl Partition {
         let mut writer = self.writer.lock();
         match &synced {
             Ok(()) => {
-                self.durable_end.store(end.get(), Ordering::Release);
+                self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
                 if writer.durability == Durability::Sync {
                     self.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
                 }
@@ -720,9 +723,12 @@ impl Partition {
     pub(crate) fn look(&self) -> Look {
         let now = self.home.env.clock.monotonic();
         let mut writer = self.writer.lock();
-        if self.state.load(Ordering::Acquire) != OPEN || writer.durability == Durability::Os {
+        if self.state.load(Ordering::Acquire) != OPEN {
             writer.looked_after = false;
             return Look::Done;
+        }
+        if writer.durability == Durability::Os {
+            return self.look_at_rolled(writer);
         }
         if let Some(since) = writer.dirty_since {
             let delay = match writer.durability {
@@ -753,6 +759,18 @@ impl Partition {
         writer.looked_after = false;
         drop(writer);
         drop(self.mark(Marker::Synced));
+        Look::Done
+    }
+
+    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
+    /// Kafka flushes a segment after its roll, too.
+    fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>) -> Look {
+        writer.looked_after = false;
+        let rolled = !writer.sealed.is_empty();
+        drop(writer);
+        if rolled && !mem::replace(&mut *self.syncing.lock(), true) {
+            self.lead_sync(false);
+        }
         Look::Done
     }
 
@@ -817,6 +835,12 @@ impl Partition {
             writer.listeners.push(Listener::Bell(Arc::clone(bell)));
         }
         false
+    }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        let mut writer = self.writer.lock();
+        writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
     }
 }
 
@@ -895,22 +919,50 @@ pub(crate) struct Chunk {
 impl Chunk {
     /// Its records, in order.
     #[inline]
-    pub(crate) fn records(&self) -> impl Iterator<Item = batch::RecordView<'_>> {
-        let bytes = self.segment.region().slice(0..self.positions.end);
-        let offsets = self.offsets.clone();
-        let mut position = self.positions.start as usize;
-        let batches = std::iter::from_fn(move || {
-            let batch = batch::Batch::at(&bytes[position..]).ok()??;
-            position += batch.length() as usize;
-            Some(batch)
-        });
-        batches
-            .flat_map(|batch| batch.records())
-            .skip_while({
-                let start = offsets.start;
-                move |record| record.offset < start
-            })
-            .take_while(move |record| record.offset < offsets.end)
+    pub(crate) fn records(&self) -> ChunkRecords<'_> {
+        let bytes = self.segment.region().slice(self.positions.clone());
+        ChunkRecords { bytes, batch: batch::Records::default(), offsets: self.offsets.clone() }
+    }
+}
+
+/// The records of a chunk, decoded one by one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChunkRecords<'a> {
+    /// The batches behind the one that is being read.
+    bytes: &'a [u8],
+    batch: batch::Records<'a>,
+    offsets: Range<Offset>,
+}
+
+impl ChunkRecords<'_> {
+    /// Goes on with the next batch; whether there is one.
+    #[inline]
+    fn enter_next(&mut self) -> bool {
+        let Ok(Some(batch)) = batch::Batch::at(self.bytes) else { return false };
+        self.bytes = &self.bytes[batch.length() as usize..];
+        self.batch = batch.records();
+        true
+    }
+}
+
+impl<'a> Iterator for ChunkRecords<'a> {
+    type Item = batch::RecordView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<batch::RecordView<'a>> {
+        loop {
+            match self.batch.next() {
+                // The chunk begins in the middle of a batch.
+                Some(record) if record.offset < self.offsets.start => {}
+                Some(record) if record.offset < self.offsets.end => return Some(record),
+                Some(_) => return None,
+                None => {
+                    if !self.enter_next() {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -955,17 +1007,18 @@ impl Partition {
 
     /// Records of the cursor's segment.
     fn read_here(&self, at: &mut Cursor, end: Offset, most: usize) -> Result<Option<Chunk>> {
-        let (start, first) = (at.position, at.offset);
-        let mut position = start;
+        let first = at.offset;
+        let (mut start, mut position) = (at.position, at.position);
         let (mut next, mut count) = (first, 0);
         let mut chunk_end = start;
         while count < most && next < end {
             let batch = match at.segment.batch_at(position) {
                 Ok(Some(batch)) => batch,
                 Ok(None) => break,
-                Err(_) if count > 0 => break,
-                Err(Obstacle::Hole(hole)) if hole.next <= first => {
-                    position = hole.end;
+                Err(_) if next > first => break,
+                Err(Obstacle::Hole(hole)) if hole.next <= next => {
+                    // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
+                    (start, position) = (hole.end, hole.end);
                     continue;
                 }
                 Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
@@ -1099,13 +1152,19 @@ impl Partition {
 /// Following a partition that another process writes.
 impl Partition {
     /// Looks how far the other process has come. Only for a partition that was opened read-only.
-    pub(crate) fn follow(&self) -> Result<()> {
+    ///
+    /// The next segment is looked for under the name that follows from the last offset; `thoroughly`: under any name,
+    /// which costs a listing, and finds the one that was begun behind damage.
+    pub(crate) fn follow(&self, thoroughly: bool) -> Result<()> {
         let mut writer = self.writer.lock();
         loop {
             self.follow_active(&mut writer)?;
-            if !self.follow_roll(&mut writer)? {
+            if !self.has_rolled(&writer, thoroughly)? {
                 break;
             }
+            // Whoever began the next segment appended to this one before: now all of it is there.
+            self.follow_active(&mut writer)?;
+            self.follow_roll(&mut writer)?;
         }
         let end = writer.next;
         self.log_end.store(end.get(), Ordering::Release);
@@ -1143,25 +1202,30 @@ impl Partition {
         Ok(())
     }
 
-    /// Goes on with the next segment, if the other process has begun one.
-    fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
-        let base = writer.active.as_ref().map(|active| active.segment.base());
-        if recovery::newest(&self.home)? <= base {
-            return Ok(false);
+    /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is
+    /// damaged so that nothing can be appended to it.
+    fn has_rolled(&self, writer: &Writer, thoroughly: bool) -> Result<bool> {
+        let base = self.slots.read().last().map(|slot| slot.base);
+        if thoroughly {
+            return Ok(recovery::newest(&self.home)? > base);
         }
+        Ok(base < Some(writer.next) && recovery::is_there(&self.home, writer.next))
+    }
+
+    /// Goes on with the newest segment that the other process has begun.
+    fn follow_roll(&self, writer: &mut Writer) -> Result<()> {
         let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
-        let newest = fresh.slots.last().map(|slot| slot.base);
-        if newest <= base {
-            return Ok(false);
-        }
         let mut slots = self.slots.write();
-        if let (Some(old), Some(first)) = (slots.last(), fresh.slots.iter().find(|slot| Some(slot.base) > base)) {
-            old.seal(first.base, writer.active.as_ref().map_or(0, |active| active.walk.position));
+        let base = slots.last().map(|slot| slot.base);
+        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
+        // One that was damaged is sealed already.
+        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active) {
+            old.seal(first.base, active.walk.position);
         }
         slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
         writer.active = fresh.active;
         writer.next = fresh.next;
         self.durable_end.fetch_max(fresh.witness.min(fresh.next).get(), Ordering::AcqRel);
-        Ok(true)
+        Ok(())
     }
 }

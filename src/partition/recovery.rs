@@ -139,6 +139,11 @@ pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
     Ok(entries.iter().filter_map(|entry| segment::base_of_file_name(&entry.name)).max())
 }
 
+/// Whether there is a segment with this base.
+pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
+    home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
+}
+
 /// The headers of the segments in `dir`, those that are whole.
 pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
     let full = |path: &Path| env.storage.root().join(path);

@@ -32,6 +32,7 @@ use crate::env::sim::{SimClock, SimScheduler};
 use crate::env::storage::sim::SimDisk;
 use crate::error::Result;
 use crate::event_log::EventLog;
+use crate::inspect::{RepairReport, VerifyReport, repair_in, verify_in};
 use crate::types::Timestamp;
 
 pub use crate::env::storage::sim::{Failure, Fault, Operation, PowerCut, SyncFailure};
@@ -83,6 +84,24 @@ impl Machine {
     /// As [`EventLog::open_read_only`].
     pub fn open_read_only(&self) -> Result<EventLog> {
         EventLog::open_read_only_in(self.env())
+    }
+
+    /// [`inspect::verify`](fn@crate::inspect::verify) on this machine's disk.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn verify(&self) -> Result<VerifyReport> {
+        verify_in(&self.env(), |_| {})
+    }
+
+    /// [`inspect::repair`](fn@crate::inspect::repair) on this machine's disk.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn repair(&self, execute: bool) -> Result<RepairReport> {
+        repair_in(&self.env(), execute)
     }
 
     /// The process dies and the machine goes on: nothing that was accepted is lost. Logs of the old life stay what

@@ -54,8 +54,11 @@ fn a_record_keeps_the_timestamp_that_it_was_given_whatever_the_clock_does_later(
 fn waiting_is_told_by_the_clock_that_never_steps() {
     let machine = Machine::new(3);
     let log = open(&machine);
-    log.create_topic("orders", small(Durability::Interval { every: std::time::Duration::from_secs(1), bytes: 1 << 20 }))
-        .unwrap();
+    log.create_topic(
+        "orders",
+        small(Durability::Interval { every: std::time::Duration::from_secs(1), bytes: 1 << 20 }),
+    )
+    .unwrap();
     let mut consumer = log.consumer(ConsumerConfig::group("g").auto_commit(true)).unwrap();
     consumer.subscribe(["orders"]).unwrap();
     assert!(consumer.poll(NOW).unwrap().is_empty());

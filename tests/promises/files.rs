@@ -41,7 +41,9 @@ fn tree(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_link_directory_or_pipe_in_place_of_a_file_is_an_error_that_names_it_and_nothing_goes_through() {
     let elsewhere = tempfile::tempdir().unwrap();
     let target = elsewhere.path().join("target");
-    for place in [SEGMENT, "catalog/00000000000000000000.log", "LOCK", "topics/orders/0", "topics/orders", "catalog", "topics"] {
+    for place in
+        [SEGMENT, "catalog/00000000000000000000.log", "LOCK", "topics/orders/0", "topics/orders", "catalog", "topics"]
+    {
         for what in ["a link to a file", "a link to a directory", "a link to nothing", "a directory", "a pipe"] {
             let directory = closed();
             let path = directory.path().join(place);

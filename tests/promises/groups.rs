@@ -70,7 +70,9 @@ fn commits_that_are_gone_with_their_page_file_or_directory_are_missed() {
     let removed = machine.kill();
     removed.remove_file(FILE);
 
-    for (case, machine) in [("empty", cut(0)), ("cut to the header", cut(128)), ("zeroed", zeroed), ("removed", removed)] {
+    for (case, machine) in
+        [("empty", cut(0)), ("cut to the header", cut(128)), ("zeroed", zeroed), ("removed", removed)]
+    {
         assert_eq!(resumed(&machine, 0, case), None, "{case}");
     }
 }
@@ -92,7 +94,10 @@ fn the_group_goes_on_once_somebody_says_where_and_is_not_asked_again() {
     consumer.commit().unwrap();
 
     assert_eq!(consumer.committed(&partition).unwrap().unwrap().offset, Offset::new(6));
-    assert!(matches!(consumer.committed(&name("orders", 1)), Err(Error::Corrupt(_))), "nobody said anything of that one");
+    assert!(
+        matches!(consumer.committed(&name("orders", 1)), Err(Error::Corrupt(_))),
+        "nobody said anything of that one"
+    );
     drop(consumer);
     log.close().unwrap();
     let log = open(&machine);

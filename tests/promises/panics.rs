@@ -4,9 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
 
-use tidelog::codec::{CodecError, Encode};
 use tidelog::{
-    ConsumerConfig, Durability, EventLog, OffsetReset, Partitioner, ProducerConfig, ProducerRecord,
+    CodecError, ConsumerConfig, Durability, Encode, EventLog, OffsetReset, Partitioner, ProducerConfig, ProducerRecord,
     TopicConfig,
 };
 

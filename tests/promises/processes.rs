@@ -285,7 +285,9 @@ fn a_second_writer_is_refused_at_once_with_the_holder_named_and_never_steals_the
     let mut child = Child::start("holder", directory.path());
     assert_eq!(child.hear(), "open");
     let refused = |holder: u32| match EventLog::open_with(directory.path(), config()) {
-        Err(Error::Locked { path, holder: named }) => assert_eq!((path.as_path(), named), (directory.path(), Some(holder))),
+        Err(Error::Locked { path, holder: named }) => {
+            assert_eq!((path.as_path(), named), (directory.path(), Some(holder)));
+        }
         other => panic!("{other:?}"),
     };
     refused(child.process.id());
@@ -495,7 +497,13 @@ fn syncs(directory: &Path) {
 
 #[test]
 fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_delivered() {
-    let calls = ["fdatasync:error=EIO", "fdatasync:error=ENOSPC", "fsync:error=EIO", "fallocate:error=ENOSPC", "mmap:error=ENOMEM"];
+    let calls = [
+        "fdatasync:error=EIO",
+        "fdatasync:error=ENOSPC",
+        "fsync:error=EIO",
+        "fallocate:error=ENOSPC",
+        "mmap:error=ENOMEM",
+    ];
     let (mut injected, mut noticed) = (0, 0);
     for call in calls {
         for at in if full_sweep() { (1..40).collect() } else { vec![2, 5, 9, 14] } {
@@ -525,9 +533,8 @@ fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_deliv
             };
             injected += 1;
             noticed += u32::from(!said.starts_with("delivered 30"));
-            let delivered: u64 = said.strip_prefix("delivered ").map_or(0, |rest| {
-                rest.split(':').next().unwrap().parse().unwrap()
-            });
+            let delivered: u64 =
+                said.strip_prefix("delivered ").map_or(0, |rest| rest.split(':').next().unwrap().parse().unwrap());
 
             let log = EventLog::open_with(directory.path(), config()).unwrap();
             assert!(log.recovery_report().damage.is_empty(), "{call} {at}: {:?}", log.recovery_report());
@@ -544,8 +551,14 @@ fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_deliv
 /// A log on a file system that fills up, is read, and goes on when there is room.
 fn fill_up(mount: &Mount, system: &str) {
     let root = mount.path().join("log");
-    let ballast = mount.path().join("ballast");
+    let (ballast, filler) = (mount.path().join("ballast"), mount.path().join("filler"));
     fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    // All but a few megabytes: filling up the rest tells nothing new.
+    let left = rustix::fs::statvfs(mount.path()).unwrap();
+    if let Some(bytes) = (left.f_bavail * left.f_frsize).checked_sub(12 << 20) {
+        let file = fs::File::create(filler).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)).unwrap();
+    }
     let log = EventLog::open_with(&root, config()).unwrap();
     log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 20)).unwrap();
     let mut sent = 0u64;
@@ -559,7 +572,8 @@ fn fill_up(mount: &Mount, system: &str) {
         };
         assert!(matches!(error, Error::NoSpace { .. }), "{system}: {error}");
         for n in 0..50 {
-            commit(&log, &name("orders", 0), sent - n % 3).unwrap_or_else(|error| panic!("{system}, commit {n}: {error}"));
+            commit(&log, &name("orders", 0), sent - n % 3)
+                .unwrap_or_else(|error| panic!("{system}, commit {n}: {error}"));
         }
         assert_eq!(read_around_damage(&log, &name("orders", 0)).0.len() as u64, sent, "{system}");
         if room {
@@ -569,7 +583,8 @@ fn fill_up(mount: &Mount, system: &str) {
         }
     }
     drop(log);
-    let log = EventLog::open_with(&root, config()).unwrap_or_else(|error| panic!("{system}: full, and not opened: {error}"));
+    let log =
+        EventLog::open_with(&root, config()).unwrap_or_else(|error| panic!("{system}: full, and not opened: {error}"));
     assert!(log.recovery_report().is_clean(), "{system}: {:?}", log.recovery_report());
     let (found, _) = read_around_damage(&log, &name("orders", 0));
     assert_eq!(found.len() as u64, sent, "{system}");

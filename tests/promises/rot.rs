@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use tidelog::sim::Machine;
+use tidelog::sim::{Machine, PowerCut};
 use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
 
-use crate::shared::{Ledger, NOW, closed_log, commit, config, full_sweep, name, open, reader, segments, small, some_of};
+use crate::shared::{
+    Ledger, NOW, closed_log, commit, config, full_sweep, name, open, reader, segments, small, some_of,
+};
 
 const PAGE: usize = 4096;
 
@@ -68,7 +70,8 @@ fn a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_re
     for (nth, path) in segments(&machine, &harmed()).iter().enumerate() {
         let length = machine.read_file(path).len();
         for at in some_of(length as u64, 41, nth as u64).chain([0, 1, 127, 128, 129, length as u64 - 1]) {
-            reported += tamper(&machine, &ledger, path, &format!("cut to {at} bytes"), |bytes| bytes.truncate(at as usize));
+            reported +=
+                tamper(&machine, &ledger, path, &format!("cut to {at} bytes"), |bytes| bytes.truncate(at as usize));
             cut += 1;
         }
     }
@@ -131,8 +134,11 @@ fn the_last_page_with_the_marker_of_the_closing_is_missed_too() {
 #[test]
 fn a_page_of_another_file_is_none_of_this_one() {
     let (machine, ledger) = closed_log(6, 6);
-    let others: Vec<PathBuf> =
-        machine.files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    let others: Vec<PathBuf> = machine
+        .files()
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
     let mut swapped = 0;
     for path in &segments(&machine, &harmed()) {
         for other in others.iter().filter(|other| *other != path) {
@@ -149,6 +155,40 @@ fn a_page_of_another_file_is_none_of_this_one() {
     }
     println!("{swapped} pages were swapped");
     assert!(swapped > 20, "{swapped}");
+}
+
+#[test]
+fn bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records() {
+    let machine = Machine::new(17);
+    machine.set_write_back(false);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    let clicks = name("clicks", 0);
+    log.create_topic("clicks", small(Durability::Os).segment_bytes(1 << 16)).unwrap();
+    for _ in 0..4 {
+        ledger.send(&log, &clicks).unwrap();
+    }
+    let path = segments(&machine, &clicks)[0].clone();
+    let old = machine.read_file(&path);
+    let machine = machine.power_cut(PowerCut::LoseUnsynced);
+    drop(log);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    ledger.send(&log, &clicks).unwrap();
+    let machine = machine.kill();
+    drop(log);
+
+    // The disk has lost what zeroed them: old batches, whole and with the offsets that are due, behind the new one.
+    let mut bytes = machine.read_file(&path);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 8 * 8 + 8;
+    bytes[end..].copy_from_slice(&old[end..]);
+    assert!(bytes[end..end + 8] != [0; 8], "an old batch stands there");
+    machine.write_file(&path, &bytes);
+
+    let log = open(&machine);
+    assert_eq!(log.describe_topic("clicks").unwrap().partitions[0].log_end.get(), 1);
+    drop(log);
+    assert_eq!(ledger.check_damaged(&machine, &[], "bytes of an earlier life"), 0);
 }
 
 #[test]
@@ -299,7 +339,8 @@ fn there_is_no_index_to_be_wrong_and_every_offset_is_found() {
 fn stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported() {
     let (machine, ledger) = closed_log(15, 6);
     let newest = segments(&machine, &harmed()).pop().unwrap();
-    let strays = ["notes.txt", "topics/orders/README", "topics/orders/0/7.log", "topics/orders/0/x.log.bak", "topics/.DS"];
+    let strays =
+        ["notes.txt", "topics/orders/README", "topics/orders/0/7.log", "topics/orders/0/x.log.bak", "topics/.DS"];
     for stray in strays {
         machine.write_file(stray, b"mine");
     }

@@ -21,7 +21,7 @@ pub(crate) fn full_sweep() -> bool {
 /// Some of the cases `0..all`, or all of them: every `one_in`-th, and not the same ones for another `turn`.
 pub(crate) fn some_of(all: u64, one_in: u64, turn: u64) -> impl Iterator<Item = u64> {
     let step = if full_sweep() { 1 } else { one_in };
-    (0..all).filter(move |case| (case + turn) % step == 0)
+    (0..all).filter(move |case| (case + turn).is_multiple_of(step))
 }
 
 /// Whoever has no worker decides when something happens.
@@ -66,7 +66,10 @@ pub(crate) fn resuming(log: &EventLog, partition: &TopicPartition) -> Consumer {
 }
 
 /// What can be read of a partition, by offset, and the offsets that are said to be damaged.
-pub(crate) fn read_around_damage(log: &EventLog, partition: &TopicPartition) -> (BTreeMap<u64, Vec<u8>>, Vec<Range<u64>>) {
+pub(crate) fn read_around_damage(
+    log: &EventLog,
+    partition: &TopicPartition,
+) -> (BTreeMap<u64, Vec<u8>>, Vec<Range<u64>>) {
     let mut reader = reader(log, partition);
     let (mut found, mut damaged) = (BTreeMap::new(), Vec::new());
     loop {
@@ -75,7 +78,11 @@ pub(crate) fn read_around_damage(log: &EventLog, partition: &TopicPartition) -> 
             Ok(records) => {
                 for record in &records {
                     let value = record.value().unwrap().to_vec();
-                    assert_eq!(found.insert(record.offset().get(), value), None, "{partition}: an offset was read twice");
+                    assert_eq!(
+                        found.insert(record.offset().get(), value),
+                        None,
+                        "{partition}: an offset was read twice"
+                    );
                 }
             }
             Err(Error::Corrupt(damage)) => {
@@ -217,12 +224,18 @@ impl Ledger {
         let mut reported = 0;
         for (partition, account) in &self.accounts {
             let (found, mut damaged) = read_around_damage(log, partition);
-            let of_this = log.recovery_report().damage.iter().filter(|damage| damage.partition.as_ref() == Some(partition));
+            let of_this =
+                log.recovery_report().damage.iter().filter(|damage| damage.partition.as_ref() == Some(partition));
             damaged.extend(of_this.map(|damage| damage.offsets.start.get()..damage.offsets.end.get()));
-            assert!(damaged.is_empty() || harmed.contains(partition), "{case}: {partition} was not touched: {damaged:?}");
+            assert!(
+                damaged.is_empty() || harmed.contains(partition),
+                "{case}: {partition} was not touched: {damaged:?}"
+            );
             for (offset, value) in account.accepted.iter().enumerate() {
                 match found.get(&(offset as u64)) {
-                    Some(read) => assert!(read == value, "{case}: {partition}: offset {offset} reads as something else"),
+                    Some(read) => {
+                        assert!(read == value, "{case}: {partition}: offset {offset} reads as something else");
+                    }
                     None => {
                         let said = damaged.iter().any(|range| range.contains(&(offset as u64)));
                         assert!(said, "{case}: {partition}: offset {offset} is gone and nobody says so: {damaged:?}");
@@ -230,7 +243,8 @@ impl Ledger {
                     }
                 }
             }
-            let strange: Vec<_> = found.range(account.accepted.len() as u64..).filter(|(_, value)| **value != b"new").collect();
+            let strange: Vec<_> =
+                found.range(account.accepted.len() as u64..).filter(|(_, value)| **value != b"new").collect();
             assert!(strange.is_empty(), "{case}: {partition}: nobody wrote {strange:?}");
         }
         reported
@@ -258,5 +272,9 @@ pub(crate) fn closed_log(seed: u64, records: usize) -> (Machine, Ledger) {
 /// The files of a partition, the oldest segment first.
 pub(crate) fn segments(machine: &Machine, partition: &TopicPartition) -> Vec<std::path::PathBuf> {
     let dir = std::path::Path::new("topics").join(partition.topic()).join(partition.partition().to_string());
-    machine.files().into_iter().filter(|path| path.starts_with(&dir) && path.extension().is_some_and(|e| e == "log")).collect()
+    machine
+        .files()
+        .into_iter()
+        .filter(|path| path.starts_with(&dir) && path.extension().is_some_and(|e| e == "log"))
+        .collect()
 }

@@ -40,7 +40,9 @@ fn on_a_full_disk_send_fails_by_name_and_size_and_goes_on_once_there_is_room_wit
     let log = log_with_records(&machine, &mut ledger);
     fill(&machine);
     for _ in 0..3 {
-        let Error::NoSpace { path, bytes, .. } = send_until_full(&log, &mut ledger) else { panic!("no room, and no word") };
+        let Error::NoSpace { path, bytes, .. } = send_until_full(&log, &mut ledger) else {
+            panic!("no room, and no word")
+        };
         assert!(path.starts_with("/simulated/topics/orders/0") && bytes == 4096, "{} {bytes}", path.display());
         assert!(machine.files().iter().all(|path| path.extension().is_none_or(|end| end != "new")), "half-done work");
 

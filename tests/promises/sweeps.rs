@@ -83,7 +83,8 @@ fn commit(machine: &Machine, log: &EventLog, ledger: &mut Ledger) -> Result<(), 
         group.assign([partition.clone()])?;
         group.commit_offsets([(partition.clone(), tidelog::Offset::new(end))])?;
         if !machine.has_crashed() {
-            ledger.accounts.get_mut(&partition).expect("looked at above").commits.last_mut().expect("just pushed").1 = true;
+            ledger.accounts.get_mut(&partition).expect("looked at above").commits.last_mut().expect("just pushed").1 =
+                true;
         }
     }
     Ok(())
@@ -118,7 +119,8 @@ fn outlive(machine: &Machine, ledger: &mut Ledger, seed: u64, case: &str) {
     let how = PowerCut::ALL[(seed % 6) as usize];
     if seed.is_multiple_of(2) {
         let machine = machine.kill();
-        let log = machine.open(config()).unwrap_or_else(|error| panic!("{case}: after the death of the process: {error}"));
+        let log =
+            machine.open(config()).unwrap_or_else(|error| panic!("{case}: after the death of the process: {error}"));
         ledger.check(&log, Left::Everything, case);
         // What was offered is there for good.
         let machine = machine.power_cut(how);

@@ -178,7 +178,8 @@ fn nothing_of_a_segment_is_promised_before_its_name_is_durable() {
     }
     let trace = machine.trace();
     let dir = Path::new("topics/orders/0");
-    let renamed = trace.iter().filter(|(operation, path)| *operation == Operation::Rename && path.starts_with(dir)).count();
+    let renamed =
+        trace.iter().filter(|(operation, path)| *operation == Operation::Rename && path.starts_with(dir)).count();
     let synced = trace.iter().filter(|(operation, path)| *operation == Operation::SyncDir && path == dir).count();
     assert!(renamed == 3 && synced >= renamed, "{renamed} names, {synced} syncs of the directory");
     drop(log);

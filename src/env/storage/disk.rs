@@ -65,7 +65,8 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if `root` is not a directory that can be read, or cannot be made.
+    /// [`Error::NotALog`] if `root` is missing and is not to be made; [`Error::Io`] if it is not a directory that can be
+    /// read, or cannot be made.
     pub(crate) fn open(root: &Path, create: bool) -> Result<Disk> {
         let root = std::path::absolute(root).map_err(Error::io("find", root))?;
         if create {
@@ -73,9 +74,10 @@ impl Disk {
         }
         // The root itself may be a link: it is the user's choice, and only what lies below is ours.
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
-        let directory = retry_on_intr(|| rustix::fs::open(&root, flags, Mode::empty()))
-            .map_err(io::Error::from)
-            .map_err(Error::io("open", &root))?;
+        let directory = match retry_on_intr(|| rustix::fs::open(&root, flags, Mode::empty())) {
+            Err(Errno::NOENT) => return Err(Error::NotALog { path: root }),
+            opened => opened.map_err(io::Error::from).map_err(Error::io("open", &root))?,
+        };
         let copies_on_write = copies_on_write(&directory);
         Ok(Disk { root, directory, copies_on_write })
     }
@@ -133,7 +135,7 @@ impl Storage for Disk {
             }
             if self.is_lock_file(&file).map_err(LockError::Io)? {
                 sign(&file);
-                return Ok(Box::new(DiskLock { _file: file }));
+                return Ok(Box::new(DiskLock { file, holder: std::process::id() }));
             }
         }
         Err(LockError::Io(io::Error::other("the file LOCK is replaced again and again")))
@@ -224,13 +226,27 @@ impl Storage for Disk {
     }
 }
 
-/// The lock file, locked until it is closed.
+/// The lock file, locked until this is dropped or the process dies.
 #[derive(Debug)]
 struct DiskLock {
-    _file: std::fs::File,
+    file: std::fs::File,
+    holder: u32,
 }
 
 impl Lock for DiskLock {}
+
+impl Drop for DiskLock {
+    /// Closing the file would not do: when another thread starts a process just now, that has the file too until it
+    /// executes its program, and the lock belongs to all who have it.
+    fn drop(&mut self) {
+        if self.holder != std::process::id() {
+            // A forked child has the file of its parent, whose lock this is.
+            return;
+        }
+        // If it fails, closing frees the lock nearly as soon.
+        drop(self.file.unlock());
+    }
+}
 
 /// An open file.
 #[derive(Debug)]
@@ -447,8 +463,7 @@ mod tests {
         let file = Disk::open(&dir.path().join("file"), true).unwrap_err();
         let below = Disk::open(&dir.path().join("file/log"), true).unwrap_err();
 
-        let Error::Io { action: "open", path, source } = missing else { panic!("{missing:?}") };
-        assert_eq!((path, source.kind()), (dir.path().join("log"), io::ErrorKind::NotFound));
+        assert!(matches!(missing, Error::NotALog { path } if path == dir.path().join("log")));
         assert!(matches!(file, Error::Io { .. }) && matches!(below, Error::Io { .. }));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -691,6 +706,19 @@ mod tests {
         assert_eq!(fs::read_to_string(disk.root().join(LOCK)).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
         disk.lock().unwrap();
+    }
+
+    #[test]
+    fn the_lock_ends_although_a_process_that_is_being_started_still_has_its_file() {
+        let (_dir, disk) = disk();
+        let file = disk.lock_file().unwrap();
+        file.try_lock().unwrap();
+        let inherited = file.try_clone().unwrap();
+
+        drop(DiskLock { file, holder: std::process::id() });
+
+        disk.lock().unwrap();
+        drop(inherited);
     }
 
     #[test]

@@ -16,11 +16,11 @@
 //! A file may have more than one region, if at most one of their pens writes and none of it goes below what another
 //! region holds as written; the lock of the directory sees to the first, recovery to the second. So a region may
 //! follow a file which *another process* writes: its memory is not writable and its pen only reads, it looks at
-//! a batch only after having seen its length word set ([`Region::word`], which is atomic on both sides), and the
+//! a batch only after having seen its length word set ([`Pen::word`], which is atomic on both sides), and the
 //! writing process publishes that word last and never touches the batch again. What the contract cannot exclude
 //! (reliability rule 27) is somebody who rewrites or shortens a file of the log while it is mapped.
 //!
-//! The simulated disk keeps its page cache in a [`Heap`], which regions share. What a kernel may do, read memory while
+//! The simulated disk keeps its page cache in a `Heap`, which regions share. What a kernel may do, read memory while
 //! somebody stores to it, Rust may not; so the pen of a heap says which bytes it has lent out, and the
 //! disk leaves those alone.
 

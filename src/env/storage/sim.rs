@@ -1071,7 +1071,8 @@ impl Contents {
         let differs = |number: &usize| sector(cached, *number) != sector(&self.platter, *number);
         // Most of a file is as it was, and comparing it in one piece is much faster.
         let whole = cached.len().min(self.platter.len()) / SECTOR;
-        let same = cached.chunks(COMPARED).zip(self.platter.chunks(COMPARED)).take_while(|(new, old)| new == old).count();
+        let same =
+            cached.chunks(COMPARED).zip(self.platter.chunks(COMPARED)).take_while(|(new, old)| new == old).count();
         let from = (same * COMPARED / SECTOR).min(whole);
         (from..end).filter(|number| differs(number) && !is_lost(number)).collect()
     }

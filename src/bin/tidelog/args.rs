@@ -1,0 +1,466 @@
+//! What can be said on the command line.
+//!
+//! Names are Kafka's where Kafka has them. Its tutorials spell the actions as flags (`topics --create --topic orders`)
+//! and name a cluster (`--bootstrap-server localhost:9092`): both is understood, so that a tutorial can be followed.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tidelog::{Durability, TopicConfig};
+
+use crate::demo::EVENTS;
+use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::output::{Output, complain};
+use crate::template::Template;
+
+/// Where the log is, if nobody says.
+pub(crate) const DEFAULT_DIR: &str = "tidelog-data";
+
+/// Heads the flags that each command has.
+const EVERYWHERE: &str = "Everywhere";
+
+/// An event log in a directory: Kafka's topics, partitions, offsets and groups, without a broker.
+#[derive(Debug, Parser)]
+#[command(name = "tidelog", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// The directory of the log
+    #[arg(long, global = true, env = "TIDELOG_DIR", default_value = DEFAULT_DIR, value_name = "DIR")]
+    #[arg(hide_env_values = true, help_heading = EVERYWHERE)]
+    pub(crate) dir: PathBuf,
+
+    /// How results are written; `json` is one object a line
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "text|json")]
+    #[arg(hide_possible_values = true, help_heading = EVERYWHERE)]
+    pub(crate) output: Output,
+
+    #[command(flatten)]
+    pub(crate) cluster: Cluster,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What only makes sense for a cluster.
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    #[arg(long, global = true, hide = true, value_name = "HOSTS")]
+    bootstrap_server: Option<OsString>,
+    #[arg(long, global = true, hide = true, value_name = "HOSTS")]
+    broker_list: Option<OsString>,
+    #[arg(long, global = true, hide = true, value_name = "HOSTS")]
+    zookeeper: Option<OsString>,
+    #[arg(long, global = true, hide = true, value_name = "N")]
+    replication_factor: Option<i32>,
+}
+
+impl Cluster {
+    /// Notes what is ignored, and refuses what would have been believed.
+    pub(crate) fn check(&self) -> Outcome {
+        let ignored = [
+            ("--bootstrap-server", self.bootstrap_server.is_some()),
+            ("--broker-list", self.broker_list.is_some()),
+            ("--zookeeper", self.zookeeper.is_some()),
+        ];
+        for (flag, _) in ignored.iter().filter(|(_, given)| *given) {
+            complain(&format!("note: {flag} is ignored; there is no broker, the log is a directory (--dir)"));
+        }
+        match self.replication_factor {
+            // -1 is Kafka's word for the default, which is one here.
+            None => Ok(()),
+            Some(1 | -1) => {
+                complain("note: --replication-factor is ignored; there is one copy, in the directory");
+                Ok(())
+            }
+            Some(factor) => Err(Failure::usage(format!(
+                "--replication-factor {factor} cannot be kept: the log is one directory, so there is one copy; leave it out"
+            ))),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, list, describe and delete topics
+    Topics {
+        #[command(subcommand)]
+        action: Topics,
+    },
+    /// Send lines, one record each
+    #[command(long_about = PRODUCE, override_usage = "tidelog produce [OPTIONS] <TOPIC>")]
+    Produce(Produce),
+    /// Write records, one a line
+    #[command(long_about = CONSUME, override_usage = "tidelog consume [OPTIONS] <TOPIC>")]
+    Consume(Consume),
+    /// List groups, and show how far they have come
+    Groups {
+        #[command(subcommand)]
+        action: Groups,
+    },
+    /// Read every byte of the log, and report everything that is not as it should be
+    #[command(long_about = VERIFY)]
+    Verify,
+    /// Explain a segment file: headers, batches, records, of catalog and groups too
+    Dump {
+        /// The file, or a directory of segments; absolute or below the log: `topics/orders/0`
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Every field, byte by byte
+        #[arg(long)]
+        bytes: bool,
+    },
+    /// Say what of a damaged log can be mended and what is lost; with --execute, mend it
+    #[command(long_about = REPAIR)]
+    Repair {
+        /// Mend, after copying aside the files that are changed
+        #[arg(long)]
+        execute: bool,
+    },
+    /// Show the whole model in a few seconds: send, kill -9, read, kill -9, resume, check
+    Demo {
+        /// Where to put the log; by default a directory that is removed afterwards
+        #[arg(id = "demo_dir", value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// How many events to send
+        #[arg(long, value_name = "N", default_value_t = EVENTS, value_parser = clap::value_parser!(u64).range(1000..))]
+        events: u64,
+    },
+    /// What `demo` runs and kills
+    #[command(hide = true)]
+    DemoProduce(DemoProduce),
+    /// What `demo` runs and kills
+    #[command(hide = true)]
+    DemoConsume(DemoConsume),
+}
+
+const VERIFY: &str = "\
+Read every byte of the log, and report everything that is not as it should be.
+
+Works on a log that does not open, and beside a process that writes: then its latest batch may show as a torn tail, which \
+is no damage. The exit code is 0 if nothing that was promised is harmed; else that of the first of these that was \
+found: 4 damaged, 6 missing, 7 foreign, 8 catalog, 9 committed.";
+
+const REPAIR: &str = "\
+Say what of a damaged log can be mended and what is lost; with --execute, mend it.
+
+A repair puts gaps in the place of what cannot be read, so that consumers step over it; whole records are not touched. \
+Without --execute nothing is changed. With it, no other process may have the log open for writing, and every file that \
+changes is copied first, to a directory `repair-backup-N` in the log. `verify` finds nothing afterwards.";
+
+const PRODUCE: &str = "\
+Send lines, one record each.
+
+Lines end at a line feed and are bytes: nothing is decoded, a carriage return stays, the last line counts without a line \
+feed too. A line that has no key under --key-separator or --key-regex is sent without one.";
+
+const CONSUME: &str = "\
+Write records, one a line.
+
+Without --group the log is opened read-only, so this works beside the process that writes it. It reads from the \
+beginning up to the end that it finds; with --follow, from the end on and forever.
+
+With --group it reads from where the group has committed, or else from the end (from the beginning with \
+--from-beginning), and commits what it has written: a group that is interrupted or killed reads a little twice and misses nothing. For \
+that it needs the log for itself.";
+
+/// A topic, said Kafka's way or as a plain argument.
+#[derive(Debug, Args)]
+pub(crate) struct TopicName {
+    /// The topic
+    #[arg(value_name = "TOPIC", required_unless_present = "topic_flag")]
+    topic: Option<String>,
+    #[arg(long = "topic", id = "topic_flag", value_name = "TOPIC", hide = true, conflicts_with = "topic")]
+    flag: Option<String>,
+}
+
+impl TopicName {
+    pub(crate) fn name(&self) -> &str {
+        self.topic.as_deref().or(self.flag.as_deref()).expect("the parser requires one of them")
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topics {
+    /// Create a topic, and the log if there is none
+    #[command(override_usage = "tidelog topics create [OPTIONS] <TOPIC>")]
+    Create {
+        #[command(flatten)]
+        topic: TopicName,
+        #[command(flatten)]
+        settings: Settings,
+        /// Do nothing if there is such a topic already
+        #[arg(long)]
+        if_not_exists: bool,
+    },
+    /// List the names of all topics
+    List,
+    /// Show settings, offsets, segments and bytes
+    Describe {
+        /// The topic; without one, all
+        #[arg(value_name = "TOPIC")]
+        topic: Option<String>,
+        #[arg(long = "topic", id = "topic_flag", value_name = "TOPIC", hide = true, conflicts_with = "topic")]
+        flag: Option<String>,
+    },
+    /// Delete a topic, its records, and what groups have committed for it
+    #[command(override_usage = "tidelog topics delete [OPTIONS] <TOPIC>")]
+    Delete {
+        #[command(flatten)]
+        topic: TopicName,
+        /// Do nothing if there is no such topic
+        #[arg(long)]
+        if_exists: bool,
+    },
+}
+
+/// How a topic is created.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// How many partitions the topic has [default: 1]
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
+    /// What a power cut may take: sync, os, interval or interval:100ms:1048576 [default: sync]
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<Durability>,
+    /// The size of a segment file [default: 67108864]
+    #[arg(long, value_name = "N")]
+    segment_bytes: Option<u32>,
+    /// Another setting, by its name in Kafka; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    config: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub(crate) fn are_given(&self) -> bool {
+        self.partitions.is_some()
+            || self.durability.is_some()
+            || self.segment_bytes.is_some()
+            || !self.config.is_empty()
+    }
+
+    pub(crate) fn topic_config(&self) -> Outcome<TopicConfig> {
+        self.applied_to(TopicConfig::new())
+    }
+
+    pub(crate) fn applied_to(&self, mut config: TopicConfig) -> Outcome<TopicConfig> {
+        for (name, value) in &self.config {
+            config = config.set(name, value)?;
+        }
+        if let Some(partitions) = self.partitions {
+            config = config.partitions(partitions);
+        }
+        if let Some(durability) = self.durability {
+            config = config.durability(durability);
+        }
+        if let Some(bytes) = self.segment_bytes {
+            config = config.segment_bytes(bytes);
+        }
+        Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Produce {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// Read lines from this file instead of standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The key is what stands before the first of these in a line, the value what stands behind it
+    #[arg(long, value_name = "TEXT", conflicts_with = "key_regex")]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) key_separator: Option<String>,
+    /// The key is the first group of this regular expression in the line, or all that it matches; the value is the line
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) key_regex: Option<regex::bytes::Regex>,
+    /// A header for every record; may be repeated
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
+    pub(crate) headers: Vec<(String, String)>,
+    /// Send to this partition, whatever the key
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u32>,
+    /// Write `topic partition offset` for each record once it is as durable as its topic promises
+    #[arg(long)]
+    pub(crate) acks: bool,
+    /// Create the topic if it is missing, and the log
+    #[arg(long)]
+    pub(crate) create_topic: bool,
+    #[command(flatten, next_help_heading = "With --create-topic")]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Consume {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// Start at the first record; with --group only if the group has committed nothing
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+    /// Read this partition only; may be repeated
+    #[arg(long = "partition", value_name = "P", conflicts_with = "group")]
+    pub(crate) partitions: Vec<u32>,
+    /// Start at this offset of the partition: a number, `earliest` or `latest`
+    #[arg(long, value_name = "N", requires = "partitions", conflicts_with = "from_beginning")]
+    pub(crate) offset: Option<Start>,
+    /// Read for this group: from where it has committed, and commit
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// End after this many records
+    #[arg(long, value_name = "N")]
+    pub(crate) max_messages: Option<u64>,
+    /// How many records are read at a time, and with --group committed
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_poll_records: u32,
+    /// Do not end at the end: wait for what comes
+    #[arg(long, short = 'f')]
+    pub(crate) follow: bool,
+    /// End when nothing has come for this long
+    #[arg(long, value_name = "MS")]
+    pub(crate) timeout_ms: Option<u64>,
+    /// `json`, or a template of %t topic, %p partition, %o offset, %k key, %v value, %T timestamp, %D date, %h headers
+    #[arg(long, value_name = "FORMAT", default_value = "%v")]
+    pub(crate) format: Format,
+}
+
+/// What records look like.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    Json,
+    Template(Template),
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => Ok(Format::Json),
+            template => Template::parse(template).map(Format::Template),
+        }
+    }
+}
+
+/// Where to start in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    Earliest,
+    Latest,
+    At(u64),
+}
+
+impl std::str::FromStr for Start {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" => Ok(Start::Earliest),
+            "latest" => Ok(Start::Latest),
+            number => number.parse().map(Start::At).map_err(|_| "neither a number, `earliest` nor `latest`".to_owned()),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Groups {
+    /// List the groups that have committed something
+    List,
+    /// Show what a group has committed, and its lag
+    #[command(override_usage = "tidelog groups describe [OPTIONS] <GROUP>")]
+    Describe {
+        /// The group
+        #[arg(value_name = "GROUP", required_unless_present = "group_flag")]
+        group: Option<String>,
+        #[arg(long = "group", id = "group_flag", value_name = "GROUP", hide = true, conflicts_with = "group")]
+        flag: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoProduce {
+    #[arg(long)]
+    pub(crate) topic: String,
+    #[arg(long)]
+    pub(crate) threads: u32,
+    /// How many records to send, all threads together
+    #[arg(long)]
+    pub(crate) records: u64,
+    /// How many records a thread sends before it waits for them
+    #[arg(long)]
+    pub(crate) burst: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoConsume {
+    #[arg(long)]
+    pub(crate) topic: String,
+    #[arg(long)]
+    pub(crate) group: String,
+    /// How many records a poll returns at most; a commit follows each
+    #[arg(long)]
+    pub(crate) poll: usize,
+}
+
+/// `name=value`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err("it has no `=`".to_owned()),
+    }
+}
+
+/// Reads the command line; tells and ends the process if it makes no sense.
+pub(crate) fn parse() -> Arguments {
+    Arguments::parse_from(actions_as_commands(std::env::args_os().collect()))
+}
+
+/// Turns the actions of Kafka's tools, which are flags, into commands: `topics --create ..` into `topics create ..`.
+fn actions_as_commands(mut words: Vec<OsString>) -> Vec<OsString> {
+    const ACTIONS: [&str; 4] = ["--create", "--list", "--describe", "--delete"];
+    // The first word that is no flag and no value of one is the command.
+    let takes_value = |word: &OsStr| {
+        let flags = ["--dir", "--output", "--bootstrap-server", "--broker-list", "--zookeeper", "--replication-factor"];
+        flags.iter().any(|flag| word == *flag)
+    };
+    let mut command = 1;
+    while let Some(word) = words.get(command).filter(|word| word.as_encoded_bytes().starts_with(b"--")) {
+        command += if takes_value(word) { 2 } else { 1 };
+    }
+    if words.get(command).is_some_and(|word| word == "topics" || word == "groups") {
+        let is_action = |word: &OsString| ACTIONS.iter().any(|action| word == *action);
+        if let Some(at) = words.iter().skip(command).position(is_action) {
+            let action = words.remove(command + at).into_string().expect("it equals one of ours");
+            words.insert(command + 1, action.trim_start_matches('-').into());
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_contradicts_itself_nowhere() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn actions_may_be_flags_as_in_kafka() {
+        let rewritten = |line: &str| {
+            let words = actions_as_commands(line.split(' ').map(OsString::from).collect());
+            words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        for (said, meant) in [
+            ("t topics --create --topic a --partitions 3", "t topics create --topic a --partitions 3"),
+            ("t --dir topics topics --zookeeper z --list", "t --dir topics topics list --zookeeper z"),
+            ("t groups --describe --group g", "t groups describe --group g"),
+            ("t topics create --topic a", "t topics create --topic a"),
+            ("t produce --create", "t produce --create"),
+            ("t", "t"),
+        ] {
+            assert_eq!(rewritten(said), meant);
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Mends a damaged log, so that it verifies: what is lost stays lost, and is said to be.
+//!
+//! | finding                          | mend                                                                          |
+//! |----------------------------------|-------------------------------------------------------------------------------|
+//! | bytes that are no batch          | a gap of as many offsets in their place                                       |
+//! | the end of a segment is missing  | a gap up to where the next segment begins, or to what is known to be promised |
+//! | a segment is missing             | a segment that is one gap                                                     |
+//! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
+//! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
+//!
+//! Whole batches are not touched. Every file that changes is copied aside first, and the copy is synced.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::env::storage::{Access, Lock, LockError};
+use crate::error::{Error, Result};
+use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
+use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
+use crate::inspect::verify::{PlaceSurvey, survey_place};
+use crate::types::{Offset, TimestampType};
+
+/// The length of a file that holds nothing but a gap: a page.
+const GAP_FILE_BYTES: u64 = 4096;
+
+/// What a repair did, or would do.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// What was mended, or would be.
+    pub mends: Vec<Mend>,
+    /// What cannot be mended, and why.
+    pub beyond: Vec<String>,
+    /// Where the files were copied to that were changed; `None` if none was.
+    pub backup: Option<PathBuf>,
+}
+
+/// One thing that is mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mend {
+    /// Where: `orders-0` for a partition, `catalog`, `group billing`.
+    pub place: String,
+    /// The file.
+    pub path: PathBuf,
+    /// What is done, for people.
+    pub action: String,
+    /// The offsets that are lost for good. Readers step over them.
+    pub lost: Range<Offset>,
+}
+
+/// Mends what [`verify`](fn@crate::inspect::verify) finds damaged, missing or foreign; unless `execute`, only says what it
+/// would do. The result verifies, except for what is said to be beyond it.
+///
+/// # Errors
+///
+/// [`Locked`](Error::Locked) if a process has the log open for writing and this is not a dry run; [`Io`](Error::Io),
+/// [`NoSpace`](Error::NoSpace): repeating the repair goes on where it stopped.
+pub fn repair(path: impl AsRef<Path>, execute: bool) -> Result<RepairReport> {
+    repair_in(&Env::real(path.as_ref(), false)?, execute)
+}
+
+pub(crate) fn repair_in(env: &Env, execute: bool) -> Result<RepairReport> {
+    let _lock = if execute { Some(lock(env)?) } else { None };
+    let mut repair = Repair { env, execute, report: RepairReport::default() };
+    for place in survey::places(env)? {
+        let survey = survey_place(env, &place, |_| {})?;
+        repair.mend_place(&place, &survey)?;
+    }
+    Ok(repair.report)
+}
+
+fn lock(env: &Env) -> Result<Box<dyn Lock>> {
+    let path = env.storage.root().to_path_buf();
+    env.storage.lock().map_err(|error| match error {
+        LockError::Held(holder) => Error::Locked { path, holder },
+        LockError::Io(source) => Error::Io { action: "lock", path, source },
+    })
+}
+
+struct Repair<'a> {
+    env: &'a Env,
+    execute: bool,
+    report: RepairReport,
+}
+
+impl Repair<'_> {
+    fn mend_place(&mut self, place: &Place, survey: &PlaceSurvey) -> Result<()> {
+        let Some(identity) = identity_of(place, survey) else {
+            if !survey.segments.is_empty() {
+                let reason = "no header says whose segments these are";
+                self.report.beyond.push(format!("{}: {reason}", place.name));
+            }
+            return Ok(());
+        };
+        for (at, segment) in survey.segments.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| &survey.segments[before]);
+            let successor = survey.segments.get(at + 1);
+            let sound =
+                segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
+            if sound {
+                self.mend_gap_before(place, identity, before, segment)?;
+                self.mend_holes(place, survey, segment)?;
+                self.mend_end(place, identity, survey.witness, segment, successor)?;
+            } else {
+                self.replace(place, identity, survey.witness, before, segment, successor)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment that this one's header names as its predecessor, and that is not there.
+    fn mend_gap_before(
+        &mut self,
+        place: &Place,
+        identity: Identity,
+        before: Option<&Surveyed>,
+        segment: &Surveyed,
+    ) -> Result<()> {
+        let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
+        let (Some(before), Some(named)) = (before, named) else { return Ok(()) };
+        if named.base <= before.base || named.base >= segment.base {
+            return Ok(());
+        }
+        self.make_gap_segment(place, identity, Some(before), named.base..segment.base, segment.epoch)
+    }
+
+    fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
+        for (hole, epoch) in segment.holes.iter().filter(|(hole, _)| hole.first < survey.witness) {
+            let lost = hole.first..hole.next;
+            let action = format!("put a gap in the place of bytes {}..{}", hole.start, hole.end);
+            self.note(place, &segment.path, action, lost.clone());
+            self.patch(segment, hole.start..hole.end, hole.end - hole.start, *epoch, &lost)?;
+        }
+        Ok(())
+    }
+
+    /// The end of the segment, if less is there than was promised.
+    fn mend_end(
+        &mut self,
+        place: &Place,
+        identity: Identity,
+        witness: Offset,
+        segment: &Surveyed,
+        successor: Option<&Surveyed>,
+    ) -> Result<()> {
+        let named = successor.map(|successor| {
+            let predecessor = successor.header.as_ref().ok().and_then(|header| header.predecessor);
+            predecessor.filter(|named| named.base > segment.base).map_or(successor.base, |named| named.base)
+        });
+        let promised = named.map_or(witness, |named| named.min(witness));
+        if segment.next < promised {
+            let lost = segment.next..named.unwrap_or(promised);
+            let action = format!("put a gap in the place of what is missing from byte {} on", segment.end);
+            self.note(place, &segment.path, action, lost.clone());
+            let end = segment.length.max((segment.end + MARKER_BYTES as u64).next_multiple_of(GAP_FILE_BYTES));
+            // A short one: the successor says where this segment ended, and that is where its batches must.
+            return self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost);
+        }
+        if segment.rolled && successor.is_none() && segment.tail.is_none() {
+            // As many as a segment of this length can have held.
+            let lost = segment.next..segment.next.advance(segment.length / 8);
+            return self.make_gap_segment(place, identity, Some(segment), lost, segment.epoch);
+        }
+        Ok(())
+    }
+
+    /// Moves a file aside whose header is damaged or foreign, and puts a segment that is one gap in its place.
+    fn replace(
+        &mut self,
+        place: &Place,
+        identity: Identity,
+        witness: Offset,
+        before: Option<&Surveyed>,
+        segment: &Surveyed,
+        successor: Option<&Surveyed>,
+    ) -> Result<()> {
+        let most = segment.base.advance(segment.length / 8 + 1).max(witness);
+        let next = successor.map_or(most, |successor| successor.base);
+        let epoch = successor.or(before).map_or(1, |neighbour| neighbour.epoch.max(1));
+        if self.execute {
+            self.copy_aside(&segment.path)?;
+            self.env.storage.remove(&segment.path).map_err(self.io("remove", &segment.path))?;
+        }
+        self.make_gap_segment(place, identity, before, segment.base..next, epoch)
+    }
+
+    /// Makes a segment that is one gap. Its name is taken last.
+    fn make_gap_segment(
+        &mut self,
+        place: &Place,
+        identity: Identity,
+        before: Option<&Surveyed>,
+        lost: Range<Offset>,
+        epoch: u32,
+    ) -> Result<()> {
+        let path = place.dir.join(segment::file_name(lost.start));
+        self.note(place, &path, "make a segment that is one gap".to_owned(), lost.clone());
+        if !self.execute {
+            return Ok(());
+        }
+        let predecessor = before.map(|before| Predecessor { base: before.base, end_position: before.end });
+        let header = Header { identity, epoch, base: lost.start, predecessor, durable_end: lost.start };
+        let bytes = header.encode();
+        let unborn = path.with_extension("log.new");
+        let storage = &self.env.storage;
+        let file = storage.create(&unborn).map_err(self.io("create", &unborn))?;
+        file.allocate(0, GAP_FILE_BYTES).map_err(self.io("allocate", &unborn))?;
+        drop(file);
+        let (file, mut pen) = survey::map(self.env, &unborn, Access::Write)?.expect("it is a page long");
+        let place_of_gap = HEADER_BYTES..HEADER_BYTES + MARKER_BYTES as u64;
+        let word = self.encode_gap(pen.spare(place_of_gap.clone()), segment::salt(&bytes), epoch, &lost);
+        pen.spare(HEADER_BYTES..HEADER_BYTES + 8).copy_from_slice(&word.to_le_bytes());
+        pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
+        pen.adopt(place_of_gap.end);
+        file.sync().map_err(self.io("sync", &unborn))?;
+        storage.rename(&unborn, &path).map_err(self.io("name", &path))?;
+        storage.sync_dir(&place.dir).map_err(self.io("sync", &place.dir))
+    }
+
+    /// Overwrites bytes of a segment with a gap of this length and zeros, after copying the file aside.
+    fn patch(
+        &mut self,
+        segment: &Surveyed,
+        bytes: Range<u64>,
+        gap_bytes: u64,
+        epoch: u32,
+        lost: &Range<Offset>,
+    ) -> Result<()> {
+        if !self.execute {
+            return Ok(());
+        }
+        self.copy_aside(&segment.path)?;
+        if bytes.end > segment.length {
+            let file = self.env.storage.open(&segment.path, Access::Write).map_err(self.io("open", &segment.path))?;
+            file.allocate(segment.length, bytes.end).map_err(self.io("allocate", &segment.path))?;
+        }
+        let (file, mut pen) = survey::map(self.env, &segment.path, Access::Write)?.expect("it has a header");
+        let salt = segment::salt(pen.unread(0..HEADER_BYTES));
+        pen.spare(bytes.clone()).fill(0);
+        let word = self.encode_gap(pen.spare(bytes.start..bytes.start + gap_bytes), salt, epoch, lost);
+        pen.spare(bytes.start..bytes.start + 8).copy_from_slice(&word.to_le_bytes());
+        file.sync().map_err(self.io("sync", &segment.path))
+    }
+
+    /// A gap that fills `place`; where no offsets are lost, a marker stood there, and takes none either.
+    fn encode_gap(&self, place: &mut [u8], salt: u32, epoch: u32, lost: &Range<Offset>) -> u64 {
+        let (base, durable_end) = (lost.start, lost.start);
+        let stamp = Stamp { base, durable_end, epoch, salt, timestamp_type: TimestampType::Create };
+        let now = self.env.clock.now();
+        match u32::try_from(lost.end.since(lost.start)).unwrap_or(u32::MAX) {
+            0 => batch::encode_marker(place, &stamp, now, Marker::Synced),
+            span => batch::encode_gap(place, &stamp, now, span),
+        }
+    }
+
+    fn note(&mut self, place: &Place, path: &Path, action: String, lost: Range<Offset>) {
+        let path = self.env.storage.root().join(path);
+        self.report.mends.push(Mend { place: place.name.clone(), path, action, lost });
+    }
+
+    /// Copies a file below a directory of this repair's own, once, durably.
+    fn copy_aside(&mut self, path: &Path) -> Result<()> {
+        let backup = self.backup_dir()?;
+        let copy = backup.join(path);
+        let storage = &self.env.storage;
+        let mut dir = PathBuf::new();
+        for part in copy.parent().into_iter().flat_map(Path::components) {
+            let parent = dir.clone();
+            dir.push(part);
+            match storage.create_dir(&dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                    return Err(self.io("create", &dir)(error));
+                }
+                _ => storage.sync_dir(&parent).map_err(self.io("sync", &parent))?,
+            }
+        }
+        let file = match storage.create(&copy) {
+            // Copied before another part of it was mended.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            file => file.map_err(self.io("create", &copy))?,
+        };
+        let Some((_, original)) = survey::map(self.env, path, Access::Read)? else { return Ok(()) };
+        let length = original.region().valid();
+        file.allocate(0, length).map_err(self.io("allocate", &copy))?;
+        drop(file);
+        let (file, mut pen) = survey::map(self.env, &copy, Access::Write)?.expect("it is as long as the original");
+        pen.spare(0..length).copy_from_slice(original.unread(0..length));
+        pen.adopt(length);
+        file.sync().map_err(self.io("sync", &copy))?;
+        storage.sync_dir(&dir).map_err(self.io("sync", &dir))
+    }
+
+    /// The directory for this repair's copies: the first number that is free.
+    fn backup_dir(&mut self) -> Result<PathBuf> {
+        let root = self.env.storage.root().to_path_buf();
+        if let Some(backup) = &self.report.backup {
+            return Ok(backup.strip_prefix(&root).unwrap_or(backup).to_path_buf());
+        }
+        for number in 1.. {
+            let dir = PathBuf::from(format!("repair-backup-{number}"));
+            match self.env.storage.create_dir(&dir) {
+                Ok(()) => {
+                    self.report.backup = Some(root.join(&dir));
+                    return Ok(dir);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(self.io("create", &dir)(error)),
+            }
+        }
+        unreachable!("some number is free")
+    }
+
+    fn io<'b>(&'b self, action: &'static str, path: &'b Path) -> impl FnOnce(std::io::Error) -> Error + 'b {
+        move |source| Error::Io { action, path: self.env.storage.root().join(path), source }
+    }
+}
+
+/// Whose segments these are: what most of the headers say that could be.
+fn identity_of(place: &Place, survey: &PlaceSurvey) -> Option<Identity> {
+    let number = match &place.kind {
+        PlaceKind::Partition { number, .. } => *number,
+        _ => 0,
+    };
+    let possible: Vec<Identity> = survey
+        .segments
+        .iter()
+        .filter_map(|segment| segment.header.as_ref().ok())
+        .map(|header| header.identity)
+        .filter(|identity| identity.partition == number)
+        .collect();
+    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
+    possible.iter().copied().max_by_key(votes)
+}

@@ -1,0 +1,181 @@
+//! Looking at all files of a log without opening it: what each segment holds, and where it does not hold what it should.
+//!
+//! Recovery looks at what may be torn and believes the rest until somebody reads it. A survey reads everything.
+
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::env::storage::region::{Pen, Region};
+use crate::env::storage::{Access, File, Kind};
+use crate::error::{Error, Flaw, Result};
+use crate::format::batch::{Marker, Walk};
+use crate::format::segment::{self, HEADER_BYTES, Header};
+use crate::partition::Hole;
+use crate::types::Offset;
+
+/// A directory that holds, or should hold, the segments of a partition.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Relative to the root of the log.
+    pub(super) dir: PathBuf,
+    /// What people call it: `orders-0`, `catalog`, `group billing`.
+    pub(super) name: String,
+    pub(super) kind: PlaceKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PlaceKind {
+    Catalog,
+    Group(String),
+    Partition { topic: String, number: u32 },
+}
+
+/// What a segment file holds.
+#[derive(Debug)]
+pub(super) struct Surveyed {
+    pub(super) base: Offset,
+    pub(super) path: PathBuf,
+    pub(super) length: u64,
+    pub(super) header: Result<Header, Flaw>,
+    /// Where the bytes were no batch, with whole batches behind; and the epoch of the batch before.
+    pub(super) holes: Vec<(Hole, u32)>,
+    /// Behind the last whole batch.
+    pub(super) end: u64,
+    pub(super) next: Offset,
+    pub(super) epoch: u32,
+    /// What stands there, if not zeros.
+    pub(super) tail: Option<Flaw>,
+    /// The highest durable end offset that the segment says.
+    pub(super) witness: Offset,
+    pub(super) records: u64,
+    /// Whether it ends by saying that its successor has its name.
+    pub(super) rolled: bool,
+}
+
+/// All directories that may hold segments, in the order of their names.
+pub(super) fn places(env: &Env) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for (name, path) in directories(env, Path::new(""))? {
+        match name.as_str() {
+            "catalog" => places.push(Place { dir: path, name: "catalog".into(), kind: PlaceKind::Catalog }),
+            "groups" => {
+                for (name, dir) in directories(env, &path)? {
+                    let group = crate::format::committed::group_of_directory(&name).unwrap_or(name);
+                    places.push(Place { dir, name: format!("group {group}"), kind: PlaceKind::Group(group) });
+                }
+            }
+            "topics" => {
+                for (topic, dir) in directories(env, &path)? {
+                    places.extend(partitions_of(env, &topic, &dir)?);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(places)
+}
+
+fn partitions_of(env: &Env, topic: &str, dir: &Path) -> Result<Vec<Place>> {
+    let mut places: Vec<Place> = directories(env, dir)?
+        .into_iter()
+        .filter_map(|(name, dir)| {
+            let number = name.parse().ok()?;
+            let kind = PlaceKind::Partition { topic: topic.to_owned(), number };
+            Some(Place { dir, name: format!("{topic}-{number}"), kind })
+        })
+        .collect();
+    places.sort_by_key(|place| match place.kind {
+        PlaceKind::Partition { number, .. } => number,
+        _ => 0,
+    });
+    Ok(places)
+}
+
+fn directories(env: &Env, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+    let directories = entries.into_iter().filter(|entry| entry.kind == Kind::Directory);
+    Ok(directories.map(|entry| (entry.name.clone(), dir.join(entry.name))).collect())
+}
+
+/// The segment files in a directory, in the order of their offsets.
+pub(super) fn segment_files(env: &Env, dir: &Path) -> Result<Vec<(Offset, PathBuf)>> {
+    let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+    let named = |name: &str| segment::base_of_file_name(name).map(|base| (base, dir.join(name)));
+    Ok(entries.iter().filter(|entry| entry.kind == Kind::File).filter_map(|entry| named(&entry.name)).collect())
+}
+
+/// The bytes of a file, mapped. `None` if it is empty.
+pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<dyn File>, Pen)>> {
+    let full = || env.storage.root().join(path);
+    let file = env.storage.open(path, access).map_err(Error::io("open", full()))?;
+    let length = file.len().map_err(Error::io("measure", full()))?;
+    if length == 0 {
+        return Ok(None);
+    }
+    let memory = file.map(length).map_err(Error::io("map", full()))?;
+    let (_, pen) = Region::new(memory, length);
+    Ok(Some((file, pen)))
+}
+
+/// Reads a segment from end to end. `end`: where its successor says that it ended.
+pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<u64>) -> Result<Surveyed> {
+    let mut surveyed = Surveyed {
+        base,
+        length: 0,
+        header: Err(Flaw::Missing),
+        holes: Vec::new(),
+        end: 0,
+        next: base,
+        epoch: 0,
+        tail: None,
+        witness: Offset::ZERO,
+        records: 0,
+        rolled: false,
+        path,
+    };
+    let Some((_, pen)) = map(env, &surveyed.path, Access::Read)? else { return Ok(surveyed) };
+    surveyed.length = pen.region().valid();
+    let bytes = pen.unread(0..surveyed.length);
+    surveyed.header = Header::decode(bytes);
+    if let Ok(header) = &surveyed.header {
+        surveyed.witness = header.durable_end;
+        let walk = Walk { position: HEADER_BYTES, due: base, epoch: header.epoch, salt: segment::salt(bytes) };
+        let limit = end.unwrap_or(surveyed.length).min(surveyed.length);
+        surveyed.walk(walk, &bytes[..limit as usize]);
+    }
+    Ok(surveyed)
+}
+
+impl Surveyed {
+    fn walk(&mut self, mut walk: Walk, bytes: &[u8]) {
+        loop {
+            let flaw = match walk.step(bytes) {
+                Ok(Some(batch)) => {
+                    self.records += u64::from(batch.count());
+                    self.witness = self.witness.max(batch.durable_end());
+                    self.rolled = batch.marker() == Some(Marker::Rolled);
+                    continue;
+                }
+                Ok(None) if bytes[bytes.len().min(walk.position as usize)..].iter().all(|byte| *byte == 0) => break,
+                Ok(None) => Flaw::Hole,
+                Err(flaw) => flaw,
+            };
+            let mut behind = walk;
+            let hole = Hole::step_over(&mut behind, bytes, flaw, self.holes.len(), walk.due);
+            if behind.position >= bytes.len() as u64 {
+                self.tail = Some(flaw);
+                break;
+            }
+            self.rolled = false;
+            self.holes.push((hole, walk.epoch));
+            walk = behind;
+        }
+        (self.end, self.next, self.epoch) = (walk.position, walk.due, walk.epoch);
+    }
+
+    /// Where the segment with this base ended, if this one's header says so.
+    pub(super) fn names(&self, base: Offset) -> Option<u64> {
+        let predecessor = self.header.as_ref().ok()?.predecessor?;
+        (predecessor.base == base).then_some(predecessor.end_position)
+    }
+}

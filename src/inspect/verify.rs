@@ -1,0 +1,336 @@
+//! Reads every byte of a log and reports every finding.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::env::Env;
+use crate::env::storage::Access;
+use crate::error::{Error, Flaw, Result};
+use crate::format::batch::Batch;
+use crate::format::catalog::{Fact, TopicFact};
+use crate::format::committed::{self, Committed};
+use crate::format::segment::{CATALOG_ID, HEADER_BYTES, group_id};
+use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
+use crate::inspect::{Finding, FindingClass, Progress};
+use crate::types::{Offset, TopicPartition};
+
+/// What a verification found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Segment files that were read.
+    pub segments: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whole records, those of catalog and groups too.
+    pub records: u64,
+    /// Everything that somebody should know.
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    /// Whether nothing that was promised is lost, foreign or out of place.
+    pub fn is_sound(&self) -> bool {
+        self.findings.iter().all(|finding| finding.class.is_harmless())
+    }
+}
+
+/// Reads every byte of the log in a directory and reports everything that is not as it should be. Changes nothing,
+/// takes no lock, and does not need a log that opens; `progress` is called after each file.
+///
+/// Beside a process that writes, what is being written may show as a torn tail.
+///
+/// # Errors
+///
+/// [`NotALog`](Error::NotALog) if there is neither catalog nor topics; [`Io`](Error::Io) if a file cannot be read.
+pub fn verify(path: impl AsRef<Path>, progress: impl FnMut(Progress)) -> Result<VerifyReport> {
+    verify_in(&Env::real(path.as_ref(), false)?, progress)
+}
+
+pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result<VerifyReport> {
+    let places = survey::places(env)?;
+    if places.is_empty() {
+        return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
+    }
+    let mut verification = Verification::new(env, &places)?;
+    for place in &places {
+        let partition = verification.read_place(place, &mut progress)?;
+        verification.partitions.insert(place.name.clone(), partition);
+    }
+    verification.check_catalog(&places)?;
+    verification.check_groups(&places)?;
+    Ok(verification.report)
+}
+
+/// What the segments of a place hold together.
+#[derive(Debug)]
+pub(super) struct PlaceSurvey {
+    pub(super) segments: Vec<Surveyed>,
+    /// The highest durable end offset that any segment says.
+    pub(super) witness: Offset,
+}
+
+/// Surveys all segments of a place. Each is told where its successor says that it ended.
+pub(super) fn survey_place(env: &Env, place: &Place, mut each: impl FnMut(&Surveyed)) -> Result<PlaceSurvey> {
+    let files = survey::segment_files(env, &place.dir)?;
+    let mut segments: Vec<Surveyed> = Vec::new();
+    for (base, path) in files.into_iter().rev() {
+        let end = segments.last().and_then(|successor| successor.names(base));
+        let surveyed = survey::survey(env, base, path, end)?;
+        each(&surveyed);
+        segments.push(surveyed);
+    }
+    segments.reverse();
+    let witness = segments.iter().map(|segment| segment.witness).max().unwrap_or_default();
+    Ok(PlaceSurvey { segments, witness })
+}
+
+struct Verification<'a> {
+    env: &'a Env,
+    report: VerifyReport,
+    progress: Progress,
+    /// The log that most headers name.
+    log: Option<u128>,
+    partitions: BTreeMap<String, PlaceSurvey>,
+    topics: BTreeMap<String, TopicFact>,
+}
+
+impl<'a> Verification<'a> {
+    fn new(env: &'a Env, places: &[Place]) -> Result<Self> {
+        let mut total_bytes = 0;
+        let mut logs: BTreeMap<u128, usize> = BTreeMap::new();
+        for place in places {
+            for (_, path) in survey::segment_files(env, &place.dir)? {
+                if let Some((_, pen)) = survey::map(env, &path, Access::Read)? {
+                    total_bytes += pen.region().valid();
+                    let bytes = pen.unread(0..pen.region().valid().min(HEADER_BYTES));
+                    if let Ok(header) = crate::format::segment::Header::decode(bytes) {
+                        *logs.entry(header.identity.log).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let log = logs.into_iter().max_by_key(|(_, count)| *count).map(|(log, _)| log);
+        let progress = Progress { done_bytes: 0, total_bytes };
+        let (report, partitions, topics) = (VerifyReport::default(), BTreeMap::new(), BTreeMap::new());
+        Ok(Verification { env, report, progress, log, partitions, topics })
+    }
+
+    fn read_place(&mut self, place: &Place, progress: &mut impl FnMut(Progress)) -> Result<PlaceSurvey> {
+        let mut position = self.progress;
+        let survey = survey_place(self.env, place, |segment| {
+            position.done_bytes += segment.length;
+            progress(position);
+        })?;
+        self.progress = position;
+        self.report.segments += survey.segments.len();
+        self.report.bytes += survey.segments.iter().map(|segment| segment.length).sum::<u64>();
+        self.report.records += survey.segments.iter().map(|segment| segment.records).sum::<u64>();
+        let report = &mut self.report.findings;
+        let mut find = |class, path: &Path, position, offsets, message: String| {
+            let path = self.env.storage.root().join(path);
+            report.push(Finding { class, place: place.name.clone(), offsets, path, position, message });
+        };
+        if survey.segments.is_empty() {
+            let message = "no segment is left; how many records there were, nothing says".to_owned();
+            find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
+        }
+        for (at, segment) in survey.segments.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| &survey.segments[before]);
+            check_segment(place, self.log, &survey, before, segment, survey.segments.get(at + 1), &mut find);
+        }
+        Ok(survey)
+    }
+
+    /// The facts of the catalog against the directories.
+    fn check_catalog(&mut self, places: &[Place]) -> Result<()> {
+        let Some(place) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else {
+            let message = "there is no catalog; opening the log rebuilds it from the directories of the topics";
+            self.find(FindingClass::Catalog, "catalog", Path::new("catalog"), message.to_owned());
+            return Ok(());
+        };
+        for (key, value, path, _) in last_values(self.env, &self.partitions[&place.name])? {
+            match Fact::decode(&key, Some(&value)) {
+                Ok(Fact::Topic(name, fact)) => drop(self.topics.insert(name, fact)),
+                Ok(_) => {}
+                Err(flaw) => {
+                    let message = format!("the entry {:?} makes no sense: {flaw}", String::from_utf8_lossy(&key));
+                    self.find(FindingClass::Catalog, "catalog", &path, message);
+                }
+            }
+        }
+        let topics = self.topics.clone();
+        for (topic, fact) in &topics {
+            let there = |number: &u32| self.partitions.contains_key(&format!("{topic}-{number}"));
+            let gone: Vec<u32> = (0..fact.partitions).filter(|number| !there(number)).collect();
+            for number in gone {
+                let dir = PathBuf::from("topics").join(topic).join(number.to_string());
+                let message = "the directory of a partition that the catalog knows is not there".to_owned();
+                self.find(FindingClass::Missing, &format!("{topic}-{number}"), &dir, message);
+            }
+        }
+        for place in places {
+            if let PlaceKind::Partition { topic, number } = &place.kind {
+                let message = match topics.get(topic) {
+                    None => "the catalog does not know this topic",
+                    Some(fact) if *number >= fact.partitions => "the catalog knows fewer partitions of this topic",
+                    Some(_) => continue,
+                };
+                self.find(FindingClass::Catalog, &place.name, &place.dir, message.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The committed offsets of the groups against the ends of the partitions.
+    fn check_groups(&mut self, places: &[Place]) -> Result<()> {
+        for place in places.iter().filter(|place| matches!(place.kind, PlaceKind::Group(_))) {
+            for (key, value, path, _) in last_values(self.env, &self.partitions[&place.name])? {
+                let decoded =
+                    committed::decode_key(&key).and_then(|partition| Ok((partition, committed::decode_value(&value)?)));
+                match decoded {
+                    Ok((partition, committed)) => self.check_committed(place, &path, &partition, &committed),
+                    Err(flaw) => {
+                        let message = format!("the entry {:?} makes no sense: {flaw}", String::from_utf8_lossy(&key));
+                        self.find(FindingClass::Committed, &place.name, &path, message);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_committed(&mut self, place: &Place, path: &Path, partition: &TopicPartition, committed: &Committed) {
+        let of_this_topic = self.topics.get(partition.topic()).is_some_and(|fact| fact.id == committed.topic_id);
+        let Some(survey) = self.partitions.get(&partition.to_string()).filter(|_| of_this_topic) else { return };
+        let end = survey.segments.last().map_or(Offset::ZERO, |segment| segment.next).max(survey.witness);
+        let offset = committed.offset.offset;
+        if offset > end {
+            let message = format!("{offset} is committed for {partition}, which ends at {end}; opening pulls it back");
+            self.find(FindingClass::Committed, &place.name, path, message);
+        }
+    }
+
+    fn find(&mut self, class: FindingClass, place: &str, path: &Path, message: String) {
+        let (path, offsets) = (self.env.storage.root().join(path), Offset::ZERO..Offset::ZERO);
+        self.report.findings.push(Finding { class, place: place.to_owned(), offsets, path, position: 0, message });
+    }
+}
+
+/// Everything that can be wrong with a segment, by itself and between its neighbours.
+fn check_segment(
+    place: &Place,
+    log: Option<u128>,
+    survey: &PlaceSurvey,
+    before: Option<&Surveyed>,
+    segment: &Surveyed,
+    successor: Option<&Surveyed>,
+    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+) {
+    let path = &segment.path;
+    let until = successor.map_or(segment.next.max(survey.witness), |successor| successor.base);
+    let header = match &segment.header {
+        Ok(header) => header,
+        Err(flaw) => {
+            let class = if *flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
+            find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
+            return;
+        }
+    };
+    let ours = log.is_none_or(|log| header.identity.log == log)
+        && header.base == segment.base
+        && belongs(place, segment, survey);
+    if !ours {
+        find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
+        return;
+    }
+    if let Some(before) = before
+        && let Some(predecessor) = header.predecessor
+        && predecessor.base > before.base
+    {
+        let gone = path.with_file_name(crate::format::segment::file_name(predecessor.base));
+        find(FindingClass::Missing, &gone, 0, predecessor.base..segment.base, "the segment is not there".to_owned());
+    }
+    for (hole, _) in &segment.holes {
+        let class = if hole.first >= survey.witness { FindingClass::TornTail } else { FindingClass::Damaged };
+        find(class, path, hole.start, hole.first..hole.next, hole.flaw.to_string());
+    }
+    check_end(segment, survey.witness, successor, find);
+}
+
+/// Whether the header names this place: the topic id that the place implies, or else the one that its neighbours have.
+fn belongs(place: &Place, segment: &Surveyed, survey: &PlaceSurvey) -> bool {
+    let Ok(header) = &segment.header else { return true };
+    match &place.kind {
+        PlaceKind::Catalog => header.identity.topic == CATALOG_ID,
+        PlaceKind::Group(group) => header.identity.topic == group_id(group),
+        PlaceKind::Partition { number, .. } => {
+            let topic_of = |segment: &&Surveyed| {
+                segment.header.as_ref().is_ok_and(|other| other.identity.topic == header.identity.topic)
+            };
+            let alike = survey.segments.iter().filter(topic_of).count();
+            header.identity.partition == *number && 2 * alike > survey.segments.len().saturating_sub(1)
+        }
+    }
+}
+
+/// Where a segment ends against where it should.
+fn check_end(
+    segment: &Surveyed,
+    witness: Offset,
+    successor: Option<&Surveyed>,
+    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+) {
+    let path = &segment.path;
+    let named = successor.and_then(|successor| {
+        let predecessor = successor.header.as_ref().ok()?.predecessor?;
+        Some(if predecessor.base > segment.base { predecessor.base } else { successor.base })
+    });
+    let promised = named.map_or(witness, |named| named.min(witness));
+    if segment.next < promised {
+        let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
+        let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);
+        let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
+        find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
+    } else if let Some(flaw) = segment.tail {
+        let message = format!("{flaw}; it was never promised, and opening the log cuts it");
+        find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
+    } else if segment.rolled && successor.is_none() {
+        let gone = path.with_file_name(crate::format::segment::file_name(segment.next));
+        let message = "the segment is not there, and how much it held is not known".to_owned();
+        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.advance(1), message);
+    }
+}
+
+/// An entry of a table: key, value, and where it stands.
+type TableEntry = (Vec<u8>, Vec<u8>, PathBuf, u64);
+
+/// The last value of each key of a table, by reading its whole batches.
+pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
+    let mut values: BTreeMap<Vec<u8>, (Vec<u8>, PathBuf, u64)> = BTreeMap::new();
+    for segment in survey.segments.iter().filter(|segment| segment.header.is_ok()) {
+        let Some((_, pen)) = survey::map(env, &segment.path, Access::Read)? else { continue };
+        let bytes = pen.unread(0..segment.end.min(pen.region().valid()));
+        let mut position = HEADER_BYTES;
+        while position < segment.end {
+            if let Some((hole, _)) = segment.holes.iter().find(|(hole, _)| hole.start == position) {
+                position = hole.end;
+                continue;
+            }
+            let Ok(Some(batch)) = Batch::at(&bytes[position as usize..]) else { break };
+            for record in batch.records() {
+                let key = record.key.unwrap_or_default().to_vec();
+                if key.is_empty() {
+                    // The end of a rewrite, which says nothing of its own.
+                    continue;
+                }
+                match record.value {
+                    Some(value) => drop(values.insert(key, (value.to_vec(), segment.path.clone(), position))),
+                    None => drop(values.remove(&key)),
+                }
+            }
+            position += batch.length();
+        }
+    }
+    Ok(values.into_iter().map(|(key, (value, path, position))| (key, value, path, position)).collect())
+}

@@ -1,0 +1,525 @@
+//! The command-line tool, from outside: what goes in comes out, and what is said is said in the right place.
+
+mod tool;
+
+use std::io::Read;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tidelog::EventLog;
+use tool::{Ended, Place};
+
+/// The objects of JSON lines.
+fn objects(out: &[u8]) -> Vec<Value> {
+    let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+/// A log with the topic `orders` of 3 partitions.
+fn with_orders() -> Place {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders", "--partitions", "3"]).out();
+    place
+}
+
+#[track_caller]
+fn failed(ended: &Ended, code: i32, error: &str) {
+    assert_eq!(ended.err, error);
+    assert_eq!(ended.code, Some(code));
+    assert_eq!(ended.out, b"");
+}
+
+#[test]
+fn lines_come_back_byte_for_byte() {
+    let place = Place::new();
+    let lines =
+        b"plain\n\n\r\nwith a carriage return\r\n\xff\xfe\x00 no text\n\ttab\n  \n\xc3\xa9\nlast, without a line feed";
+
+    let told = place.run_with(&["produce", "orders", "--create-topic"], lines).text();
+    let out = place.run(&["consume", "orders"]).out();
+
+    assert!(told.starts_with("sent 9 records to orders: 73 bytes in 0."), "{told}");
+    assert_eq!(out, [&lines[..], b"\n"].concat());
+}
+
+#[test]
+fn no_lines_are_no_records_and_a_line_feed_alone_is_one() {
+    let place = with_orders();
+    assert!(place.run(&["produce", "orders"]).text().starts_with("sent 0 records to orders: 0 bytes in "));
+    let ended = place.run(&["consume", "orders"]);
+    assert_eq!((ended.code, ended.out), (Some(0), Vec::new()));
+    assert_eq!(ended.err, "tidelog: note: there is nothing to read in orders yet\n");
+
+    place.run_with(&["produce", "orders"], b"\n").out();
+    assert_eq!(place.run(&["consume", "orders"]).out(), b"\n");
+}
+
+#[test]
+fn a_file_is_sent_like_standard_input() {
+    let place = with_orders();
+    let file = place.path().join("lines.txt");
+    std::fs::write(&file, "a\nb\n").unwrap();
+    let file = file.to_str().unwrap();
+    place.run(&["produce", "orders", "--file", file, "--partition", "2"]).out();
+    assert_eq!(place.run(&["consume", "orders", "--format", "%p %o %v"]).out(), b"2 0 a\n2 1 b\n");
+
+    let missing = format!("{file}.not");
+    let error = format!("tidelog: error: cannot open {missing}: No such file or directory (os error 2)\n");
+    failed(&place.run(&["produce", "orders", "--file", &missing]), 1, &error);
+}
+
+#[test]
+fn keys_stand_before_a_separator() {
+    let place = with_orders();
+    let told = place.run_with(&["produce", "orders", "--key-separator", "::"], b"k::v::w\n::\nno key\n").text();
+    assert!(told.ends_with("; 1 without a key\n"), "{told}");
+    let out = place.run(&["consume", "orders", "--format", "%k=%v"]).text();
+    let mut lines: Vec<_> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["=", "k=v::w", "null=no key"]);
+}
+
+#[test]
+fn keys_are_the_first_group_of_a_regular_expression_or_all_of_it() {
+    let place = with_orders();
+    let lines = b"sshd[17]: a\nsshd[18]: \xff\nsshd: none\n";
+    place.run_with(&["produce", "orders", "--key-regex", r"\[(\d+)\]", "--partition", "0"], lines).out();
+    place.run_with(&["produce", "orders", "--key-regex", r"\[\d+\]", "--partition", "1"], lines).out();
+    let out = place.run(&["consume", "orders", "--partition", "0", "--format", "%k|%v"]).out();
+    assert_eq!(out, b"17|sshd[17]: a\n18|sshd[18]: \xff\nnull|sshd: none\n");
+    let out = place.run(&["consume", "orders", "--partition", "1", "--format", "%k"]).out();
+    assert_eq!(out, b"[17]\n[18]\nnull\n");
+}
+
+#[test]
+fn json_keeps_what_is_no_text_and_headers_in_order() {
+    let place = with_orders();
+    let words = ["produce", "orders", "--key-separator", ":", "--header", "a=1", "--header", "b=x=y", "--header", "a="];
+    let told = place.run_with(&[&words[..], &["--partition", "1", "--output", "json"]].concat(), b"k:\xff\nv\n").out();
+    let told = &objects(&told)[0];
+    assert_eq!((&told["topic"], &told["records"], &told["without_key"]), (&json!("orders"), &json!(2), &json!(1)));
+
+    let mut records = objects(&place.run(&["consume", "orders", "--output", "json"]).out());
+    for record in &mut records {
+        assert!(record["timestamp"].take().as_i64().unwrap() > 1_600_000_000_000);
+    }
+    let headers = json!([["a", "1"], ["b", "x=y"], ["a", ""]]);
+    let expected = [
+        json!({"topic": "orders", "partition": 1, "offset": 0, "timestamp": null, "key": "k",
+            "value": {"base64": "/w=="}, "headers": headers}),
+        json!({"topic": "orders", "partition": 1, "offset": 1, "timestamp": null, "key": null,
+            "value": "v", "headers": headers}),
+    ];
+    assert_eq!(records, expected);
+    assert_eq!(
+        place.run(&["consume", "orders", "--format", "json"]).out(),
+        place.run(&["consume", "orders", "--output", "json"]).out()
+    );
+}
+
+#[test]
+fn acknowledgements_say_where_each_record_is() {
+    let place = with_orders();
+    let ended = place.run_with(&["produce", "orders", "--partition", "2", "--acks"], b"a\nb\n");
+    assert_eq!((ended.code, &ended.out[..]), (Some(0), &b"orders 2 0\norders 2 1\n"[..]));
+    assert!(ended.err.starts_with("tidelog: sent 2 records to orders: 2 bytes in "), "{}", ended.err);
+    let words = ["produce", "orders", "--partition", "2", "--acks", "--output", "json"];
+    let acks = objects(&place.run_with(&words, b"c\n").out);
+    assert_eq!(acks, [json!({"topic": "orders", "partition": 2, "offset": 2})]);
+}
+
+#[test]
+fn a_reader_follows_what_another_process_sends() {
+    let place = with_orders();
+    let mut producer = place.start(&["produce", "orders", "--partition", "0", "--acks"]);
+    let mut reader = place.start(&["consume", "orders", "--follow", "--from-beginning", "--format", "%o %v"]);
+    for offset in 0..20 {
+        producer.write(format!("line {offset}\n").as_bytes());
+        assert_eq!(producer.line().unwrap(), format!("orders 0 {offset}").into_bytes());
+        assert_eq!(reader.line().unwrap(), format!("{offset} line {offset}").into_bytes());
+    }
+    assert_eq!(producer.end(), (Vec::new(), Some(0)));
+    let (rest, was_killed) = reader.kill();
+    assert!(rest.is_empty() && was_killed);
+}
+
+#[test]
+fn following_ends_after_as_many_records_as_were_asked_for_or_when_nothing_comes() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\nc\n").out();
+    let words = ["consume", "orders", "--follow", "--from-beginning"];
+    assert_eq!(place.run(&[&words[..], &["--max-messages", "2"]].concat()).out(), b"a\nb\n");
+    assert_eq!(place.run(&[&words[..], &["--timeout-ms", "20"]].concat()).out(), b"a\nb\nc\n");
+    // From the end on there is nothing.
+    assert_eq!(place.run(&["consume", "orders", "-f", "--timeout-ms", "20"]).out(), b"");
+}
+
+#[test]
+fn an_offset_is_where_reading_starts() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\nc\n").out();
+    let from = |offset: &str| place.run(&["consume", "orders", "--partition", "0", "--offset", offset]);
+    assert_eq!(from("1").out(), b"b\nc\n");
+    assert_eq!(from("earliest").out(), b"a\nb\nc\n");
+    for end in ["3", "latest"] {
+        let ended = from(end);
+        assert_eq!((ended.code, ended.out), (Some(0), Vec::new()));
+        assert_eq!(ended.err, "tidelog: note: there is nothing to read from there on; --follow waits for more\n");
+    }
+    failed(&from("4"), 1, "tidelog: error: offset 4 of orders-0 is out of range: it holds 0..3\n");
+}
+
+#[test]
+fn a_group_resumes_where_it_has_committed() {
+    let place = with_orders();
+    let lines = b"a\nb\nc\nd\n";
+    place.run_with(&["produce", "orders", "--partition", "1"], lines).out();
+    let words = ["consume", "orders", "--group", "billing", "--from-beginning"];
+    assert_eq!(place.run(&[&words[..], &["--max-messages", "1"]].concat()).out(), b"a\n");
+    assert_eq!(place.run(&[&words[..], &["--max-messages", "2"]].concat()).out(), b"b\nc\n");
+
+    let expected = "\
+TOPIC   PARTITION  COMMITTED  END  LAG  METADATA
+orders          0          0    0    0
+orders          1          3    4    1
+orders          2          0    0    0
+";
+    assert_eq!(place.run(&["groups", "describe", "billing"]).text(), expected);
+    let group = &objects(&place.run(&["groups", "describe", "billing", "--output", "json"]).out())[0];
+    let second = json!({"topic": "orders", "partition": 1, "committed": 3, "end": 4, "lag": 1, "metadata": ""});
+    assert_eq!((&group["group"], &group["partitions"][1]), (&json!("billing"), &second));
+
+    assert_eq!(place.run(&words).out(), b"d\n");
+    let ended = place.run(&words);
+    assert_eq!(ended.err, "tidelog: note: group billing has read all that there is in orders\n");
+    assert_eq!((ended.code, ended.out), (Some(0), Vec::new()));
+}
+
+#[test]
+fn a_new_group_starts_at_the_end_and_keeps_that_place() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "1"], b"before\n").out();
+    let words = ["consume", "orders", "--group", "late"];
+    let ended = place.run(&words);
+    assert_eq!(
+        ended.err,
+        "tidelog: note: group late is new and starts at the end; it gets what is sent from now on \
+         (--from-beginning reads all)\n"
+    );
+    place.run_with(&["produce", "orders", "--partition", "1"], b"after\n").out();
+    assert_eq!(place.run(&words).out(), b"after\n");
+    assert_eq!(place.run(&["groups", "list"]).text(), "late\n");
+    assert_eq!(objects(&place.run(&["groups", "list", "--output", "json"]).out()), [json!({"group": "late"})]);
+}
+
+#[test]
+fn topics_are_described() {
+    let place = with_orders();
+    place.run(&["topics", "create", "fast", "--durability", "os", "--config", "segment.bytes=8192"]).out();
+    place.run_with(&["produce", "fast"], b"a\nb\n").out();
+    assert_eq!(place.run(&["topics", "list"]).text(), "fast\norders\n");
+    let expected = "\
+fast
+  durability              os
+  max.message.bytes       1048576
+  message.timestamp.type  CreateTime
+  segment.bytes           8192
+
+  PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
+          0      0    2        2        2         1   8192
+
+orders
+  durability              sync
+  max.message.bytes       1048576
+  message.timestamp.type  CreateTime
+  segment.bytes           67108864
+
+  PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
+          0      0    0        0        0         1  65536
+          1      0    0        0        0         1  65536
+          2      0    0        0        0         1  65536
+";
+    assert_eq!(place.run(&["topics", "describe"]).text(), expected);
+    let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];
+    assert_eq!((&topic["topic"], &topic["config"]["durability"]), (&json!("fast"), &json!("os")));
+    assert_eq!(topic["partitions"][0]["log_end"], json!(2));
+}
+
+#[test]
+fn topics_come_and_go() {
+    let place = Place::new();
+    let created = place.run(&["topics", "create", "orders"]).text();
+    assert_eq!(created, "created topic orders: 1 partition, durability sync\n");
+    let again = place.run(&["topics", "create", "orders", "--if-not-exists"]).text();
+    assert_eq!(again, "there is topic orders already: 1 partition, durability sync\n");
+    assert_eq!(place.run(&["topics", "delete", "orders"]).text(), "deleted topic orders\n");
+    assert_eq!(place.run(&["topics", "delete", "orders", "--if-exists"]).text(), "there is no topic orders\n");
+    assert_eq!(place.run(&["topics", "list"]).text(), "");
+}
+
+#[test]
+fn kafkas_tutorials_work_with_a_note() {
+    let place = Place::new();
+    let words = ["topics", "--create", "--topic", "orders", "--partitions", "3", "--replication-factor", "1"];
+    let ended = place.run(&[&words[..], &["--bootstrap-server", "localhost:9092"]].concat());
+    assert_eq!(ended.out, b"created topic orders: 3 partitions, durability sync\n");
+    assert_eq!(
+        ended.err,
+        "tidelog: note: --bootstrap-server is ignored; there is no broker, the log is a directory (--dir)\n\
+         tidelog: note: --replication-factor is ignored; there is one copy, in the directory\n"
+    );
+    assert_eq!(ended.code, Some(0));
+
+    let ended = place.run_with(&["produce", "--broker-list", "localhost:9092", "--topic", "orders"], b"a\n");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert_eq!(place.run(&["consume", "--topic", "orders", "--from-beginning"]).out(), b"a\n");
+    assert_eq!(place.run(&["topics", "--list"]).out(), b"orders\n");
+    assert!(place.run(&["topics", "--describe", "--topic", "orders"]).text().starts_with("orders\n"));
+    assert_eq!(place.run(&["topics", "--list", "--zookeeper", "localhost:2181"]).out, b"orders\n");
+
+    let ended = place.run(&["topics", "create", "more", "--replication-factor", "3"]);
+    let why = "the log is one directory, so there is one copy; leave it out";
+    failed(&ended, 2, &format!("tidelog: error: --replication-factor 3 cannot be kept: {why}\n"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let place = with_orders();
+    let lines: String = (0..100_000).map(|line| format!("line {line} of many\n")).collect();
+    place.run_with(&["produce", "orders", "--partition", "0"], lines.as_bytes()).out();
+    for words in [&["consume", "orders"][..], &["consume", "orders", "--group", "g", "--from-beginning"]] {
+        let mut child = place.tool(words).spawn().unwrap();
+        let mut first = [0; 7];
+        let mut out = child.stdout.take().unwrap();
+        out.read_exact(&mut first).unwrap();
+        drop(out);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(&first, b"line 0 ");
+        assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+    }
+    // Nobody listens to standard error either.
+    let mut child = place.tool(&["topics", "describe", "missing"]).spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(5));
+}
+
+#[test]
+fn errors_say_what_to_do_next_and_have_their_codes() {
+    let place = with_orders();
+    failed(
+        &place.run(&["consume", "missing"]),
+        5,
+        "tidelog: error: there is no topic \"missing\"; `tidelog topics list` shows what there is, \
+         `tidelog topics create missing` creates it\n",
+    );
+    failed(
+        &place.run(&["produce", "missing"]),
+        5,
+        "tidelog: error: there is no topic \"missing\"; `tidelog topics list` shows what there is, \
+         `tidelog topics create missing` creates it, and so does --create-topic\n",
+    );
+    failed(
+        &place.run(&["groups", "describe", "missing"]),
+        5,
+        "tidelog: error: no group \"missing\" has committed anything; `tidelog groups list` shows those that have\n",
+    );
+    failed(
+        &place.run(&["consume", "orders", "--partition", "3"]),
+        5,
+        "tidelog: error: there is no partition orders-3: the topic has 3, counted from 0\n",
+    );
+    failed(
+        &place.run(&["topics", "create", "orders"]),
+        1,
+        "tidelog: error: topic \"orders\" exists already; `tidelog topics describe orders` shows it, \
+         --if-not-exists makes this no error\n",
+    );
+    failed(
+        &place.run(&["topics", "create", "a b"]),
+        2,
+        "tidelog: error: \"a b\" cannot be the name of a topic: only ASCII letters, digits, '.', '_' and '-' are \
+         allowed\n",
+    );
+    failed(
+        &place.run(&["produce", "orders", "--durability", "os"]),
+        2,
+        "tidelog: error: --partitions, --durability, --segment-bytes and --config say how a topic is created; add \
+         --create-topic, or leave them out\n",
+    );
+    for words in [
+        &["consume", "orders", "--format", "%q"][..],
+        &["consume", "orders", "--offset", "3"],
+        &["consume", "orders", "--group", "g", "--partition", "0"],
+        &["produce", "orders", "--header", "novalue"],
+        &["produce", "orders", "--key-regex", "("],
+        &["produce"],
+        &["topics", "create", "x", "--durability", "perhaps"],
+        &["nonsense"],
+        &[],
+    ] {
+        let ended = place.run(words);
+        assert_eq!((ended.code, ended.out.len()), (Some(2), 0), "{words:?}: {}", ended.err);
+        assert!(!ended.err.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn where_there_is_no_log_the_way_to_one_is_named_and_none_is_made() {
+    let place = Place::new();
+    let elsewhere = place.path().join("elsewhere");
+    let dir = elsewhere.to_str().unwrap();
+    let error = format!(
+        "tidelog: error: there is no event log in {dir}; begin one with `tidelog --dir {dir} topics create NAME`, or \
+         name another directory with --dir\n"
+    );
+    for words in [&["topics", "list"][..], &["consume", "a"], &["produce", "a"], &["topics", "delete", "a"]] {
+        failed(&place.run(&[&["--dir", dir], words].concat()), 5, &error);
+    }
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn beside_a_writer_reading_works_and_writing_names_who_is_in_the_way() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\n").out();
+    let log = EventLog::open(place.path()).unwrap();
+
+    assert_eq!(place.run(&["consume", "orders"]).out(), b"a\n");
+    assert_eq!(place.run(&["topics", "list"]).out(), b"orders\n");
+    assert_eq!(place.run(&["groups", "list"]).out(), b"");
+    let error = format!(
+        "tidelog: error: {} is open for writing by process {}; stop it first (what only reads works beside it: \
+         `topics list`, `topics describe`, `groups`, and `consume` without --group)\n",
+        place.path().display(),
+        std::process::id()
+    );
+    for words in [
+        &["produce", "orders"][..],
+        &["consume", "orders", "--group", "g"],
+        &["topics", "create", "more"],
+        &["topics", "delete", "orders"],
+    ] {
+        failed(&place.run(words), 3, &error);
+    }
+    log.close().unwrap();
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named_and_those_before_it_are_sent() {
+    let place = Place::new();
+    place.run(&["topics", "create", "small", "--config", "max.message.bytes=200"]).out();
+    for (long, error) in [
+        (
+            180,
+            "a record of 232 bytes is over the limit of topic \"small\", 200 bytes; split it, or create the topic with \
+             a larger --config max.message.bytes=N",
+        ),
+        (500, "it is longer than 200 bytes, the limit of the topic"),
+    ] {
+        let input = format!("a\nb\n{}\nc\n", "x".repeat(long));
+        let ended = place.run_with(&["produce", "small"], input.as_bytes());
+        assert_eq!(ended.err, format!("tidelog: error: line 3 (the lines before it were sent): {error}\n"));
+        assert_eq!((ended.code, ended.out), (Some(1), Vec::new()));
+    }
+    assert_eq!(place.run(&["consume", "small"]).out(), b"a\nb\na\nb\n");
+}
+
+#[test]
+fn damage_is_met_where_it_is_and_can_be_read_around() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders"]).out();
+    for line in ["first", "second", "third"] {
+        place.run_with(&["produce", "orders"], line.as_bytes()).out();
+    }
+    let file = place.path().join("topics/orders/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"second").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+
+    let ended = place.run(&["consume", "orders"]);
+    assert_eq!((ended.code, &ended.out[..]), (Some(4), &b"first\n"[..]), "{}", ended.err);
+    let start = format!("tidelog: error: {} is damaged at byte 240: checksum ", file.display());
+    let end = "offsets 1..2 of orders-0 cannot be read; `tidelog consume orders --partition 0 --offset 2` reads on \
+               behind it\n";
+    assert!(ended.err.starts_with(&start) && ended.err.ends_with(end), "{}", ended.err);
+    assert_eq!(place.run(&["consume", "orders", "--partition", "0", "--offset", "2"]).out(), b"third\n");
+    let ended = place.run(&["topics", "describe", "orders"]);
+    assert!(ended.err.starts_with("tidelog: warning: ") && ended.err.ends_with("cannot be read\n"), "{}", ended.err);
+    assert_eq!(ended.code, Some(0));
+}
+
+#[test]
+fn help_says_what_the_exit_codes_mean() {
+    let place = Place::new();
+    let help = place.run(&["--help"]).text();
+    assert!(help.contains("Exit codes:\n  0  done; also if whoever reads the output closes it early\n"), "{help}");
+    for command in ["topics", "produce", "consume", "groups", "demo"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{help}");
+        let help = place.run(&[command, "--help"]).text();
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+    assert!(!help.contains("zookeeper") && !help.contains("demo-produce"), "{help}");
+    assert!(place.run(&["--version"]).text().starts_with("tidelog 0."));
+}
+
+#[test]
+fn the_demo_kills_itself_and_misses_nothing() {
+    let place = Place::new();
+    let out = place.run(&["demo", "--events", "20000", "--output", "json"]).out();
+    let result = &objects(&out)[0];
+    assert_eq!(result["faults"], json!([]));
+    for partition in result["partitions"].as_array().unwrap() {
+        assert_eq!(partition["missing"], json!(0), "{partition}");
+    }
+    // In a directory of somebody's own it adds, and leaves what is there.
+    let dir = place.path().join("mine");
+    let mut command = place.tool(&["demo", "--events", "20000", dir.to_str().unwrap()]);
+    let out = command.stderr(Stdio::inherit()).output().unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(out.status.success(), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 80 || line.contains(dir.to_str().unwrap())), "{text}");
+    let log = EventLog::open(&dir).unwrap();
+    assert_eq!((log.list_topics(), log.list_groups()), (vec!["orders".to_owned()], vec!["billing".to_owned()]));
+}
+
+#[test]
+fn damage_is_verified_explained_and_mended() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders"]).out();
+    let lines: String = (0..100).map(|n| format!("{n:0100}\n")).collect();
+    place.run_with(&["produce", "orders"], lines.as_bytes()).out();
+    let sound = place.run(&["verify"]);
+    assert_eq!(sound.code, Some(0));
+    assert!(String::from_utf8(sound.out).unwrap().ends_with(": sound\n"));
+
+    let file = place.path().join("topics/orders/0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+
+    let damaged = place.run(&["verify", "--output", "json"]);
+    assert_eq!(damaged.code, Some(4), "{}", damaged.err);
+    let findings = objects(&damaged.out);
+    assert_eq!((findings[0]["class"].as_str(), findings[0]["place"].as_str()), (Some("damaged"), Some("orders-0")));
+    assert_eq!(findings.last().unwrap()["sound"], json!(false));
+    assert!(damaged.err.contains("tidelog repair"), "{}", damaged.err);
+
+    let explained = place.run(&["dump", "topics/orders/0"]);
+    let explained = String::from_utf8(explained.out).unwrap();
+    assert!(explained.lines().filter(|line| line.contains("!!")).count() == 1, "{explained}");
+    assert!(place.run(&["dump", "topics/orders/0", "--bytes"]).out().len() > explained.len());
+
+    let dry = place.run(&["repair", "--output", "json"]);
+    assert_eq!(objects(&dry.out)[0]["done"], json!(false));
+    assert_eq!(place.run(&["verify"]).code, Some(4), "a dry run changes nothing");
+    let done = place.run(&["repair", "--execute", "--output", "json"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let lost = objects(&done.out)[0]["lost"].clone();
+    assert_eq!(lost, findings[0]["offsets"]);
+    assert!(done.err.contains("repair-backup-1"), "{}", done.err);
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+    let left = place.run(&["consume", "orders"]).out();
+    let lost = lost[1].as_u64().unwrap() - lost[0].as_u64().unwrap();
+    assert_eq!(left.split(|byte| *byte == b'\n').count() as u64 - 1, 100 - lost);
+}
