@@ -23,7 +23,7 @@
 //! | 9 | disk or quota full | `send` fails with `NoSpace` naming file and size, nothing half-written; reading and committing go on (catalog and groups have room in reserve); when there is room again the next `send` succeeds, without reopening; opening works on a full disk; no SIGBUS on ext4, xfs, tmpfs, nor on btrfs |
 //! | 10 | file size limit, descriptor limit, address space, map count | an error naming the limit; what is mapped stays readable; works again when the limit is lifted; not killed by SIGXFSZ |
 //! | 11 | media error while reading | `Io` for that read when the bytes are not there as the segment is checked, which it is once, as far as it is read (Linux 5.14). The window that remains: bytes that were checked, were evicted from memory since and cannot be read again end the process, as they do for everybody who maps files |
-//! | 12 | bit rot, misdirected or lost write at rest | checked before it is read for the first time in each opening: `Corrupt` with partition, offsets, file, position and flaw; the consumer decides to skip, never the library; others unaffected |
+//! | 12 | bit rot, misdirected or lost write at rest | checked before it is read for the first time in each opening: `Corrupt` with partition, offsets, file, position and flaw; the consumer decides to skip, never the library; others unaffected; `verify` finds it all |
 //! | 13 | zeroed sector or page | as 12; not the end of the log |
 //! | 14 | segment cut short, emptied, deleted (first, middle, last) | the missing offsets are reported and not given again; the rest is served. What nothing can tell: after a process was killed, the loss of the end of the newest segment, from behind its last proven batch |
 //! | 15 | segment of another partition, another log or an old backup in its place | refused as foreign, or its end as missing; reported, untouched |
@@ -83,7 +83,8 @@
 //!     `rot::every_byte_of_a_segment_that_holds_something_is_watched_over`,
 //!     `rot::corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on`,
 //!     `rot::a_page_of_another_file_is_none_of_this_one`,
-//!     `rot::bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records`.
+//!     `rot::bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records`,
+//!     `rot::what_reading_would_miss_verify_finds_and_repair_mends`.
 //! 13. `rot::a_zeroed_sector_or_page_is_damage_and_not_the_end_of_the_log`,
 //!     `rot::the_last_page_with_the_marker_of_the_closing_is_missed_too`.
 //! 14. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`,
