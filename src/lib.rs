@@ -49,6 +49,8 @@
 //! callback ([`send_with`](Producer::send_with)). One sync serves all who wait, so the fast way to be sure is to
 //! send many and [`flush`](Producer::flush) once.
 //!
+//! What happens then, and after any other fault, is written down row by row in [`promises`], with the tests that show it.
+//!
 //! # Testing what uses it
 //!
 //! With the feature `sim`, `sim::Machine` is a machine with a disk in memory that forgets what was not synced,
@@ -71,6 +73,7 @@ pub mod inspect;
 mod partition;
 mod partitioner;
 mod producer;
+pub mod promises;
 mod record;
 mod table;
 mod topic;

@@ -8,6 +8,7 @@
 //! | the time only from `clock.rs` and `scheduling.rs`                | `src`, without `src/bin`      |
 //! | nobody sleeps                                                    | `src`, `tests`                |
 //! | nothing is left for later                                        | everywhere                    |
+//! | every promise has its tests                                      | `src/promises.rs`             |
 //!
 //! The command-line tool in `src/bin` is a user of the library: it reads files and clocks as it likes. `mod tests` at
 //! the end of a file may import from any floor. Moving a wall means moving it here too, in the same commit.
@@ -37,6 +38,7 @@ const FLOORS: &[&str] = &[
     "consumer",
     "event_log",
     "sim",
+    "promises",
     "lib",
 ];
 
@@ -64,6 +66,38 @@ fn the_house_stands_as_it_was_planned() {
     assert!(files > 1, "there is nothing to read in {}", root.display());
     let list: String = violations.iter().map(|violation| format!("\n{violation}")).collect();
     assert!(violations.is_empty(), "{} walls are broken:{list}", violations.len());
+}
+
+/// The table of promises names its tests, `FILE::TEST` of `tests/promises`: each must be there, and each that is there must
+/// be of some promise.
+#[test]
+fn every_promise_names_its_tests_and_they_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("src/promises.rs")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("//! | ") && line.as_bytes()[6].is_ascii_digit()).count();
+    assert_eq!(rows, 28, "the table has a row for each fault");
+    let named: Vec<&str> = table.split('`').skip(1).step_by(2).filter(|code| is_test_path(code)).collect();
+    let mut there = Vec::new();
+    for path in rust_files(&root.join("tests/promises")) {
+        let room = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let source = fs::read_to_string(&path).unwrap();
+        let tests = source.split("#[test]\nfn ").skip(1).filter_map(|test| test.split_once('(').map(|(name, _)| name));
+        there.extend(tests.map(|test| format!("{room}::{test}")));
+    }
+    let missing: Vec<_> = named.iter().filter(|test| !there.iter().any(|other| other == *test)).collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+    let helper = "processes::a_child_plays_its_part";
+    let idle: Vec<_> = there.iter().filter(|test| *test != helper && !named.contains(&test.as_str())).collect();
+    assert!(idle.is_empty(), "no promise names them: {idle:#?}");
+    for row in 1..=27 {
+        assert!(table.contains(&format!("//! {row}. `")), "row {row} has no test");
+    }
+}
+
+fn is_test_path(code: &str) -> bool {
+    let letters =
+        |part: &str| part.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit());
+    code.split_once("::").is_some_and(|(room, test)| letters(room) && letters(test))
 }
 
 /// All Rust files below `folder`, which need not exist, but for what was built there.

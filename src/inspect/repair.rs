@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
-use crate::inspect::verify::{PlaceSurvey, survey_place};
+use crate::inspect::verify::{PlaceSurvey, recorded_ends, survey_place};
 use crate::types::{Offset, TimestampType};
 
 /// The length of a file that holds nothing but a gap: a page.
@@ -65,8 +65,10 @@ pub fn repair(path: impl AsRef<Path>, execute: bool) -> Result<RepairReport> {
 pub(crate) fn repair_in(env: &Env, execute: bool) -> Result<RepairReport> {
     let _lock = if execute { Some(lock(env)?) } else { None };
     let mut repair = Repair { env, execute, report: RepairReport::default() };
-    for place in survey::places(env)? {
-        let survey = survey_place(env, &place, |_| {})?;
+    let places = survey::places(env)?;
+    let ends = recorded_ends(env, &places)?;
+    for place in places {
+        let survey = survey_place(env, &place, ends.get(&place.name).copied(), |_| {})?;
         repair.mend_place(&place, &survey)?;
     }
     Ok(repair.report)
@@ -111,7 +113,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// A segment that this one's header names as its predecessor, and that is not there.
+    /// A segment that this one's header names as its predecessor, or the first of a topic, and that is not there.
     fn mend_gap_before(
         &mut self,
         place: &Place,
@@ -119,6 +121,10 @@ impl Repair<'_> {
         before: Option<&Surveyed>,
         segment: &Surveyed,
     ) -> Result<()> {
+        let topic = matches!(place.kind, PlaceKind::Partition { .. });
+        if before.is_none() && topic && segment.base > Offset::ZERO {
+            return self.make_gap_segment(place, identity, None, Offset::ZERO..segment.base, segment.epoch);
+        }
         let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
         let (Some(before), Some(named)) = (before, named) else { return Ok(()) };
         if named.base <= before.base || named.base >= segment.base {
@@ -197,6 +203,12 @@ impl Repair<'_> {
         epoch: u32,
     ) -> Result<()> {
         let path = place.dir.join(segment::file_name(lost.start));
+        if u32::try_from(lost.end.since(lost.start)).is_err() {
+            // All segments were lost, and the log went on far behind them: no gap is so wide.
+            let reason = format!("offsets {}..{} are missing, more than a gap can span", lost.start, lost.end);
+            self.report.beyond.push(format!("{}: {reason}", place.name));
+            return Ok(());
+        }
         self.note(place, &path, "make a segment that is one gap".to_owned(), lost.clone());
         if !self.execute {
             return Ok(());

@@ -53,8 +53,9 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
         return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
     }
     let mut verification = Verification::new(env, &places)?;
+    let ends = recorded_ends(env, &places)?;
     for place in &places {
-        let partition = verification.read_place(place, &mut progress)?;
+        let partition = verification.read_place(place, ends.get(&place.name).copied(), &mut progress)?;
         verification.partitions.insert(place.name.clone(), partition);
     }
     verification.check_catalog(&places)?;
@@ -66,12 +67,45 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
 #[derive(Debug)]
 pub(super) struct PlaceSurvey {
     pub(super) segments: Vec<Surveyed>,
-    /// The highest durable end offset that any segment says.
+    /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
 }
 
-/// Surveys all segments of a place. Each is told where its successor says that it ended.
-pub(super) fn survey_place(env: &Env, place: &Place, mut each: impl FnMut(&Surveyed)) -> Result<PlaceSurvey> {
+/// Where the catalog says that the places ended when the log was closed last, by their names. Of what it has lost it
+/// says nothing.
+pub(super) fn recorded_ends(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Offset>> {
+    let mut ends = BTreeMap::new();
+    let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(ends) };
+    let catalog = survey_place(env, catalog, None, |_| {})?;
+    let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value, ..) in last_values(env, &catalog)? {
+        match Fact::decode(&key, Some(&value)) {
+            Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
+            Ok(Fact::End(id, partition, end)) => drop(by_id.insert((id, partition), end)),
+            _ => {}
+        }
+    }
+    for place in places {
+        let id = match &place.kind {
+            PlaceKind::Catalog => None,
+            PlaceKind::Group(group) => Some((group_id(group), 0)),
+            PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
+        };
+        if let Some(end) = id.and_then(|id| by_id.get(&id)) {
+            ends.insert(place.name.clone(), *end);
+        }
+    }
+    Ok(ends)
+}
+
+/// Surveys all segments of a place. Each is told where its successor says that it ended. `end`: up to where the catalog
+/// says that there is something.
+pub(super) fn survey_place(
+    env: &Env,
+    place: &Place,
+    end: Option<Offset>,
+    mut each: impl FnMut(&Surveyed),
+) -> Result<PlaceSurvey> {
     let files = survey::segment_files(env, &place.dir)?;
     let mut segments: Vec<Surveyed> = Vec::new();
     for (base, path) in files.into_iter().rev() {
@@ -81,7 +115,7 @@ pub(super) fn survey_place(env: &Env, place: &Place, mut each: impl FnMut(&Surve
         segments.push(surveyed);
     }
     segments.reverse();
-    let witness = segments.iter().map(|segment| segment.witness).max().unwrap_or_default();
+    let witness = segments.iter().map(|segment| segment.witness).chain(end).max().unwrap_or_default();
     Ok(PlaceSurvey { segments, witness })
 }
 
@@ -116,9 +150,14 @@ impl<'a> Verification<'a> {
         Ok(Verification { env, report, progress, log, partitions, topics })
     }
 
-    fn read_place(&mut self, place: &Place, progress: &mut impl FnMut(Progress)) -> Result<PlaceSurvey> {
+    fn read_place(
+        &mut self,
+        place: &Place,
+        end: Option<Offset>,
+        progress: &mut impl FnMut(Progress),
+    ) -> Result<PlaceSurvey> {
         let mut position = self.progress;
-        let survey = survey_place(self.env, place, |segment| {
+        let survey = survey_place(self.env, place, end, |segment| {
             position.done_bytes += segment.length;
             progress(position);
         })?;
@@ -244,6 +283,12 @@ fn check_segment(
         find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
         return;
     }
+    let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
+    if first_of_topic && segment.base > Offset::ZERO {
+        let gone = path.with_file_name(crate::format::segment::file_name(Offset::ZERO));
+        let message = "the first segment is not there".to_owned();
+        find(FindingClass::Missing, &gone, 0, Offset::ZERO..segment.base, message);
+    }
     if let Some(before) = before
         && let Some(predecessor) = header.predecessor
         && predecessor.base > before.base
@@ -320,6 +365,10 @@ pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEn
             let Ok(Some(batch)) = Batch::at(&bytes[position as usize..]) else { break };
             for record in batch.records() {
                 let key = record.key.unwrap_or_default().to_vec();
+                if key.is_empty() {
+                    // The end of a rewrite, which says nothing of its own.
+                    continue;
+                }
                 match record.value {
                     Some(value) => drop(values.insert(key, (value.to_vec(), segment.path.clone(), position))),
                     None => drop(values.remove(&key)),

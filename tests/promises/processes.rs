@@ -551,8 +551,14 @@ fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_deliv
 /// A log on a file system that fills up, is read, and goes on when there is room.
 fn fill_up(mount: &Mount, system: &str) {
     let root = mount.path().join("log");
-    let ballast = mount.path().join("ballast");
+    let (ballast, filler) = (mount.path().join("ballast"), mount.path().join("filler"));
     fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    // All but a few megabytes: filling up the rest tells nothing new.
+    let left = rustix::fs::statvfs(mount.path()).unwrap();
+    if let Some(bytes) = (left.f_bavail * left.f_frsize).checked_sub(12 << 20) {
+        let file = fs::File::create(filler).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes.max(1)).unwrap();
+    }
     let log = EventLog::open_with(&root, config()).unwrap();
     log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 20)).unwrap();
     let mut sent = 0u64;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use tidelog::sim::Machine;
+use tidelog::sim::{Machine, PowerCut};
 use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
 
 use crate::shared::{
@@ -155,6 +155,80 @@ fn a_page_of_another_file_is_none_of_this_one() {
     }
     println!("{swapped} pages were swapped");
     assert!(swapped > 20, "{swapped}");
+}
+
+#[test]
+fn what_reading_would_miss_verify_finds_and_repair_mends() {
+    let (machine, ledger) = closed_log(18, 6);
+    let all = segments(&machine, &harmed());
+    assert!(machine.verify().unwrap().findings.is_empty());
+    for case in ["a byte", "the last records and the marker", "the end of the file", "the last segment", "the first"] {
+        let machine = machine.kill();
+        let newest = &all[all.len() - 1];
+        match case {
+            "a byte" => machine.flip_bit(&all[0], 8 * 1000),
+            "the last records and the marker" => {
+                machine.write_file(newest, &[&machine.read_file(newest)[..128], &[0; PAGE - 128]].concat());
+            }
+            "the end of the file" => machine.write_file(newest, &machine.read_file(newest)[..1200]),
+            "the last segment" => machine.remove_file(newest),
+            _ => machine.remove_file(&all[0]),
+        }
+        let found = machine.verify().unwrap();
+        assert!(!found.is_sound(), "{case}: {found:?}");
+        assert!(found.findings.iter().all(|finding| finding.place == "orders-0"), "{case}: {found:?}");
+
+        let mended = machine.repair(true).unwrap();
+
+        assert!(mended.beyond.is_empty() && !mended.mends.is_empty(), "{case}: {mended:?}");
+        assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
+        let log = open(&machine);
+        let (read, damaged) = crate::shared::read_around_damage(&log, &harmed());
+        assert!(damaged.is_empty(), "{case}: {damaged:?}");
+        let accepted = &ledger.accounts[&harmed()].accepted;
+        assert!(read.iter().all(|(offset, value)| accepted[*offset as usize] == *value), "{case}");
+        let next = ledger_next(&log);
+        assert!(next >= 6, "{case}: offset {next} was given twice");
+    }
+}
+
+fn ledger_next(log: &tidelog::EventLog) -> u64 {
+    let record = ProducerRecord::new("orders", b"new").partition(0);
+    log.producer().send(record).unwrap().wait().unwrap().offset().get()
+}
+
+#[test]
+fn bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records() {
+    let machine = Machine::new(17);
+    machine.set_write_back(false);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    let clicks = name("clicks", 0);
+    log.create_topic("clicks", small(Durability::Os).segment_bytes(1 << 16)).unwrap();
+    for _ in 0..4 {
+        ledger.send(&log, &clicks).unwrap();
+    }
+    let path = segments(&machine, &clicks)[0].clone();
+    let old = machine.read_file(&path);
+    let machine = machine.power_cut(PowerCut::LoseUnsynced);
+    drop(log);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    ledger.send(&log, &clicks).unwrap();
+    let machine = machine.kill();
+    drop(log);
+
+    // The disk has lost what zeroed them: old batches, whole and with the offsets that are due, behind the new one.
+    let mut bytes = machine.read_file(&path);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 8 * 8 + 8;
+    bytes[end..].copy_from_slice(&old[end..]);
+    assert!(bytes[end..end + 8] != [0; 8], "an old batch stands there");
+    machine.write_file(&path, &bytes);
+
+    let log = open(&machine);
+    assert_eq!(log.describe_topic("clicks").unwrap().partitions[0].log_end.get(), 1);
+    drop(log);
+    assert_eq!(ledger.check_damaged(&machine, &[], "bytes of an earlier life"), 0);
 }
 
 #[test]
