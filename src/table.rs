@@ -261,7 +261,7 @@ impl Table {
         let mut state = self.state.lock();
         let base = match (self.partition.append(&drafts), &self.reserve) {
             (Err(Error::NoSpace { .. }), Some(reserve)) if reserve.give_up() => {
-                let done = self.make_room(&state).and_then(|()| self.partition.append(&drafts));
+                let done = self.make_room(&mut state).and_then(|()| self.partition.append(&drafts));
                 reserve.keep();
                 done?
             }
@@ -283,7 +283,7 @@ impl Table {
     }
 
     /// Goes on in a new segment, which takes less room than growing the old one.
-    fn make_room(&self, state: &State) -> Result<()> {
+    fn make_room(&self, state: &mut State) -> Result<()> {
         if state.damage.is_empty() { self.rewrite(state) } else { self.partition.begin_segment().map(drop) }
     }
 
@@ -324,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::config::Durability;
+    use crate::env::Env;
     use crate::env::sim::{SimClock, SimScheduler};
     use crate::env::storage::Storage;
     use crate::env::storage::sim::{PowerCut, SimDisk};
@@ -342,17 +343,21 @@ mod tests {
         }
     }
 
-    fn reserve(disk: &Arc<SimDisk>) -> Arc<Reserve> {
-        Reserve::new(home(disk).env)
+    fn config() -> TopicConfig {
+        TopicConfig::new().durability(Durability::Sync).segment_bytes(65536)
+    }
+
+    fn create(disk: &Arc<SimDisk>) -> Table {
+        let home = home(disk);
+        let reserve = Reserve::new(home.env.clone());
+        Table::create(home, 1, &config(), None, &reserve).unwrap()
     }
 
     fn open(disk: &Arc<SimDisk>) -> (Table, PartitionReport) {
+        let home = home(disk);
+        let reserve = Reserve::new(home.env.clone());
         let known = Known { made: true, epoch: 2, ..Known::default() };
-        Table::open(home(disk), known, &config(), None, &reserve(disk)).unwrap()
-    }
-
-    fn config() -> TopicConfig {
-        TopicConfig::new().durability(Durability::Sync).segment_bytes(65536)
+        Table::open(home, known, &config(), None, &reserve).unwrap()
     }
 
     fn change(n: u32) -> Change {
@@ -378,7 +383,7 @@ mod tests {
     #[test]
     fn a_table_that_changes_for_long_stays_small_and_says_the_same_after_a_power_cut() {
         let disk = SimDisk::new(3);
-        let table = Table::create(home(&disk), 1, &config(), None, &reserve(&disk)).unwrap();
+        let table = create(&disk);
         disk.sync_dir(&PathBuf::new()).unwrap();
         for n in 0..6000 {
             table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();
@@ -407,12 +412,12 @@ mod tests {
             }
         };
         let disk = SimDisk::new(5);
-        let table = Table::create(home(&disk), 1, &config(), None, &reserve(&disk)).unwrap();
+        let table = create(&disk);
         let (changes, from, to) = rewrite_begins(&disk, &table);
 
         for (crash, how) in (from..to).flat_map(|crash| PowerCut::ALL.map(|how| (crash, how))) {
             let disk = SimDisk::new(5);
-            let table = Table::create(home(&disk), 1, &config(), None, &reserve(&disk)).unwrap();
+            let table = create(&disk);
             disk.sync_dir(&PathBuf::new()).unwrap();
             for n in 0..changes - 1 {
                 table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();

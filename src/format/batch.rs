@@ -9,7 +9,7 @@
 //! | 24..28 | u32  | count          | how many records follow                                                      |
 //! | 28..32 | u32  | span           | how many offsets the batch takes: more than `count` after compaction         |
 //! | 32..36 | u32  | epoch          | of the opening of the log in which it was written                            |
-//! | 36..40 | u32  | lag            | base offset minus the durable end offset when it was written; 2^32-1: that or more |
+//! | 36..40 | u32  | lag            | base offset minus the durable end offset when it was written; 2^32-1: see below |
 //! | 40..44 | u32  | attributes     | see below                                                                    |
 //! | 44..   |      | extensions     | those that the attributes name, in the order of their bits                   |
 //! | ..     |      | records        | `count` of them; then zeros, fewer than 8, up to `length`                    |
@@ -17,7 +17,7 @@
 //! "CRC-32 started from n" is zlib's `crc32(n, bytes)`: the checksum covers `length` without a second pass. The *salt*
 //! is the crc in the header of the segment: bytes of another file, or of another segment, are no batch in this one.
 //! Length and crc are one aligned word of eight bytes, which is stored last: as long as it is zero there is no
-//! batch, whatever stands behind it.
+//! batch, whatever stands behind it. A lag of 2^32-1 means that or more, so the batch says nothing of what was durable.
 //!
 //! | attribute | value   | meaning                                                                                |
 //! |-----------|---------|----------------------------------------------------------------------------------------|
@@ -30,19 +30,26 @@
 //! | bits 8, 9 | 256·w   | each record has a timestamp delta to the base, as i32 (w = 1) or i64 (w = 2); 0: all equal |
 //! | bit 10    | 1024    | each record has an offset delta to the base, as u32; without it offsets are dense      |
 //! | bit 11    | 2048    | each record has headers                                                                |
-//! | others    | 0       | refused                                                                                |
+//! | others    | 0       | refused, and so is w = 3                                                               |
 //!
-//! A record is its timestamp delta, offset delta and the length of its headers (u32), each only if the attributes
-//! say so; then `key length u32`, `value length u32`, headers, key, value. A length of 2^32-1 says that there is
-//! no key or no value, which differs from an empty one. Headers are a count (u32, at least 1) and for each
-//! `name length u32`, `value length u32`, name (UTF-8), value; a record without headers has a headers length of 0.
+//! What is refused is no batch, even if the checksum fits. So is one whose base offset plus span leaves 64 bits; one of
+//! records with a span of 0, fewer offsets than records, or, unless bit 10 is set, not as many; one whose offset deltas
+//! do not rise from record to record, or reach the span; and one whose fields do not end as they are said to below.
+//!
+//! A record is its timestamp delta (whose sum with the base wraps around), its offset delta, and the length of its headers
+//! in bytes (u32), each only if the attributes say so; then `key length u32`, `value length u32`, headers, key, value.
+//! A length of 2^32-1 says that there is no key or no value, which differs from an empty one. Headers are a count (u32,
+//! at least 1) and for each `name length u32`, `value length u32` (2^32-1: no value), name (UTF-8, may be empty), value,
+//! and no more; a record without headers has a headers length of 0, and no count.
 //!
 //! A batch of records may have none left, with a span all the same: that is a *gap*, what compaction or a repair leaves
-//! where records were. A gap, and a marker, may be longer than it needs to be; the rest is zeros.
+//! where records were. A gap, and a marker, may be longer than it needs to be; the rest is zeros. A gap may be dense or
+//! not, and its span is at least 1.
 //!
-//! The body of a marker is one u32: 1 synced, 2 closed, 3 rolled. All markers say that everything below `base
-//! offset` is durable (their lag is 0). *Closed* also says that nothing follows, until the log is opened again;
-//! *rolled* that the next segment, which begins at `base offset`, has its name.
+//! A marker has no attribute but bit 5, so no extensions; its timestamp is when it was written. Its body is one u32: 1
+//! synced, 2 closed, 3 rolled; others are refused. All markers say that everything below `base offset` is durable (their
+//! lag is 0). *Closed* also says that nothing follows, until the log is opened again; *rolled* that the next segment,
+//! which begins at `base offset`, has its name.
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, Writer};

@@ -1,6 +1,6 @@
 //! What the records of the catalog hold.
 //!
-//! The catalog is a partition. The last record of a key counts; one without a value removes the key.
+//! The catalog is a partition, and a table (see [the format](super)). Keys are UTF-8.
 //!
 //! | key                 | value                                                                                  |
 //! |---------------------|----------------------------------------------------------------------------------------|
@@ -8,12 +8,17 @@
 //! | `closed`            | u32: the number of the latest opening that was closed cleanly                          |
 //! | `topic/NAME`        | topic id u128, partitions u32, then settings: a count u32 and for each two texts, name and value |
 //! | `deleted/TOPIC ID`  | text: the name of a topic whose files are being removed; the id in 32 hexadecimal digits |
-//! | `group/NAME`        | nothing: the files of the group are there, its committed offsets in them               |
+//! | `group/NAME`        | no bytes: the files of the group are there, its committed offsets in them               |
 //! | `end/TOPIC ID/PARTITION` | u64: everything below this offset was durable when the log was last closed; of topics and groups |
 //!
 //! The ends are the witnesses of last resort: of a partition whose newest pages or files are gone nothing else could
-//! tell. If `closed` is `epoch`, nothing was appended since. A text is a u32 length and UTF-8. Settings are named as in Kafka where it has them. A reader keeps what it does
-//! not know of a topic's settings, and steps over keys that it does not know.
+//! tell. The id of a group is that in the headers of its segments, its partition is 0. If `closed` is `epoch`, nothing
+//! was appended since.
+//!
+//! A text is a u32 length and UTF-8. In keys, ids are 32 hexadecimal digits, `a` to `f` in lower case, and partitions are
+//! in decimal. Settings are named as in Kafka where it has them; their values are texts as `TopicConfig::set` takes
+//! them. A reader keeps what it does not know of a topic's settings, and steps over keys that it does not know and over
+//! bytes behind the fields of a value.
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, put_text};

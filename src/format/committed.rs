@@ -1,13 +1,15 @@
 //! What the records of a group hold: its committed offsets.
 //!
-//! A group is a partition, in a directory of its own. The last record of a key counts; one without a value removes it.
+//! A group is a partition, in a directory of its own, and a table (see [the format](super)). Keys are UTF-8.
 //!
 //! | key                | value                                                                             |
 //! |--------------------|-----------------------------------------------------------------------------------|
 //! | `TOPIC/PARTITION`  | topic id u128, offset u64 (of the next record to read), metadata as text (u32 length, UTF-8) |
 //!
 //! An entry whose topic id is not that of the topic of this name belongs to a topic that was deleted, and counts for
-//! nothing. The timestamp of the record says when it was committed.
+//! nothing, like one of a partition that the topic does not have. The last `/` parts topic and partition, which is in
+//! decimal. Behind the metadata nothing follows: a value that goes on is not understood, and passed over. The timestamp
+//! of the record says when it was committed.
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, put_text};

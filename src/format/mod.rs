@@ -14,10 +14,11 @@
 //! ```
 //!
 //! There is one kind of file: a *segment* of a partition. Catalog and groups are partitions too, of small records.
-//! A segment's name is the offset of its first record, in 20 decimal digits, and `.log`. A name that ends in `.new`
-//! is a file that was being made when the process died; it holds nothing. Other names are none of the log's.
-//! The segments of a partition follow one another: each ends where its successor begins, unless data was lost.
-//! The directory of a group is its name with every byte outside `[A-Za-z0-9_-]` as `%` and two hexadecimal digits.
+//! A segment's name is the offset of its first record, in 20 decimal digits (at most 2^64-1), and `.log`. A name that
+//! ends in `.new` is a file that was being made when the process died; it holds nothing. Other names are none of the
+//! log's, and what LOCK and RESERVE hold is of no use to a reader. The name of a topic is that of its directory, the
+//! number of a partition is in decimal. The directory of a group is its name (UTF-8) with every byte outside
+//! `[A-Za-z0-9_-]`, and no other, as `%` and two hexadecimal digits, `a` to `f` in lower case.
 //!
 //! # Segments
 //!
@@ -25,21 +26,46 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
+//! The segments of a partition follow one another: the first begins anywhere, each ends where its successor begins. The
+//! *successor* is the file with the next higher name. Its header says which segment it was made behind, and the
+//! position at which that one ended; if that is not the file before it, the one that it names is missing, and the
+//! file before ends at the base offset of the missing one. A segment that its successor names is read up to the position
+//! that is said there: behind it stands nothing but its rolled marker. Any other, also one whose successor has no whole
+//! header, goes to the end of the file.
+//!
 //! # Tables
 //!
-//! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the table
-//! said before the offset in its value (u64) was said again behind it: from there on the table is whole. A table
-//! that does not begin at offset 0 and has no such record has lost something.
+//! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the
+//! table said before the offset in its value (u64) was said again behind it: from there on the table is whole. A table
+//! that does not begin at offset 0 and has no such record whose value is at or above its first offset has lost
+//! something. A record without a value removes its key.
 //!
 //! # What to believe
 //!
-//! A batch is whole if its checksum fits, its base offset is the one that follows its predecessor's last (in a
-//! segment's first batch: the segment's base offset), and its epoch is not lower than its predecessor's. What
-//! is not whole is no batch, whatever stands behind it.
+//! A batch is whole if all of this holds; what is not whole is no batch, whatever stands behind it:
+//!
+//! - its length is a multiple of eight, at least 44, and ends inside of the segment;
+//! - its checksum fits;
+//! - its fields and records keep the rules of `batch`: what is refused there is no batch, whatever its checksum;
+//! - its base offset is the one that is *due*: the predecessor's base offset plus span; for a segment's first batch, the
+//!   segment's base offset;
+//! - its epoch is not lower than the predecessor's; for a segment's first batch, than that in the segment's header.
+//!
+//! Behind bytes that are no batch a reader looks on, at every multiple of eight, for the next batch that is whole but
+//! for its base offset: that may be higher than the one that is due, by one for every eight bytes passed over at the
+//! most, because a record takes no less. The offsets between are missing. If there is no such batch, the segment has no
+//! more. (Behind 64 such places in a segment it is not looked for any more.)
 //!
 //! Every batch says how far the partition was *durable* when it was written (`lag`), and so does every segment header.
-//! The highest of these figures is the *witness*. Bytes that are no batch are a torn tail, never promised to
-//! anybody, if the offset that was due there is at or above the witness; below it they are damage to promised data.
+//! The highest of these figures, of all the segments of the partition and with what the catalog says of its end, is
+//! the *witness*. Bytes that are no batch, and offsets that are missing, are a torn tail, never promised to anybody, if
+//! the offset that was due there is at or above the witness: then nothing counts from there on, no batch that stands
+//! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
+//! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
+//! witness, and so is a rolled marker that is the last batch of the newest segment: the successor is gone. Bytes that
+//! are no batch at the end of a segment that has got to where its successor begins were a marker: no record is lost
+//! with them, and the successor counts in any case.
+//!
 //! Because the last batch has no later witness, *markers* are written when a partition is closed, when it has been idle
 //! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each
 //! partition ended when the log is closed, so that a marker that is gone is missed too.

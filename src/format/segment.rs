@@ -6,17 +6,22 @@
 //! | 8..12   | u32  | version              | 1                                                                 |
 //! | 12..16  | u32  | crc                  | CRC-32 of bytes 16..128, started from `version`                   |
 //! | 16..32  | u128 | log id               | the same in all files of a log                                    |
-//! | 32..48  | u128 | topic id             | of the topic; 0: the catalog; a group: see `group_id`             |
-//! | 48..52  | u32  | partition            | its number in the topic                                           |
+//! | 32..48  | u128 | topic id             | of the topic; 0: the catalog; of a group: see below               |
+//! | 48..52  | u32  | partition            | its number in the topic; 0 in catalog and groups                  |
 //! | 52..56  | u32  | epoch                | of the opening in which the file was made                         |
 //! | 56..64  | u64  | base offset          | of the first record; the name of the file says the same           |
 //! | 64..72  | u64  | predecessor base     | base offset of the segment before, or 2^64-1: this is the first   |
-//! | 72..80  | u64  | predecessor position | the byte at which the segment before ended, or 0                  |
+//! | 72..80  | u64  | predecessor position | the byte at which that one ended, before its rolled marker; or 0  |
 //! | 80..88  | u64  | durable end          | everything below this offset was synced when the file was made    |
 //! | 88..128 |      | reserved             | 0                                                                 |
 //!
-//! The header is written and synced before the file gets its name, so a segment without a whole header is damage.
-//! It does not say where the segment ends: the successor does.
+//! The header is written and synced before the file gets its name, so a segment without a whole header is damage. It
+//! is whole if the file has 128 bytes and no more than 2^31, magic, version, crc and the reserved zeros are right, and
+//! ids, partition and base offset are those of the place where the file lies: the log id is that of the catalog's first
+//! whole header. It does not say where the segment ends: the successor does.
+//!
+//! The topic id of a group is the FNV-1a hash, 128 bits, of its name: begin with 0x6c62272e07bb014262b821756295c58d, and
+//! for each byte XOR it in and multiply by 2^88 + 0x13b, modulo 2^128.
 
 use crate::error::Flaw;
 use crate::format::VERSION;

@@ -230,6 +230,7 @@ impl Storage for Disk {
 #[derive(Debug)]
 struct DiskLock {
     file: std::fs::File,
+    /// The process that took it.
     holder: u32,
 }
 
@@ -239,12 +240,11 @@ impl Drop for DiskLock {
     /// Closing the file would not do: when another thread starts a process just now, that has the file too until it
     /// executes its program, and the lock belongs to all who have it.
     fn drop(&mut self) {
-        if self.holder != std::process::id() {
-            // A forked child has the file of its parent, whose lock this is.
-            return;
+        // In a forked child it is the parent's lock.
+        if self.holder == std::process::id() {
+            // If it fails, closing frees the lock nearly as soon.
+            drop(self.file.unlock());
         }
-        // If it fails, closing frees the lock nearly as soon.
-        drop(self.file.unlock());
     }
 }
 

@@ -1,0 +1,382 @@
+//! The format against itself of another day, and against a reader that shares no code with the library.
+//!
+//! `tests/golden/v1` is a log that uses everything which version 1 of the format has and the writer writes: each file
+//! without the zeros at its end, `lengths.json` with how long it is, and `expected.json` with what is in it.
+//!
+//! | claim                                                              | who holds it                              |
+//! |--------------------------------------------------------------------|-------------------------------------------|
+//! | a log of version 1 reads as it ever did                            | the library, opening a copy               |
+//! | the writer writes what it ever wrote                               | the library, on the simulated machine     |
+//! | the specification is enough to read a log                          | `second_reader/reader.py`, written from it |
+//!
+//! The second reader also reads random logs, copied while they are open and damaged then, as the library does.
+//! `TIDELOG_LOGS=1000` says how many, `TIDELOG_SEED` which. `TIDELOG_GOLDEN=write` writes the golden log anew.
+#![cfg(feature = "sim")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use tidelog::sim::Machine;
+use tidelog::{
+    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset, Producer,
+    ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+};
+
+const NOW: Duration = Duration::ZERO;
+/// The first of January 2020, when every simulation begins.
+const START: i64 = 1_577_836_800_000;
+
+/// The files of a log, by their path in it.
+type Files = BTreeMap<String, Vec<u8>>;
+
+// The golden log ------------------------------------------------------------------------------------------------------
+
+fn golden_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+fn config() -> LogConfig {
+    LogConfig::new().background(false)
+}
+
+/// Writes the golden log. Every call counts: another order is another log.
+fn write_golden() -> Files {
+    let machine = Machine::new(2020);
+    let log = machine.open(config()).unwrap();
+    let small = TopicConfig::new().segment_bytes(4096);
+    log.create_topic("orders", small.clone()).unwrap();
+    log.create_topic("audit", small.clone().durability(Durability::Os).timestamp_type(TimestampType::Append)).unwrap();
+    log.create_topic("short.lived", small.clone()).unwrap();
+    log.create_topic("altered", small.clone()).unwrap();
+    let producer = log.producer();
+    send_every_kind(&producer);
+    machine.advance(Duration::from_millis(50));
+    send_appended(&machine, &producer);
+    // Nobody appends meanwhile: the second look finds the partition idle, and marks it as synced.
+    for _ in 0..3 {
+        log.maintain();
+        machine.advance(Duration::from_millis(30));
+    }
+    fill_segments(&machine, &producer);
+    producer.send(ProducerRecord::new("short.lived", b"soon gone").partition(0)).unwrap().wait().unwrap();
+    commit(&log, "billing", &[("orders", 0, 4, "first"), ("short.lived", 0, 1, "of a topic that goes")]);
+    commit(&log, "a/b größe", &[("audit", 0, 2, "")]);
+    commit(&log, "billing", &[("orders", 0, 7, "second, häl")]);
+    log.delete_topic("short.lived").unwrap();
+    log.alter_topic("altered", TopicConfig::new().segment_bytes(8192).durability("interval".parse().unwrap())).unwrap();
+    log.add_partitions("altered", 2).unwrap();
+    log.close().unwrap();
+
+    machine.advance(Duration::from_secs(3600));
+    let log = machine.open(config()).unwrap();
+    let producer = log.producer();
+    producer.send(ProducerRecord::new("orders", b"of the second opening").partition(0)).unwrap().wait().unwrap();
+    // The same name, and another topic.
+    log.create_topic("short.lived", small).unwrap();
+    producer.send(ProducerRecord::new("altered", b"not closed").key(b"k").partition(1)).unwrap();
+    commit(&log, "billing", &[("altered", 1, 1, "")]);
+    for n in 0..3u8 {
+        producer.send(ProducerRecord::new("audit", &[n; 300]).key(&[n]).partition(0)).unwrap();
+    }
+    let machine = machine.kill();
+    let mut files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+    tear_last_batch(files.get_mut("topics/audit/0/00000000000000000000.log").unwrap());
+    files
+}
+
+/// Keys, values and headers that are there, empty or absent; timestamps that need no, a narrow or a wide delta.
+fn send_every_kind(producer: &Producer) {
+    let at = |millis| Timestamp::from_millis(START + millis);
+    let alone = |record: ProducerRecord<'_>| drop(producer.send(record.partition(0)).unwrap().wait().unwrap());
+    let orders = |value: &'static [u8]| ProducerRecord::new("orders", value);
+    alone(orders(b"no key"));
+    alone(orders(b"value").key(b"key").timestamp(at(-5)));
+    alone(ProducerRecord::tombstone("orders", b"key"));
+    alone(orders(b"").key(b""));
+    alone(ProducerRecord::tombstone("orders", b"").header_without_value("why"));
+    let all_kinds = |value: &'static [u8]| {
+        let record = orders(value).key(b"headers").header("trace", b"1").header("trace", b"2");
+        record.header_without_value("trace").header("", b"no name").header("größe", b"").header("bytes", &[0, 255, 128])
+    };
+    alone(all_kinds(b"with headers"));
+    let batch = |records: Vec<ProducerRecord<'static>>| {
+        let records = records.into_iter().map(|record| record.partition(0));
+        drop(producer.send_batch(records).unwrap().wait().unwrap());
+    };
+    batch(vec![orders(b"same"), orders(b"moment").key(b"k"), orders(b"three")]);
+    batch(vec![
+        orders(b"narrow").timestamp(at(0)),
+        all_kinds(b"earlier").timestamp(at(-1_000_000)),
+        orders(b"later").timestamp(at(i64::from(i32::MAX))),
+        ProducerRecord::tombstone("orders", b"k").timestamp(at(7)),
+    ]);
+    batch(vec![
+        orders(b"wide").timestamp(at(i64::from(i32::MAX))),
+        orders(b"very early").timestamp(Timestamp::from_millis(0)),
+        orders(b"the end of time").timestamp(Timestamp::from_millis(i64::MAX)),
+    ]);
+}
+
+/// What the producer says of the time is not what is kept.
+fn send_appended(machine: &Machine, producer: &Producer) {
+    for n in 0..3u8 {
+        machine.advance(Duration::from_millis(1));
+        let value = [n];
+        let record = ProducerRecord::new("audit", &value).timestamp(Timestamp::from_millis(5)).header("n", &value);
+        producer.send(record.partition(0)).unwrap();
+    }
+}
+
+fn fill_segments(machine: &Machine, producer: &Producer) {
+    for n in 0..9u8 {
+        machine.advance(Duration::from_millis(10));
+        let value = vec![n; 1100 + usize::from(n)];
+        producer.send(ProducerRecord::new("orders", &value).key(&[n]).partition(0)).unwrap().wait().unwrap();
+    }
+}
+
+fn commit(log: &EventLog, group: &str, offsets: &[(&str, u32, u64, &str)]) {
+    let mut outsider = log.consumer(ConsumerConfig::group(group).auto_commit(false)).unwrap();
+    let name = |topic: &str, partition| TopicPartition::new(topic, partition);
+    outsider.assign(offsets.iter().map(|(topic, partition, ..)| name(topic, *partition))).unwrap();
+    let commits = offsets.iter().map(|(topic, partition, offset, note)| {
+        (name(topic, *partition), OffsetAndMetadata::new(*offset, note.to_owned()))
+    });
+    outsider.commit_offsets(commits).unwrap();
+}
+
+/// As if the last bytes had not got to the disk before the power failed.
+fn tear_last_batch(bytes: &mut [u8]) {
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes[end - 100..end].fill(0);
+}
+
+fn text_of(path: &Path) -> String {
+    path.to_str().unwrap().replace('\\', "/")
+}
+
+fn keep_golden(files: &Files) {
+    let dir = golden_dir();
+    if dir.exists() {
+        fs::remove_dir_all(&dir).unwrap();
+    }
+    let mut lengths = Map::new();
+    for (path, bytes) in files {
+        let kept = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let file = dir.join("data").join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, &bytes[..kept]).unwrap();
+        lengths.insert(path.clone(), json!(bytes.len()));
+    }
+    fs::write(dir.join("lengths.json"), pretty(&Value::Object(lengths))).unwrap();
+}
+
+fn golden() -> Files {
+    let dir = golden_dir();
+    let lengths = json_of(&fs::read(dir.join("lengths.json")).unwrap());
+    let file = |(path, length): (&String, &Value)| {
+        let mut bytes = fs::read(dir.join("data").join(path)).unwrap();
+        bytes.resize(usize::try_from(length.as_u64().unwrap()).unwrap(), 0);
+        (path.clone(), bytes)
+    };
+    lengths.as_object().unwrap().iter().map(file).collect()
+}
+
+fn expected() -> Value {
+    json_of(&fs::read(golden_dir().join("expected.json")).unwrap())
+}
+
+fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap() + "\n"
+}
+
+/// The files in a directory of their own.
+fn laid_out(files: &Files) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let file = dir.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn the_writer_writes_what_it_ever_wrote() {
+    let written = write_golden();
+    if std::env::var("TIDELOG_GOLDEN").is_ok_and(|what| what == "write") {
+        keep_golden(&written);
+        let dir = laid_out(&written);
+        let read = second_reader(&[dir.path()]).expect("what is expected is what the second reader reads");
+        fs::write(golden_dir().join("expected.json"), pretty(&read[0])).unwrap();
+    }
+
+    let golden = golden();
+
+    assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
+    for (path, bytes) in &golden {
+        let differs = written[path].iter().zip(bytes).position(|(one, other)| one != other);
+        assert_eq!((differs, written[path].len()), (None, bytes.len()), "{path} differs first at this byte");
+    }
+}
+
+#[test]
+fn a_log_of_version_1_reads_as_it_ever_did() {
+    let dir = laid_out(&golden());
+
+    let log = EventLog::open_with(dir.path(), config()).unwrap();
+
+    assert!(log.recovery_report().is_clean(), "{:?}", log.recovery_report());
+    assert!(log.recovery_report().bytes_cut > 0, "there was a torn tail");
+    assert_same(&expected()["contents"], &contents(&log).0, "golden");
+}
+
+#[test]
+fn the_second_reader_reads_the_golden_log() {
+    let dir = laid_out(&golden());
+    if let Some(read) = second_reader(&[dir.path()]) {
+        assert_same(&expected(), &read[0], "golden");
+    }
+}
+
+#[test]
+fn the_golden_log_has_everything_that_the_format_has() {
+    let expected = expected();
+    let text = expected.to_string();
+    let files = expected["files"].as_object().unwrap();
+    for marker in ["synced", "closed", "rolled"] {
+        assert!(text.contains(&format!("\"{marker}\"")), "no {marker} marker");
+    }
+    assert!(files["topics/orders/0"]["segments"].as_array().unwrap().len() > 2);
+    assert!(files["topics/audit/0"]["torn"].is_object());
+    let attributes: Vec<u32> = golden().values().flat_map(|bytes| attributes_of(bytes)).collect();
+    let any = |test: &dyn Fn(u32) -> bool| attributes.iter().any(|bits| test(*bits));
+    assert!(any(&|bits| bits & 8 != 0), "append time");
+    assert!(any(&|bits| bits & 32 != 0), "control");
+    assert!((0..3).all(|width| any(&|bits| bits >> 8 & 3 == width)), "widths");
+    assert!(any(&|bits| bits & 2048 != 0), "headers");
+    let records = expected["contents"]["records"]["orders/0"].as_array().unwrap();
+    assert!(records.iter().any(|record| record["key"].is_null()));
+    assert!(records.iter().any(|record| record["value"].is_null()));
+    assert!(records.iter().any(|record| record["headers"].as_array().unwrap().iter().any(|one| one[1].is_null())));
+    assert_eq!(expected["catalog"]["epoch"], 2);
+    assert_eq!(expected["contents"]["groups"]["billing"].as_object().unwrap().len(), 2, "not the one that is gone");
+}
+
+/// The attributes of all batches, going by their lengths.
+fn attributes_of(bytes: &[u8]) -> Vec<u32> {
+    let number = |at: usize| bytes.get(at..at + 4).map_or(0, |four| u32::from_le_bytes(four.try_into().unwrap()));
+    let (mut found, mut at) = (Vec::new(), 128);
+    while bytes.starts_with(b"tidelog\0") && number(at) != 0 {
+        found.push(number(at + 40));
+        at += number(at) as usize;
+    }
+    found
+}
+
+// What the two readers read -------------------------------------------------------------------------------------------
+
+/// What the second reader reads in each of the directories; `None`, and a word about it, where there is no Python.
+fn second_reader(dirs: &[&Path]) -> Option<Vec<Value>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/second_reader/reader.py");
+    let output = match Command::new("python3").arg("-B").arg(script).args(dirs).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let note = "there is no python3 here: the second reader was not asked\n";
+            std::io::stderr().write_all(note.as_bytes()).unwrap();
+            return None;
+        }
+        output => output.unwrap(),
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read: Vec<_> = lines.map(json_of).collect();
+    assert_eq!(read.len(), dirs.len());
+    Some(read)
+}
+
+/// What the library reads, in the second reader's words; and by partition, the offsets that it refused as damaged.
+fn contents(log: &EventLog) -> (Value, BTreeMap<String, Vec<(u64, u64)>>) {
+    let (mut topics, mut records, mut damage) = (Map::new(), Map::new(), BTreeMap::new());
+    let mut reader = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).unwrap();
+    for topic in log.list_topics() {
+        let described = log.describe_topic(&topic).unwrap();
+        let count = described.config.partition_count();
+        let settings: BTreeMap<_, _> = described.config.entries().into_iter().collect();
+        topics.insert(topic.clone(), json!({"partitions": count, "settings": settings}));
+        for number in 0..count {
+            let (held, refused) = read_all(&mut reader, &TopicPartition::new(topic.as_str(), number));
+            records.insert(format!("{topic}/{number}"), Value::Array(held));
+            damage.insert(format!("{topic}/{number}"), refused);
+        }
+    }
+    let mut groups = Map::new();
+    for group in log.list_groups() {
+        let mut committed = Map::new();
+        for entry in log.describe_group(&group).unwrap().offsets {
+            let key = format!("{}/{}", entry.partition.topic(), entry.partition.partition());
+            committed.insert(key, json!({"offset": entry.committed.unwrap().get(), "metadata": entry.metadata}));
+        }
+        groups.insert(group, Value::Object(committed));
+    }
+    (json!({"topics": topics, "records": records, "groups": groups}), damage)
+}
+
+fn read_all(reader: &mut Consumer, name: &TopicPartition) -> (Vec<Value>, Vec<(u64, u64)>) {
+    let (mut held, mut refused) = (Vec::new(), Vec::new());
+    reader.assign([name.clone()]).unwrap();
+    reader.seek_to_beginning(&[]).unwrap();
+    loop {
+        match reader.poll(NOW) {
+            Ok(records) if records.is_empty() => return (held, refused),
+            Ok(records) => held.extend(records.iter().map(|record| {
+                let kind = if record.timestamp_type() == TimestampType::Append { "append" } else { "create" };
+                json!({
+                    "offset": record.offset().get(),
+                    "timestamp": record.timestamp().as_millis(),
+                    "timestamp_type": kind,
+                    "key": hex(record.key()),
+                    "value": hex(record.value()),
+                    "headers": record.headers().map(|(name, value)| json!([name, hex(value)])).collect::<Vec<_>>(),
+                })
+            })),
+            Err(Error::Corrupt(damage)) => {
+                refused.push((damage.offsets.start.get(), damage.offsets.end.get()));
+                reader.seek(name, damage.offsets.end).unwrap();
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+}
+
+fn hex(bytes: Option<&[u8]>) -> Value {
+    let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    bytes.map_or(Value::Null, |bytes| json!({"hex": digits(bytes)}))
+}
+
+/// Finds the smallest part that differs, and shows that.
+#[track_caller]
+fn assert_same(expected: &Value, found: &Value, place: &str) {
+    match (expected, found) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names = |map: &Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(names(one), names(other), "{place}");
+            one.iter().for_each(|(key, value)| assert_same(value, &other[key], &format!("{place}/{key}")));
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            let both = one.iter().zip(other).enumerate();
+            both.for_each(|(at, (value, found))| assert_same(value, found, &format!("{place}/{at}")));
+            assert_eq!(one.len(), other.len(), "{place}: so many expected, so many found");
+        }
+        _ => assert_eq!(expected, found, "{place}"),
+    }
+}

@@ -1,0 +1,380 @@
+#!/usr/bin/env python3
+"""A second reader of a log's directory, written from the specification alone: the docs of `src/format`.
+
+It shares no code with the library, and is to be read beside the specification: what it believes, it believes because a
+sentence there says so. `reader.py DIRECTORY ..` prints a line of JSON for each directory: its `contents`, which are
+what a user of the library sees, and how they lie in the files. Bytes are {"hex": ".."}, what is absent is null.
+"""
+
+import json
+import os
+import re
+import struct
+import sys
+import zlib
+
+HEADER_BYTES, MOST_BYTES = 128, 1 << 31
+ABSENT = UNKNOWN_LAG = 2**32 - 1
+APPEND_TIME, CONTROL, HORIZON, PRODUCER, WIDTH, SPARSE, HEADERS = 8, 32, 64, 128, 768, 1024, 2048
+KNOWN = APPEND_TIME | CONTROL | HORIZON | PRODUCER | WIDTH | SPARSE | HEADERS
+MARKERS = {1: "synced", 2: "closed", 3: "rolled"}
+MOST_HOLES = 64
+
+
+class Refused(Exception):
+    """These bytes are not what they should be."""
+
+
+def check(condition, what):
+    if not condition:
+        raise Refused(what)
+
+
+class Fields:
+    """Bytes that are taken from the front, and never more than there are."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        check(count <= len(self.data) - self.at, "too short")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def numbers(self, codes):
+        return struct.unpack("<" + codes, self.take(struct.calcsize("<" + codes)))
+
+    def u32(self):
+        return self.numbers("I")[0]
+
+    def u128(self):
+        return f"{int.from_bytes(self.take(16), 'little'):032x}"
+
+    def text(self):
+        try:
+            return self.take(self.u32()).decode()
+        except UnicodeDecodeError as error:
+            raise Refused("text") from error
+
+    def maybe(self, length):
+        return None if length == ABSENT else self.take(length)
+
+    def rest(self):
+        return self.take(len(self.data) - self.at)
+
+
+def shown(data):
+    return None if data is None else {"hex": data.hex()}
+
+
+# A segment ----------------------------------------------------------------------------------------------------------
+
+
+def header_of(data, name, home):
+    """The fields of the header of this file, or None if it is not whole."""
+    fields = Fields(data[8:HEADER_BYTES])
+    try:
+        check(data[:8] == b"tidelog\0" and len(data) <= MOST_BYTES, "magic")
+        version, crc = fields.numbers("II")
+        check(version == 1 and zlib.crc32(data[16:HEADER_BYTES], version) == crc, "crc")
+        header = {"log_id": fields.u128(), "topic_id": fields.u128()}
+        names = "partition epoch base_offset predecessor_base predecessor_position durable_end".split()
+        header.update(zip(names, fields.numbers("IIQQQQ")), crc=crc)
+        check(len(fields.rest()) == 40 and not any(data[88:HEADER_BYTES]), "reserved")
+        check(header["base_offset"] == int(name[:20]), "base offset")
+        check(home is None or (header["log_id"], header["topic_id"], header["partition"]) == home, "foreign")
+    except Refused:
+        return None
+    return header
+
+
+class Batch:
+    """What stands at a position of a segment; refused if it is no batch, whatever its base offset and epoch."""
+
+    def __init__(self, data, position, end, salt):
+        self.position = position
+        check(end - position >= 44, "too short")
+        length, crc = struct.unpack_from("<II", data, position)
+        check(44 <= length <= end - position and length % 8 == 0, "length")
+        check(zlib.crc32(data[position + 8 : position + length], length ^ salt) == crc, "crc")
+        self.end = position + length
+        fields = Fields(data[position + 8 : self.end])
+        self.base, self.timestamp, self.count, self.span = fields.numbers("QqII")
+        self.epoch, lag, self.attributes = fields.numbers("III")
+        self.witness = 0 if lag == UNKNOWN_LAG else max(0, self.base - lag)
+        self.next = self.base + self.span
+        self.marker, self.records = None, []
+        check(not self.attributes & ~KNOWN and self.attributes & WIDTH != WIDTH, "attributes")
+        check(self.next < 2**64, "base offset")
+        if self.attributes & CONTROL:
+            kind = fields.u32()
+            check(self.attributes == CONTROL and self.count == self.span == 0 and kind in MARKERS, "marker")
+            self.marker = MARKERS[kind]
+        else:
+            check(self.span > 0 and self.count <= self.span, "span")
+            check(self.attributes & SPARSE or self.count in (0, self.span), "span")
+            fields.take((8 if self.attributes & HORIZON else 0) + (16 if self.attributes & PRODUCER else 0))
+            self.take_records(fields)
+        padding = fields.rest()
+        check(not any(padding) and (len(padding) < 8 or self.count == 0), "padding")
+
+    def take_records(self, fields):
+        delta_code = {0: "", 256: "i", 512: "q"}[self.attributes & WIDTH]
+        due = 0
+        for index in range(self.count):
+            delta = fields.numbers(delta_code)[0] if delta_code else 0
+            ahead = fields.u32() if self.attributes & SPARSE else index
+            check(due <= ahead < self.span, "offset delta")
+            due = ahead + 1
+            headers_length = fields.u32() if self.attributes & HEADERS else 0
+            key_length, value_length = fields.numbers("II")
+            headers = headers_of(fields.take(headers_length))
+            key, value = fields.maybe(key_length), fields.maybe(value_length)
+            self.records.append({
+                "offset": self.base + ahead,
+                "timestamp": (self.timestamp + delta + 2**63) % 2**64 - 2**63,
+                "timestamp_type": "append" if self.attributes & APPEND_TIME else "create",
+                "key": shown(key),
+                "value": shown(value),
+                "headers": headers,
+            })  # fmt: skip
+
+
+def headers_of(data):
+    if not data:
+        return []
+    fields, headers = Fields(data), []
+    for _ in range(fields.u32()):
+        name_length, value_length = fields.numbers("II")
+        try:
+            name = fields.take(name_length).decode()
+        except UnicodeDecodeError as error:
+            raise Refused("header name") from error
+        headers.append([name, shown(fields.maybe(value_length))])
+    check(headers and not fields.rest(), "headers")
+    return headers
+
+
+class Segment:
+    """The whole batches of a file up to `end`, and the holes between them: position, offset due, next offset."""
+
+    def __init__(self, data, header, end):
+        self.batches, self.holes = [], []
+        self.witness = header["durable_end"]
+        self.position, self.due, epoch = HEADER_BYTES, header["base_offset"], header["epoch"]
+        while any(data[self.position : end]):
+            batch = self.find(data, end, header["crc"], epoch)
+            if batch is None:
+                break
+            if batch.position != self.position:
+                self.holes.append((self.position, self.due, batch.base))
+            self.batches.append(batch)
+            self.position, self.due, epoch = batch.end, batch.next, batch.epoch
+            self.witness = max(self.witness, batch.witness)
+        self.torn = any(data[self.position : end])
+
+    def find(self, data, end, salt, epoch):
+        """The batch that is due here, or the next that can come later."""
+        last = end if len(self.holes) < MOST_HOLES else self.position + 8
+        for position in range(self.position, last, 8):
+            passed = position - self.position
+            # Most places are no batch at a glance.
+            if position + 16 <= end:
+                ahead = struct.unpack_from("<Q", data, position + 8)[0] - self.due
+                if not 0 <= ahead <= passed // 8:
+                    continue
+            try:
+                batch = Batch(data, position, end, salt)
+            except Refused:
+                continue
+            if batch.epoch >= epoch:
+                return batch
+        return None
+
+    def cut(self, position):
+        self.batches = [batch for batch in self.batches if batch.position < position]
+
+
+# A partition --------------------------------------------------------------------------------------------------------
+
+
+def read_partition(directory, home, closed_at=0):
+    """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
+    names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
+    names = [name for name in names if int(name[:20]) < 2**64]
+    bases = [int(name[:20]) for name in names]
+    files = []
+    for name in names:
+        with open(os.path.join(directory, name), "rb") as file:
+            files.append(file.read())
+    headers = [header_of(data, name, home) for data, name in zip(files, names)]
+
+    segments, ends = [], []
+    for at, (data, header) in enumerate(zip(files, headers)):
+        end, next_base = len(data), None
+        if at + 1 < len(files):
+            next_base, successor = bases[at + 1], headers[at + 1]
+            if successor and successor["predecessor_base"] == bases[at]:
+                end = min(end, successor["predecessor_position"])
+            elif successor and bases[at] < successor["predecessor_base"] < next_base:
+                next_base = successor["predecessor_base"]
+        ends.append(next_base)
+        segments.append(Segment(data, header, end) if header else None)
+    witness = max([closed_at] + [segment.witness for segment in segments if segment])
+
+    torn, damage, kept = None, [], 0
+    for at, segment in enumerate(segments):
+        if at and ends[at - 1] < bases[at]:
+            if ends[at - 1] >= witness:
+                torn = torn or {"file": names[at - 1], "position": None, "offset": ends[at - 1]}
+                break
+            damage.append([ends[at - 1], bases[at]])
+        kept = at + 1
+        if segment is None:
+            damage.append([bases[at], ends[at]])
+            continue
+        places = segment.holes + [(segment.position, segment.due, ends[at])]
+        for position, first, after in places:
+            is_end = position == segment.position
+            missing = first < (witness if after is None else after) or (is_end and after is None and segment.torn)
+            if is_end and not missing:
+                break
+            if first >= witness:
+                torn = {"file": names[at], "position": position, "offset": first}
+                segment.cut(position)
+                break
+            damage.append([first, after])
+        if torn:
+            break
+        rolled = segment.batches and segment.batches[-1].marker == "rolled"
+        if rolled and at + 1 == len(segments) and segment.due >= witness:
+            damage.append([segment.due, None])
+
+    shown_segments = []
+    for name, header, segment, data in list(zip(names, headers, segments, files))[:kept]:
+        if segment:
+            batches = segment.batches + rolled_marker(data, header, segment)
+            markers = [[batch.position, batch.marker, batch.base, batch.epoch] for batch in batches if batch.marker]
+            header = {**header, "end_position": segment.position, "end_offset": segment.due, "markers": markers}
+        shown_segments.append({"file": name, "header": header})
+    records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
+    files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
+    return records, files
+
+
+def rolled_marker(data, header, segment):
+    """What stands behind the end that the successor names."""
+    try:
+        return [Batch(data, segment.position, len(data), header["crc"])]
+    except Refused:
+        return []
+
+
+# The log ------------------------------------------------------------------------------------------------------------
+
+
+def table(records):
+    """What a table says: the last value of each key that has one. An empty key is about the table itself."""
+    said = {}
+    for record in records:
+        key = bytes.fromhex(record["key"]["hex"]).decode()
+        said.pop(key, None)
+        if key and record["value"]:
+            said[key] = Fields(bytes.fromhex(record["value"]["hex"]))
+    return said
+
+
+def read_catalog(said):
+    catalog = {"epoch": 0, "closed": 0, "topics": {}, "deleted": {}, "groups": [], "ends": {}}
+    for key, value in said.items():
+        kind, _, name = key.partition("/")
+        if key in ("epoch", "closed"):
+            catalog[key] = value.u32()
+        elif kind == "topic":
+            topic = {"id": value.u128(), "partitions": value.u32()}
+            topic["settings"] = {value.text(): value.text() for _ in range(value.u32())}
+            catalog["topics"][name] = topic
+        elif kind == "deleted":
+            catalog["deleted"][name] = value.text()
+        elif kind == "group":
+            catalog["groups"].append(name)
+        elif kind == "end":
+            catalog["ends"][name] = value.numbers("Q")[0]
+    return catalog
+
+
+def read_committed(said, topics):
+    committed = {}
+    for key, value in sorted(said.items()):
+        topic, _, number = key.rpartition("/")
+        try:
+            topic_id, offset, metadata = value.u128(), value.numbers("Q")[0], value.text()
+            check(not value.rest(), "metadata")
+        except Refused:
+            continue
+        there = topics.get(topic)
+        if there and there["id"] == topic_id and int(number) < there["partitions"]:
+            committed[key] = {"offset": offset, "metadata": metadata}
+    return committed
+
+
+def group_of(directory):
+    """The name of the group in this directory; None: it belongs to no group."""
+    if not re.fullmatch(r"([A-Za-z0-9_-]|%[0-9a-f]{2})+", directory):
+        return None
+    escaped = lambda found: bytes([int(found[0][1:], 16)])
+    name = re.sub(rb"%[0-9a-f]{2}", escaped, directory.encode())
+    plain = [found for found in re.findall(r"%(..)", directory) if re.match(r"[A-Za-z0-9_-]", chr(int(found, 16)))]
+    return None if plain else name.decode()
+
+
+def group_id(name):
+    number = 0x6C62272E07BB014262B821756295C58D
+    for byte in name.encode():
+        number = (number ^ byte) * (2**88 + 0x13B) % 2**128
+    return f"{number:032x}"
+
+
+def directory_list(*parts):
+    path = os.path.join(*parts)
+    return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+
+def log_id_of(directory):
+    for name in directory_list(directory):
+        if re.fullmatch(r"[0-9]{20}\.log", name):
+            with open(os.path.join(directory, name), "rb") as file:
+                header = header_of(file.read(HEADER_BYTES), name, None)
+            if header:
+                return header["log_id"]
+    raise Refused("no catalog")
+
+
+def read_log(root):
+    log_id = log_id_of(os.path.join(root, "catalog"))
+    records, files = read_partition(os.path.join(root, "catalog"), (log_id, f"{0:032x}", 0))
+    catalog, files = read_catalog(table(records)), {"catalog": files}
+    topics, groups, held = {}, {}, {}
+    for name, topic in sorted(catalog["topics"].items()):
+        topics[name] = {"partitions": topic["partitions"], "settings": topic["settings"]}
+        for number in range(topic["partitions"]):
+            place = f"topics/{name}/{number}"
+            closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
+            home = (log_id, topic["id"], number)
+            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at)
+    for directory in directory_list(root, "groups"):
+        if name := group_of(directory):
+            place, own_id = f"groups/{directory}", group_id(name)
+            home, closed_at = (log_id, own_id, 0), catalog["ends"].get(f"{own_id}/0", 0)
+            records, files[place] = read_partition(os.path.join(root, place), home, closed_at)
+            groups[name] = read_committed(table(records), catalog["topics"])
+    contents = {"topics": topics, "records": held, "groups": groups}
+    return {"contents": contents, "catalog": catalog, "files": files}
+
+
+if __name__ == "__main__":
+    for directory in sys.argv[1:]:
+        try:
+            print(json.dumps(read_log(directory)), flush=True)
+        except Refused as refused:
+            sys.exit(f"{directory}: {refused}")
