@@ -261,7 +261,7 @@ impl Table {
         let mut state = self.state.lock();
         let base = match (self.partition.append(&drafts), &self.reserve) {
             (Err(Error::NoSpace { .. }), Some(reserve)) if reserve.give_up() => {
-                let done = self.make_room(&state).and_then(|()| self.partition.append(&drafts));
+                let done = self.make_room(&mut state).and_then(|()| self.partition.append(&drafts));
                 reserve.keep();
                 done?
             }
@@ -283,7 +283,7 @@ impl Table {
     }
 
     /// Goes on in a new segment, which takes less room than growing the old one.
-    fn make_room(&self, state: &State) -> Result<()> {
+    fn make_room(&self, state: &mut State) -> Result<()> {
         if state.damage.is_empty() { self.rewrite(state) } else { self.partition.begin_segment().map(drop) }
     }
 
@@ -324,6 +324,7 @@ mod tests {
 
     use super::*;
     use crate::config::Durability;
+    use crate::env::Env;
     use crate::env::sim::{SimClock, SimScheduler};
     use crate::env::storage::Storage;
     use crate::env::storage::sim::{PowerCut, SimDisk};

@@ -119,6 +119,9 @@ fn what_recovery_cut_does_not_come_back() {
             let how = PowerCut::ALL[(seed as usize + life) % 6];
             machine = machine.power_cut(how);
             ledger.check(&open(&machine), Left::ThePromised, &format!("seed {seed}, life {life}: {how:?}"));
+            // Durably gone: nothing is left of it that a later recovery would have to judge.
+            let again = open(&machine.power_cut(PowerCut::LoseUnsynced));
+            assert_eq!(again.recovery_report().bytes_cut, 0, "seed {seed}, life {life}: {how:?}");
             drop(log);
         }
     }
