@@ -433,7 +433,7 @@ fn hostile_bytes_in_any_file_are_an_error_and_never_a_panic_or_a_wrong_record() 
     let machine = machine.kill();
     let files: Vec<_> = machine.files().into_iter().filter(|path| path.extension().is_some()).collect();
     let real = machine.read_file(&segments(&machine, &harmed())[0]);
-    let cases = if full_sweep() { 5000 } else { 150 };
+    let cases = if full_sweep() { 2000 } else { 60 };
     proptest!(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() },
         |(which in 0..files.len(), bytes in hostile(real))| {
             let machine = machine.kill();
