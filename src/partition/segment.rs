@@ -131,24 +131,34 @@ impl Segment {
         self.hole_count.fetch_add(1, Ordering::Release);
     }
 
-    /// The whole batch at `position`, which must be the start of one, or of a hole, or the end.
+    /// The whole batches from `position` on, as far as they are checked and up to the next hole; empty at the end.
+    /// `position` must be the start of a batch or of a hole, or the end.
     ///
     /// # Errors
     ///
     /// The hole that begins there, or what the disk said.
     #[inline]
-    pub(crate) fn batch_at(&self, position: u64) -> Result<Option<Batch<'_>>, Obstacle> {
+    pub(crate) fn whole_from(&self, position: u64) -> Result<&[u8], Obstacle> {
         if position >= self.checked.load(Ordering::Acquire) {
             self.check(position).map_err(Obstacle::Unreadable)?;
         }
-        if self.hole_count.load(Ordering::Acquire) != 0
-            && let Some(hole) = self.holes.lock().iter().find(|hole| (hole.start..hole.end).contains(&position))
-        {
-            return Err(Obstacle::Hole(*hole));
+        let bytes = self.region.bytes();
+        let mut end = self.checked.load(Ordering::Acquire).min(bytes.len() as u64);
+        if self.hole_count.load(Ordering::Acquire) != 0 {
+            for hole in self.holes.lock().iter().filter(|hole| hole.end > position) {
+                if hole.start <= position {
+                    return Err(Obstacle::Hole(*hole));
+                }
+                end = end.min(hole.start);
+            }
         }
-        let rest = self.region.bytes().get(position as usize..).unwrap_or_default();
+        Ok(bytes.get(position as usize..end as usize).unwrap_or_default())
+    }
+
+    /// The whole batch at `position`, if one stands there.
+    fn batch_at(&self, position: u64) -> Result<Option<Batch<'_>>, Obstacle> {
         // A flaw cannot be: the batch was checked, and checked bytes do not change.
-        Ok(Batch::at(rest).ok().flatten())
+        Ok(Batch::at(self.whole_from(position)?).ok().flatten())
     }
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.

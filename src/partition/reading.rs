@@ -1,0 +1,280 @@
+//! Reading: chunks of records that lie in mapped segments, without a copy and without the partition's mutex.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::env::storage::Access;
+use crate::error::{Damage, Error, Flaw, Result};
+use crate::format::batch;
+use crate::format::segment;
+use crate::partition::Partition;
+use crate::partition::segment::{Obstacle, Segment};
+use crate::partition::slot::{Found, Slot};
+use crate::types::Offset;
+
+/// A run of records in one segment, which it keeps mapped: what a read returns.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    segment: Arc<Segment>,
+    positions: Range<u64>,
+    pub(crate) offsets: Range<Offset>,
+    pub(crate) count: usize,
+}
+
+impl Chunk {
+    /// Its records, in order.
+    #[inline]
+    pub(crate) fn records(&self) -> ChunkRecords<'_> {
+        let bytes = self.segment.region().slice(self.positions.clone());
+        ChunkRecords { bytes, batch: batch::Records::default(), offsets: self.offsets.clone() }
+    }
+}
+
+/// The records of a chunk, decoded one by one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ChunkRecords<'a> {
+    /// The batches behind the one that is being read.
+    bytes: &'a [u8],
+    batch: batch::Records<'a>,
+    offsets: Range<Offset>,
+}
+
+impl ChunkRecords<'_> {
+    /// Goes on with the next batch; whether there is one.
+    #[inline]
+    fn enter_next(&mut self) -> bool {
+        let Ok(Some(batch)) = batch::Batch::at(self.bytes) else { return false };
+        self.bytes = &self.bytes[batch.length() as usize..];
+        self.batch = batch.records();
+        true
+    }
+}
+
+impl<'a> Iterator for ChunkRecords<'a> {
+    type Item = batch::RecordView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<batch::RecordView<'a>> {
+        loop {
+            match self.batch.next() {
+                // The chunk begins in the middle of a batch.
+                Some(record) if record.offset < self.offsets.start => {}
+                Some(record) if record.offset < self.offsets.end => return Some(record),
+                Some(_) => return None,
+                None => {
+                    if !self.enter_next() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a reader is, so that it need not search again.
+#[derive(Clone, Debug)]
+pub(crate) struct Cursor {
+    segment: Arc<Segment>,
+    position: u64,
+    offset: Offset,
+}
+
+/// How far a read has come.
+struct Taken {
+    /// The offset that the reader is at, and how many records it has.
+    next: Offset,
+    count: usize,
+    /// Where the batch with that offset is, or is due; and where the last batch ends that it has records of.
+    position: u64,
+    end: u64,
+}
+
+impl Taken {
+    /// Takes the records of whole batches, up to the offset `end` and at most `most`; whether there may be more.
+    #[inline]
+    fn take(&mut self, mut whole: &[u8], end: Offset, most: usize) -> bool {
+        while self.count < most && self.next < end {
+            let Ok(Some(batch)) = batch::Batch::at(whole) else { return whole.is_empty() };
+            let (base, next) = (batch.base(), batch.next());
+            // What lies before the reader is a marker, or a batch that it has behind it.
+            if next > self.next {
+                if base >= end {
+                    return false;
+                }
+                self.end = self.position + batch.length();
+                if !self.take_batch(&batch, base, next, most) {
+                    return false;
+                }
+            }
+            self.position += batch.length();
+            whole = &whole[batch.length() as usize..];
+        }
+        true
+    }
+
+    /// Takes the records of one batch; whether all of those that the reader had not had.
+    #[inline]
+    fn take_batch(&mut self, batch: &batch::Batch<'_>, base: Offset, next: Offset, most: usize) -> bool {
+        let count = batch.count() as usize;
+        if self.next <= base && count <= most - self.count {
+            self.count += count;
+            self.next = next;
+            return true;
+        }
+        let from = self.next;
+        for record in batch.records().filter(|record| record.offset >= from) {
+            if self.count == most {
+                self.next = record.offset;
+                return false;
+            }
+            self.count += 1;
+        }
+        self.next = next;
+        true
+    }
+}
+
+/// Reading.
+impl Partition {
+    /// The records from `offset` on, at most `most` of them, at least one if there is one; `None` at the end.
+    ///
+    /// `cursor` is where the last read ended, if there was one; it is moved to where this one ends.
+    pub(crate) fn read(&self, cursor: &mut Option<Cursor>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
+        let (start, end) = (self.log_start(), self.high_watermark());
+        if offset == end {
+            return Ok(None);
+        }
+        if offset < start || offset > end {
+            let partition = self.home.partition.clone();
+            return Err(Error::OffsetOutOfRange { partition, requested: offset, start, end });
+        }
+        let mut at = match cursor.take() {
+            Some(cursor) if cursor.offset == offset => cursor,
+            _ => self.seek(offset)?,
+        };
+        loop {
+            if let Some(chunk) = self.read_here(&mut at, end, most)? {
+                *cursor = Some(at);
+                return Ok(Some(chunk));
+            }
+            if at.offset >= end {
+                return Ok(None);
+            }
+            // This segment ends before the high watermark, so it has a successor.
+            at = self.enter(&self.slot_after(at.segment.base(), at.offset)?, at.offset)?;
+        }
+    }
+
+    /// Records of the cursor's segment.
+    fn read_here(&self, at: &mut Cursor, end: Offset, most: usize) -> Result<Option<Chunk>> {
+        let first = at.offset;
+        let mut start = at.position;
+        let mut taken = Taken { next: first, count: 0, position: start, end: start };
+        while taken.count < most && taken.next < end {
+            match at.segment.whole_from(taken.position) {
+                Ok([]) => break,
+                Ok(whole) => {
+                    if !taken.take(whole, end, most) {
+                        break;
+                    }
+                }
+                Err(_) if taken.next > first => break,
+                Err(Obstacle::Hole(hole)) if hole.next <= first => {
+                    // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
+                    start = hole.end;
+                    taken.position = hole.end;
+                }
+                Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
+            }
+        }
+        at.position = taken.position;
+        at.offset = taken.next;
+        if taken.next == first {
+            return Ok(None);
+        }
+        let (segment, positions, offsets) = (Arc::clone(&at.segment), start..taken.end, first..taken.next);
+        Ok(Some(Chunk { segment, positions, offsets, count: taken.count }))
+    }
+
+    fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
+        let hole = match obstacle {
+            Obstacle::Hole(hole) => hole,
+            Obstacle::Unreadable(source) => {
+                return Error::Io { action: "read", path: segment.path().to_path_buf(), source };
+            }
+        };
+        Error::Corrupt(Box::new(Damage {
+            partition: Some(self.home.partition.clone()),
+            offsets: hole.first..hole.next,
+            path: segment.path().to_path_buf(),
+            position: hole.start,
+            flaw: hole.flaw,
+        }))
+    }
+
+    fn seek(&self, offset: Offset) -> Result<Cursor> {
+        let slot = {
+            let slots = self.slots.read();
+            let behind = slots.partition_point(|slot| slot.base <= offset);
+            behind.checked_sub(1).map(|at| Arc::clone(&slots[at]))
+        };
+        let Some(slot) = slot else {
+            let first = self.slots.read().first().map_or(self.log_end(), |slot| slot.base);
+            return Err(Error::Corrupt(Box::new(self.missing(offset..first))));
+        };
+        match slot.next() {
+            // The segment that held the offset is gone.
+            Some(next) if offset >= next => self.enter(&self.slot_after(slot.base, offset)?, offset),
+            _ => self.enter(&slot, offset),
+        }
+    }
+
+    /// The segment behind the one with this base, if it holds `offset` or the reader may go on with it.
+    fn slot_after(&self, base: Offset, offset: Offset) -> Result<Arc<Slot>> {
+        let slots = self.slots.read();
+        let behind = slots.partition_point(|slot| slot.base <= base);
+        match slots.get(behind) {
+            Some(slot) if slot.base <= offset => Ok(Arc::clone(slot)),
+            Some(slot) => Err(Error::Corrupt(Box::new(self.missing(offset..slot.base)))),
+            None => Err(Error::Corrupt(Box::new(self.missing(offset..self.log_end())))),
+        }
+    }
+
+    /// The damage that these offsets are gone with their file.
+    pub(crate) fn missing(&self, offsets: Range<Offset>) -> Damage {
+        let name = segment::file_name(offsets.start);
+        Damage {
+            partition: Some(self.home.partition.clone()),
+            path: self.home.full(&self.home.dir.join(name)),
+            offsets,
+            position: 0,
+            flaw: Flaw::Missing,
+        }
+    }
+
+    fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
+        match slot.get(&*self.home.env.storage)? {
+            Found::Segment(segment) => {
+                let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
+                Ok(Cursor { segment, position, offset })
+            }
+            Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
+                partition: Some(self.home.partition.clone()),
+                offsets: slot.base..slot.next().unwrap_or(slot.base),
+                path: self.home.full(&slot.path),
+                position: 0,
+                flaw,
+            }))),
+        }
+    }
+
+    /// How many segments there are, and how many bytes of the disk they take.
+    pub(crate) fn space(&self) -> (usize, u64) {
+        let slots = self.slots.read();
+        let length = |slot: &Arc<Slot>| {
+            let file = self.home.env.storage.open(&slot.path, Access::Read).ok()?;
+            file.len().ok()
+        };
+        (slots.len(), slots.iter().filter_map(length).sum())
+    }
+}

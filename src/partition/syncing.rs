@@ -1,0 +1,317 @@
+//! Syncing: one sync for all who wait, and what the background worker does when nobody does.
+//!
+//! Whoever needs a sync first leads it, without the partition's mutex, so that appends go on; the others wait for its end,
+//! look whether it covered them, and one of them leads the next. A sync that fails is final.
+
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
+
+use crate::config::Durability;
+use crate::env::Env;
+use crate::env::scheduling::Bell;
+use crate::env::storage::File;
+use crate::env::storage::region::Pen;
+use crate::error::{Error, Result};
+use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
+use crate::types::{Offset, TimestampType};
+
+/// How long a record of a `Sync` topic waits for somebody to need its sync before the background worker does it.
+const SYNC_DELAY: Duration = Duration::from_millis(1);
+/// How long nothing must have been appended before a marker is worth its 48 bytes.
+const IDLE_DELAY: Duration = Duration::from_millis(20);
+
+/// What one look at a partition says of when to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing to do until something is appended.
+    Done,
+    /// Look again at this time.
+    At(Duration),
+}
+
+/// Syncing.
+impl Partition {
+    /// Waits until everything below `target` is durable, syncing if nobody else does. `timeout`: `None` is for ever.
+    pub(crate) fn sync_to(&self, target: Offset, timeout: Option<Duration>) -> Result<()> {
+        let clock = &self.home.env.clock;
+        let start = clock.monotonic();
+        loop {
+            let seen = self.synced.rung();
+            if self.durable_end() >= target {
+                return Ok(());
+            }
+            self.check_open()?;
+            let leads = {
+                let mut syncing = self.syncing.lock();
+                !mem::replace(&mut *syncing, true)
+            };
+            if leads {
+                self.lead_sync(true);
+                continue;
+            }
+            let waited = clock.monotonic().saturating_sub(start);
+            let left = timeout.map(|timeout| timeout.saturating_sub(waited));
+            if left == Some(Duration::ZERO) {
+                return Err(Error::Timeout { waited });
+            }
+            self.synced.wait(seen, left);
+        }
+    }
+
+    fn check_not_failed(&self) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == FAILED {
+            return Err(Error::SyncFailed { partition: self.home.partition.clone() });
+        }
+        Ok(())
+    }
+
+    /// Syncs everything that was appended, or all but the active segment, as the one who does it for all; tells
+    /// everybody.
+    fn lead_sync(&self, active_too: bool) {
+        let mut writer = self.writer.lock();
+        if self.check_open().is_err() {
+            // The files are gone, so nothing can be said of them.
+            drop(writer);
+            *self.syncing.lock() = false;
+            self.synced.ring();
+            return;
+        }
+        let sealed = mem::take(&mut writer.sealed);
+        let unnamed = mem::take(&mut writer.unnamed);
+        let active = writer.active.as_ref().filter(|_| active_too);
+        let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
+        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
+        writer.unsynced_bytes = 0;
+        writer.dirty_since = None;
+        drop(writer);
+
+        let synced = self.sync_files(sealed, unnamed, active);
+
+        let mut writer = self.writer.lock();
+        match &synced {
+            Ok(()) => {
+                self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
+                if writer.durability == Durability::Sync {
+                    self.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
+                }
+                // What came meanwhile waits for the next sync.
+                if writer.next > end && writer.durability != Durability::Os && writer.dirty_since.is_none() {
+                    writer.dirty_since = Some(self.home.env.clock.monotonic());
+                }
+            }
+            Err(_) => self.state.store(FAILED, Ordering::Release),
+        }
+        let listeners = mem::take(&mut writer.listeners);
+        drop(writer);
+        *self.syncing.lock() = false;
+        self.synced.ring();
+        notify(listeners);
+        self.run_callbacks();
+    }
+
+    /// Old segments first, then the name of the new one, then the new one: a prefix is durable at every moment.
+    fn sync_files(
+        &self,
+        mut sealed: Vec<Sealed>,
+        unnamed: bool,
+        active: Option<(Arc<dyn File>, PathBuf)>,
+    ) -> Result<()> {
+        for old in &sealed {
+            old.file.sync().map_err(Error::io("sync", &old.path))?;
+        }
+        if unnamed {
+            let dir = &self.home.dir;
+            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
+            for old in &mut sealed {
+                self.mark_rolled(old);
+                old.file.sync().map_err(Error::io("sync", &old.path))?;
+            }
+        }
+        match active {
+            Some((file, path)) => file.sync().map_err(Error::io("sync", path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Says at the end of a rolled segment that its successor has its name.
+    fn mark_rolled(&self, old: &mut Sealed) {
+        let stamp = Stamp {
+            base: old.next,
+            durable_end: old.next,
+            epoch: self.epoch.load(Ordering::Relaxed),
+            salt: old.salt,
+            timestamp_type: TimestampType::Create,
+        };
+        let position = old.pen.region().written();
+        put_marker(&mut old.pen, position, &stamp, &self.home.env, Marker::Rolled);
+    }
+
+    /// Writes a marker that says that all is durable, if all is and nothing says so, and syncs it.
+    fn mark(&self, marker: Marker) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if writer.witnessed || self.durable_end() < writer.next || writer.active.is_none() {
+            return Ok(());
+        }
+        let position = writer.position;
+        if position + MARKER_ROOM > writer.valid {
+            // Only where a marker was written before and cut since: the room that is left is for the roll.
+            return Ok(());
+        }
+        let stamp = self.stamp(&writer, writer.next);
+        let active = writer.active.as_mut().expect("looked at above");
+        put_marker(&mut active.pen, position, &stamp, &self.home.env, marker);
+        let (file, path) = (Arc::clone(&active.file), active.segment.path().to_path_buf());
+        writer.position += MARKER_BYTES as u64;
+        writer.witnessed = true;
+        drop(writer);
+        file.sync().map_err(|source| {
+            self.state.store(FAILED, Ordering::Release);
+            Error::Io { action: "sync", path, source }
+        })
+    }
+
+    /// Does what the time has come for: the sync that nobody waits for, the marker of an idle partition.
+    pub(crate) fn look(&self) -> Look {
+        let now = self.home.env.clock.monotonic();
+        let mut writer = self.writer.lock();
+        if self.state.load(Ordering::Acquire) != OPEN {
+            writer.looked_after = false;
+            return Look::Done;
+        }
+        if writer.durability == Durability::Os {
+            return self.look_at_rolled(writer);
+        }
+        if let Some(since) = writer.dirty_since {
+            let delay = match writer.durability {
+                Durability::Interval { every, .. } => every,
+                _ => SYNC_DELAY,
+            };
+            if since.saturating_add(delay) > now {
+                return Look::At(since.saturating_add(delay));
+            }
+            let target = writer.next;
+            drop(writer);
+            // A failure is remembered by the partition, and told to all who wait or send.
+            drop(self.sync_to(target, None));
+            return Look::At(now.saturating_add(SYNC_DELAY));
+        }
+        if writer.witnessed {
+            writer.looked_after = false;
+            return Look::Done;
+        }
+        let (end, since) = writer.quiet;
+        if end != writer.next {
+            writer.quiet = (writer.next, now);
+            return Look::At(now.saturating_add(IDLE_DELAY));
+        }
+        if since.saturating_add(IDLE_DELAY) > now {
+            return Look::At(since.saturating_add(IDLE_DELAY));
+        }
+        writer.looked_after = false;
+        drop(writer);
+        drop(self.mark(Marker::Synced));
+        Look::Done
+    }
+
+    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
+    /// Kafka flushes a segment after its roll, too.
+    fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>) -> Look {
+        writer.looked_after = false;
+        let rolled = !writer.sealed.is_empty();
+        drop(writer);
+        if rolled && !mem::replace(&mut *self.syncing.lock(), true) {
+            self.lead_sync(false);
+        }
+        Look::Done
+    }
+
+    /// Syncs everything, says so at the end of the log, takes no more appends, and lets go of the files.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            return Ok(());
+        }
+        // Whoever appends between the sync and the marker finds the log not closed cleanly, and loses nothing.
+        let result = self.check_not_failed();
+        let result = result.and_then(|()| self.sync_to(self.log_end(), None)).and_then(|()| self.mark(Marker::Closed));
+        self.abandon();
+        result
+    }
+
+    /// Takes no more appends, syncs nothing, lets go of the files.
+    pub(crate) fn abandon(&self) {
+        let mut writer = self.writer.lock();
+        // A failure stays one: whoever waits for a delivery is told that it is in doubt.
+        let state = self.state.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        debug_assert!(state != Err(CLOSED) || writer.active.is_none(), "a closed partition has let go of its files");
+        writer.active = None;
+        writer.sealed.clear();
+        let listeners = mem::take(&mut writer.listeners);
+        drop(writer);
+        notify(listeners);
+        self.synced.ring();
+        self.run_callbacks();
+    }
+
+    /// Whether everything below `next` is delivered; waits for it up to `timeout`.
+    pub(crate) fn deliver(&self, next: Offset, timeout: Option<Duration>) -> Result<()> {
+        self.home.env.check_not_forked()?;
+        if self.high_watermark() >= next { Ok(()) } else { self.sync_to(next, timeout) }
+    }
+
+    /// Whether everything below `next` is delivered: `None` if not yet, and then `listener` is told of the next change.
+    pub(crate) fn poll_delivered(&self, next: Offset, listener: Listener) -> Option<Result<()>> {
+        if let Err(error) = self.home.env.check_not_forked() {
+            return Some(Err(error));
+        }
+        let mut writer = self.writer.lock();
+        if self.high_watermark() >= next {
+            return Some(Ok(()));
+        }
+        if let Err(error) = self.check_open() {
+            return Some(Err(error));
+        }
+        writer.listeners.push(listener);
+        None
+    }
+
+    /// Whether there is something to read at `position`; if not, `bell` rings when that changes.
+    pub(crate) fn listen(&self, position: Offset, bell: &Arc<Bell>) -> bool {
+        let mut writer = self.writer.lock();
+        if self.high_watermark() > position {
+            return true;
+        }
+        let known =
+            writer.listeners.iter().any(|other| matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
+        if !known {
+            writer.listeners.push(Listener::Bell(Arc::clone(bell)));
+        }
+        false
+    }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        let mut writer = self.writer.lock();
+        writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
+    }
+}
+
+fn put_marker(pen: &mut Pen, position: u64, stamp: &Stamp, env: &Env, marker: Marker) {
+    let end = position + MARKER_BYTES as u64;
+    let word = batch::encode_marker(pen.spare(position..end), stamp, env.clock.now(), marker);
+    pen.publish(position, word, end);
+}
+
+pub(super) fn notify(listeners: Vec<Listener>) {
+    for listener in listeners {
+        match listener {
+            Listener::Bell(bell) => bell.ring(),
+            Listener::Waker(waker) => waker.wake(),
+        }
+    }
+}
