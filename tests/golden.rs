@@ -665,3 +665,38 @@ fn the_second_reader_reads_random_logs_as_the_library_does() {
     }
     println!("{logs} logs, {copies} copies, {damaged} of them with records refused, {records} records read by both");
 }
+
+#[test]
+fn a_segment_that_ends_inside_of_its_last_marker_takes_no_later_segment_with_it() {
+    let machine = Machine::new(7);
+    let log = machine.open(config()).unwrap();
+    log.create_topic("orders", TopicConfig::new().segment_bytes(4096)).unwrap();
+    let producer = log.producer();
+    let send = |n: u8, bytes: usize| {
+        let value = vec![n; bytes];
+        producer.send(ProducerRecord::new("orders", &value)).unwrap().wait().unwrap();
+    };
+    send(0, 1000);
+    for _ in 0..3 {
+        log.maintain();
+        machine.advance(Duration::from_millis(30));
+    }
+    (1..6).for_each(|n| send(n, 3500));
+    log.close().unwrap();
+    let first = "topics/orders/0/00000000000000000000.log";
+    let mut files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+    let bytes = files.get_mut(first).unwrap();
+    bytes.truncate(128 + 1056 + 20);
+    let dir = laid_out(&files);
+    let read = second_reader(&[dir.path()]);
+
+    let log = EventLog::open_with(dir.path(), config()).unwrap();
+
+    if let Some(read) = read {
+        assert_same(&read[0]["contents"], &contents(&log).0, "cut marker");
+    }
+    let held = contents(&log).0["records"]["orders/0"].as_array().unwrap().len();
+    assert_eq!(held, 6, "{:?}", log.recovery_report());
+    assert_eq!(log.recovery_report().damage.len(), 1, "the marker is gone, and somebody should look at the disk");
+    assert_eq!(log.recovery_report().bytes_cut, 0);
+}
