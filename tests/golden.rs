@@ -380,3 +380,323 @@ fn assert_same(expected: &Value, found: &Value, place: &str) {
         _ => assert_eq!(expected, found, "{place}"),
     }
 }
+
+// Random logs ---------------------------------------------------------------------------------------------------------
+
+/// Random numbers that depend on a seed only: splitmix64, by Sebastiano Vigna.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    /// Mostly few, now and then many.
+    fn bytes(&mut self) -> Vec<u8> {
+        let most = [0, 3, 40, 400, 1500][self.below(5) as usize];
+        (0..self.below(most + 1)).map(|_| if self.one_in(8) { 0 } else { self.next() as u8 }).collect()
+    }
+}
+
+const HEADER_NAMES: [&str; 4] = ["", "trace", "größe", "content-type"];
+const GROUP_NAMES: [&str; 3] = ["billing", "a/b", "größe.."];
+
+/// A log at work in a directory of its own.
+struct Worker {
+    dir: TempDir,
+    log: Option<EventLog>,
+    chance: Chance,
+    topics: Vec<(String, u32)>,
+    made: u32,
+}
+
+impl Worker {
+    fn new(seed: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = EventLog::open_with(dir.path(), config()).unwrap();
+        let mut worker = Worker { dir, log: Some(log), chance: Chance(seed), topics: Vec::new(), made: 0 };
+        worker.create_topic();
+        worker
+    }
+
+    fn log(&self) -> &EventLog {
+        self.log.as_ref().unwrap()
+    }
+
+    fn config(&mut self, partitions: u32) -> TopicConfig {
+        let kind = if self.chance.one_in(3) { TimestampType::Append } else { TimestampType::Create };
+        let interval = Durability::Interval { every: Duration::from_millis(1), bytes: 2000 };
+        let durability = [Durability::Sync, interval, Durability::Os][self.chance.below(3) as usize];
+        let bytes = [4096, 4096, 12288][self.chance.below(3) as usize];
+        TopicConfig::new().partitions(partitions).segment_bytes(bytes).durability(durability).timestamp_type(kind)
+    }
+
+    fn create_topic(&mut self) {
+        self.made += 1;
+        let (name, partitions) = (format!("topic.{}", self.made), 1 + self.chance.below(2) as u32);
+        let config = self.config(partitions);
+        self.log().create_topic(&name, config).unwrap();
+        self.topics.push((name, partitions));
+    }
+
+    fn any_partition(&mut self) -> Option<(String, u32)> {
+        let at = self.chance.below(self.topics.len().max(1) as u64) as usize;
+        let (name, partitions) = self.topics.get(at)?.clone();
+        Some((name, self.chance.below(u64::from(partitions)) as u32))
+    }
+
+    fn step(&mut self) {
+        match self.chance.below(40) {
+            0 => self.create_topic(),
+            1 => {
+                let Some((name, _)) = self.any_partition() else { return };
+                self.log().delete_topic(&name).unwrap();
+                self.topics.retain(|(other, _)| *other != name);
+            }
+            2 => {
+                let Some((name, _)) = self.any_partition() else { return };
+                let partitions = self.topics.iter().find(|(other, _)| *other == name).unwrap().1;
+                let config = self.config(partitions);
+                self.log().alter_topic(&name, config).unwrap();
+            }
+            3 => {
+                let Some((name, _)) = self.any_partition() else { return };
+                let topic = self.topics.iter_mut().find(|(other, _)| *other == name).unwrap();
+                topic.1 += 1;
+                let total = topic.1;
+                self.log().add_partitions(&name, total).unwrap();
+            }
+            4 => {
+                self.log.take().unwrap().close().unwrap();
+                self.log = Some(EventLog::open_with(self.dir.path(), config()).unwrap());
+            }
+            5..=7 => drop(self.log().maintain()),
+            8 => self.log().producer().flush().unwrap(),
+            9..=11 => self.commit(),
+            _ => self.send(),
+        }
+    }
+
+    fn commit(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let group = GROUP_NAMES[self.chance.below(3) as usize];
+        let end = self.log().describe_topic(&name).unwrap().partitions[number as usize].log_end.get();
+        let (offset, note) = (self.chance.below(end + 1), HEADER_NAMES[self.chance.below(4) as usize]);
+        commit(self.log(), group, &[(&name, number, offset, note)]);
+    }
+
+    fn send(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let count = if self.chance.one_in(4) { 1 + self.chance.below(5) } else { 1 };
+        let payloads: Vec<_> = (0..count).map(|_| (self.chance.bytes(), self.chance.bytes())).collect();
+        let shift = [0, 1, 1 << 20, 1 << 40][self.chance.below(4) as usize];
+        let mut records = Vec::new();
+        for (key, value) in &payloads {
+            let mut record = match self.chance.below(6) {
+                0 => ProducerRecord::tombstone(&name, key),
+                1 => ProducerRecord::new(&name, value),
+                _ => ProducerRecord::new(&name, value).key(key),
+            };
+            if self.chance.one_in(3) {
+                record = record.timestamp(Timestamp::from_millis(START + self.chance.below(shift + 1) as i64));
+            }
+            while self.chance.one_in(4) {
+                let name = HEADER_NAMES[self.chance.below(4) as usize];
+                record = match self.chance.below(3) {
+                    0 => record.header_without_value(name),
+                    _ => record.header(name, key),
+                };
+            }
+            records.push(record.partition(number));
+        }
+        match self.log().producer().send_batch(records) {
+            Ok(_) | Err(Error::RecordTooLarge { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// What a kill at this moment would leave.
+    fn killed(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_dir(self.dir.path(), copy.path());
+        copy
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_dir(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The segments of topics, the oldest of each partition first.
+fn segments_in(dir: &Path) -> Vec<PathBuf> {
+    let list = |dir: &Path| {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.collect::<BTreeSet<_>>()
+    };
+    let partitions = list(&dir.join("topics")).into_iter().flat_map(|topic| list(&topic));
+    partitions.flat_map(|partition| list(&partition)).collect()
+}
+
+/// Does to one segment what disks and power cuts do. Returns what that was.
+fn damage(dir: &Path, chance: &mut Chance) -> String {
+    let segments = segments_in(dir);
+    let Some(path) = segments.get(chance.below(segments.len().max(1) as u64) as usize) else { return "none".into() };
+    let mut bytes = fs::read(path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1) as u64;
+    let at = chance.below(used + 1) as usize;
+    let length = 1 + chance.below(200) as usize;
+    let name = path.strip_prefix(dir).unwrap().display();
+    let what = match chance.below(6) {
+        0 => {
+            fs::remove_file(path).unwrap();
+            return format!("{name} removed");
+        }
+        1 => {
+            bytes.truncate(at);
+            format!("{name} ends at {at}")
+        }
+        2 => {
+            bytes[at..].fill(0);
+            format!("{name} is zero from {at} on")
+        }
+        3 => {
+            let end = (at + length).min(bytes.len());
+            bytes[at..end].fill(0);
+            format!("{name} is zero in {at}..{end}")
+        }
+        4 => {
+            let end = (at + length).min(bytes.len());
+            bytes[at..end].fill_with(|| chance.next() as u8);
+            format!("{name} is noise in {at}..{end}")
+        }
+        _ => {
+            let (at, bit) = (at.min(bytes.len() - 1), chance.below(8));
+            bytes[at] ^= 1 << bit;
+            format!("{name} has bit {bit} of {at} flipped")
+        }
+    };
+    fs::write(path, bytes).unwrap();
+    what
+}
+
+/// The offsets that promised records had, and which the second reader says are gone. `None`: up to where the log goes on.
+fn gone(read: &Value, partition: &str) -> Vec<(u64, Option<u64>)> {
+    let ranges = read["files"][format!("topics/{partition}")]["damage"].as_array().unwrap().iter();
+    let ranges = ranges.map(|range| (range[0].as_u64().unwrap(), range[1].as_u64()));
+    // Where a marker was, nothing is gone.
+    ranges.filter(|(first, next)| Some(*first) != *next).collect()
+}
+
+/// Opens the log and holds what it reads against what the second reader read of it before.
+fn compare(dir: &Path, read: &Value, message: &str) -> (usize, bool) {
+    let log = EventLog::open_with(dir, config()).unwrap_or_else(|error| panic!("{error}; {message}"));
+    let mut expected = read["contents"].clone();
+    for pulled in &log.recovery_report().pulled_back {
+        let key = format!("{}/{}", pulled.partition.topic(), pulled.partition.partition());
+        let entry = &mut expected["groups"][&pulled.group][&key]["offset"];
+        assert_eq!(*entry, json!(pulled.from.get()), "{message}");
+        *entry = json!(pulled.to.get());
+    }
+    let (found, refused) = contents(&log);
+    assert_same(&expected, &found, message);
+    for (partition, refused) in &refused {
+        let gone = gone(read, partition);
+        let same = |(one, other): (&(u64, u64), &(u64, Option<u64>))| {
+            one.0 == other.0 && other.1.is_none_or(|next| next == one.1)
+        };
+        let agree = refused.len() == gone.len() && refused.iter().zip(&gone).all(same);
+        assert!(agree, "{partition}: the library refuses {refused:?}, the second reader misses {gone:?}; {message}");
+    }
+    let records = found["records"].as_object().unwrap().values().map(|held| held.as_array().unwrap().len()).sum();
+    (records, refused.values().any(|refused| !refused.is_empty()))
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+#[test]
+fn the_second_reader_reads_random_logs_as_the_library_does() {
+    let logs = number_from("TIDELOG_LOGS").unwrap_or(20);
+    let first_seed = number_from("TIDELOG_SEED").unwrap_or(1);
+    let seeds: Vec<u64> = (first_seed..first_seed + logs).collect();
+    let (mut records, mut copies, mut damaged) = (0, 0, 0);
+    for seeds in seeds.chunks(20) {
+        let mut made = Vec::new();
+        for seed in seeds {
+            let mut worker = Worker::new(*seed);
+            for _ in 0..worker.chance.below(100) {
+                worker.step();
+            }
+            made.push((worker.killed(), format!("TIDELOG_SEED={seed} TIDELOG_LOGS=1, killed")));
+            let dir = worker.killed();
+            let what = damage(dir.path(), &mut worker.chance);
+            made.push((dir, format!("TIDELOG_SEED={seed} TIDELOG_LOGS=1, {what}")));
+        }
+        let dirs: Vec<_> = made.iter().map(|(dir, _)| dir.path()).collect();
+        let Some(read) = second_reader(&dirs) else { return };
+        for ((dir, message), read) in made.iter().zip(&read) {
+            let (held, refused) = compare(dir.path(), read, message);
+            records += held;
+            copies += 1;
+            damaged += usize::from(refused);
+        }
+    }
+    println!("{logs} logs, {copies} copies, {damaged} of them with records refused, {records} records read by both");
+}
+
+#[test]
+fn a_segment_that_ends_inside_of_its_last_marker_takes_no_later_segment_with_it() {
+    let machine = Machine::new(7);
+    let log = machine.open(config()).unwrap();
+    log.create_topic("orders", TopicConfig::new().segment_bytes(4096)).unwrap();
+    let producer = log.producer();
+    let send = |n: u8, bytes: usize| {
+        let value = vec![n; bytes];
+        producer.send(ProducerRecord::new("orders", &value)).unwrap().wait().unwrap();
+    };
+    send(0, 1000);
+    for _ in 0..3 {
+        log.maintain();
+        machine.advance(Duration::from_millis(30));
+    }
+    (1..6).for_each(|n| send(n, 3500));
+    log.close().unwrap();
+    let first = "topics/orders/0/00000000000000000000.log";
+    let mut files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+    let bytes = files.get_mut(first).unwrap();
+    bytes.truncate(128 + 1056 + 20);
+    let dir = laid_out(&files);
+    let read = second_reader(&[dir.path()]);
+
+    let log = EventLog::open_with(dir.path(), config()).unwrap();
+
+    if let Some(read) = read {
+        assert_same(&read[0]["contents"], &contents(&log).0, "cut marker");
+    }
+    let held = contents(&log).0["records"]["orders/0"].as_array().unwrap().len();
+    assert_eq!(held, 6, "{:?}", log.recovery_report());
+    assert_eq!(log.recovery_report().damage.len(), 1, "the marker is gone, and somebody should look at the disk");
+    assert_eq!(log.recovery_report().bytes_cut, 0);
+}

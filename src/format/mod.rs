@@ -26,12 +26,12 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
-//! The segments of a partition follow one another: the first begins anywhere, each ends where its successor begins. The
-//! *successor* is the file with the next higher name. Its header says which segment it was made behind, and the
-//! position at which that one ended; if that is not the file before it, the one that it names is missing, and the
-//! file before ends at the base offset of the missing one. A segment that its successor names is read up to the position
-//! that is said there: behind it stands nothing but its rolled marker. Any other, also one whose successor has no whole
-//! header, goes to the end of the file.
+//! The segments of a partition follow one another: the first begins at offset 0, or anywhere in catalog and groups, whose
+//! old segments go; each ends where its successor begins. The *successor* is the file with the next higher name. Its
+//! header says which segment it was made behind, and the position at which that one ended; if that is not the file
+//! before it, the one that it names is missing, and the file before ends at the base offset of the missing one. A
+//! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
+//! rolled marker. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
 //! # Tables
 //!
@@ -62,9 +62,10 @@
 //! the offset that was due there is at or above the witness: then nothing counts from there on, no batch that stands
 //! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
 //! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
-//! witness, and so is a rolled marker that is the last batch of the newest segment: the successor is gone. Bytes that
-//! are no batch at the end of a segment that has got to where its successor begins were a marker: no record is lost
-//! with them, and the successor counts in any case.
+//! witness, and so is a rolled marker that is the last batch of the last segment that counts: its successor is gone. A
+//! partition that the catalog knows was made with its first segment: offset 0 is missing if there is none. Bytes that
+//! are no batch at the end of a segment that has got to where its successor begins were a marker: no record is lost with
+//! them, and the successor counts in any case.
 //!
 //! Because the last batch has no later witness, *markers* are written when a partition is closed, when it has been idle
 //! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each

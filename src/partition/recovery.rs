@@ -6,6 +6,7 @@
 //! | no batch, or no segment, its offset at or above the witness     | a torn tail, never promised | zero it, and all that follows       |
 //! | no batch, and its offset is below the witness                  | damage to promised data     | keep it, report it, go on behind it |
 //! | a segment ends before its successor begins, below the witness  | damage                      | the same                            |
+//! | no batch, where the successor begins                            | a marker was there          | go on in the successor              |
 //! | a segment that its neighbours name is not there                | damage                      | the same                            |
 //! | a rolled marker at the end of the newest segment               | its successor is gone       | report it, go on far behind it      |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
@@ -424,8 +425,12 @@ impl Recovery<'_> {
             return self.keep(active, Some(next));
         }
         let short = successor.is_some_and(|successor| walk.due < successor.follows(head.base));
-        if tail.is_some() || short {
+        if short || (tail.is_some() && successor.is_none()) {
             return self.cut(active, (walk.position, walk.due), damaged);
+        }
+        if let Some(flaw) = tail.filter(|_| walk.due < self.witness) {
+            // A marker: every record up to the successor is there, and so the successor counts.
+            self.report(head, walk.position, walk.due..walk.due, flaw);
         }
         if rolled && successor.is_none() {
             // The successor had its name, so records in it may have been promised; how many, only it knew.

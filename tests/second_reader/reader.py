@@ -198,7 +198,7 @@ class Segment:
 # A partition --------------------------------------------------------------------------------------------------------
 
 
-def read_partition(directory, home, closed_at=0):
+def read_partition(directory, home, closed_at=0, start=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
@@ -223,6 +223,8 @@ def read_partition(directory, home, closed_at=0):
     witness = max([closed_at] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
+    if start is not None and (not bases or start < bases[0]):
+        damage.append([start, bases[0] if bases else None])
     for at, segment in enumerate(segments):
         if at and ends[at - 1] < bases[at]:
             if ends[at - 1] >= witness:
@@ -246,9 +248,11 @@ def read_partition(directory, home, closed_at=0):
             damage.append([first, after])
         if torn:
             break
-        rolled = segment.batches and segment.batches[-1].marker == "rolled"
-        if rolled and at + 1 == len(segments) and segment.due >= witness:
-            damage.append([segment.due, None])
+
+    last = segments[kept - 1] if kept else None
+    if last and last.batches and last.batches[-1].marker == "rolled" and last.due >= witness:
+        if torn is None or torn["position"] is None:
+            damage.append([last.due, None])
 
     shown_segments = []
     for name, header, segment, data in list(zip(names, headers, segments, files))[:kept]:
@@ -361,7 +365,7 @@ def read_log(root):
             place = f"topics/{name}/{number}"
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at)
+            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, 0)
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)
