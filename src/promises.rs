@@ -90,7 +90,10 @@
 //! 14. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`,
 //!     `rot::a_deleted_segment_first_middle_or_last_is_missed_and_the_rest_is_served`,
 //!     `rot::a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice`,
-//!     `rot::a_rolled_segment_misses_its_successor_also_after_a_kill`.
+//!     `rot::a_rolled_segment_misses_its_successor_also_after_a_kill`,
+//!     `rot::a_segment_that_is_gone_behind_a_rolled_one_takes_no_later_segment_with_it`,
+//!     `rot::what_a_rolled_segment_lost_is_damage_also_if_nothing_else_says_that_it_was_synced`,
+//!     `rot::a_marker_that_is_damaged_before_the_one_of_the_roll_does_not_hide_that_the_successor_is_gone`.
 //! 15. `rot::a_segment_of_another_partition_topic_log_or_time_is_refused_reported_and_left_alone`,
 //!     `rot::an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it`.
 //! 16. `lost_catalog::a_lost_catalog_is_rebuilt_from_the_directories_and_reported`,
