@@ -266,13 +266,23 @@ impl Recovery<'_> {
         let capacity = home.capacity().max(head.length);
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
-        pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
+        if self.access == Access::Write {
+            pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
+        }
         let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
         let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
-        let file_bytes = pen.unread(0..head.length);
+        // A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
+        let copy = match self.access {
+            Access::Write => None,
+            Access::Read => {
+                let memory = file.copy(head.length).map_err(Error::io("read", home.full(&head.path)))?;
+                Some(Region::new(memory, head.length).1)
+            }
+        };
+        let file_bytes = copy.as_ref().unwrap_or(&pen).unread(0..head.length);
         let bytes = &file_bytes[..end.map_or(head.length, |(end, _)| end.min(head.length)) as usize];
         loop {
             let position = walk.position;
