@@ -9,6 +9,11 @@
 //! | the writer writes what it ever wrote                               | the library, on the simulated machine     |
 //! | the specification is enough to read a log                          | `second_reader/reader.py`, written from it |
 //!
+//! Planted by hand, each of these turned a test red: no lag in batches, no marker of an idle partition, or a checksum without
+//! the salt, the writer's; a narrow timestamp delta read wrong, the reader's of the golden log and of random ones;
+//! stopping at the first bad batch, or believing a bad checksum, the random ones'; a rolled marker that proves no
+//! name, the last.
+//!
 //! The second reader also reads random logs, copied while they are open and damaged then, as the library does.
 //! `TIDELOG_LOGS=1000` says how many, `TIDELOG_SEED` which. `TIDELOG_GOLDEN=write` writes the golden log anew. Without
 //! python3 the second reader is skipped, with a note; `TIDELOG_SECOND_READER=required` makes that a failure.
