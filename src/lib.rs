@@ -60,6 +60,7 @@
 #[cfg(feature = "sim")]
 pub mod sim;
 
+mod assignor;
 mod catalog;
 mod codec;
 mod config;
@@ -80,6 +81,7 @@ mod topic;
 mod types;
 mod upkeep;
 
+pub use crate::assignor::{Assignor, RebalanceProtocol, Subscription};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;

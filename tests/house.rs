@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "record",
     "env",
     "partitioner",
+    "assignor",
     "codec",
     "config",
     "format",
