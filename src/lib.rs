@@ -81,7 +81,10 @@ mod topic;
 mod types;
 mod upkeep;
 
-pub use crate::assignor::{Assignor, RebalanceProtocol, Subscription};
+pub use crate::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    Subscription,
+};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;
