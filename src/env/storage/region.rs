@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(any(test, feature = "sim"))]
 use std::thread::{self, ThreadId};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 #[cfg(any(test, feature = "sim"))]
 use parking_lot::Mutex;
 
@@ -59,7 +59,7 @@ pub(crate) struct Memory {
 }
 
 enum Backing {
-    /// A file, shared with everybody who maps it.
+    /// A file, shared with everybody who maps it; or the copy of one, which is ours alone.
     File(MmapRaw),
     /// Anonymous memory that the simulated disk keeps too, as far as the capacity.
     #[cfg(any(test, feature = "sim"))]
@@ -80,6 +80,18 @@ impl Memory {
         let map =
             if writable { options.map_raw(file.as_raw_fd())? } else { options.map_raw_read_only(file.as_raw_fd())? };
         Ok(Memory { backing: Backing::File(map), writable, copies_on_write: false })
+    }
+
+    /// Memory of our own, `capacity` bytes long, which `fill` has filled.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when there is no more, and what `fill` says.
+    pub(crate) fn filled(capacity: u64, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Memory> {
+        let bytes = usize::try_from(capacity).expect("a capacity fits the address space of a 64-bit system");
+        let mut map = MmapMut::map_anon(bytes)?;
+        fill(&mut map)?;
+        Ok(Memory { backing: Backing::File(map.into()), writable: false, copies_on_write: false })
     }
 
     /// The same memory, of a file system that may copy a page before it is stored to.
@@ -714,7 +726,7 @@ impl fmt::Debug for Heap {
 /// A page that holds a byte in the process that made it, and zeros in its children.
 #[cfg(target_os = "linux")]
 pub(crate) struct WipedOnFork {
-    page: memmap2::MmapMut,
+    page: MmapMut,
 }
 
 #[cfg(target_os = "linux")]
@@ -726,7 +738,7 @@ impl WipedOnFork {
     ///
     /// The kernel has no such pages (before Linux 4.14), or no memory.
     pub(crate) fn new() -> io::Result<Self> {
-        let mut page = memmap2::MmapMut::map_anon(PAGE as usize)?;
+        let mut page = MmapMut::map_anon(PAGE as usize)?;
         // SAFETY: the page is private and anonymous, and belongs to the map for as long as that lives. The advice changes
         // nothing in this process; in a child the bytes become zeros before anything of the child runs, so nobody sees
         // them change.
