@@ -560,8 +560,9 @@ impl Head {
     }
 }
 
-/// Makes a new segment: header, sync, name. The name is durable once the directory is synced.
-pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
+/// Makes a new segment of at least so many bytes, or with less if there is no more room: header, sync, name. The name is
+/// durable once the directory is synced.
+pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> {
     let storage = &home.env.storage;
     let path = home.dir.join(segment::file_name(header.base));
     let unborn = path.with_extension("log.new");
@@ -572,7 +573,7 @@ pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
         _ => {}
     }
     let file = storage.create(&unborn).map_err(Error::making("create", home.full(&unborn)))?;
-    let made = fill(home, header, &*file, &unborn).and_then(|made| {
+    let made = fill(home, header, room, &*file, &unborn).and_then(|made| {
         storage.rename(&unborn, &path).map_err(Error::making("name", home.full(&path)))?;
         Ok(made)
     });
@@ -592,9 +593,12 @@ pub(crate) fn create(home: &Home, header: &Header) -> Result<Active> {
 }
 
 /// Gives a new file its room and its header, and syncs it.
-fn fill(home: &Home, header: &Header, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
-    let room = home.first_room();
-    home.allocate(file, path, 0, room)?;
+fn fill(home: &Home, header: &Header, room: u64, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
+    let least = home.first_room();
+    let room = match home.allocate(file, path, 0, room) {
+        Err(Error::NoSpace { .. }) if room > least => home.allocate(file, path, 0, least).map(|()| least)?,
+        done => done.map(|()| room)?,
+    };
     let memory = file.map(home.capacity()).map_err(Error::io("map", home.full(path)))?;
     let (_, mut pen) = Region::new(memory, room);
     home.prepare(&mut pen, path, 0..room)?;
