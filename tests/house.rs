@@ -37,6 +37,7 @@ const FLOORS: &[&str] = &[
     "inspect",
     "producer",
     "consumer",
+    "offset_tracker",
     "event_log",
     "sim",
     "promises",
