@@ -59,7 +59,7 @@ mod kafkas_own {
             let mut subscription = Subscription::new(topics);
             if member["owned"].is_array() {
                 let generation = member["generation"].as_u64().unwrap_or(1);
-                subscription = subscription.owning(partitions(&member["owned"]), u32::try_from(generation).unwrap());
+                subscription = subscription.owning(partitions(&member["owned"]), generation);
             }
             if let Some(instance) = member["instance"].as_str() {
                 subscription = subscription.instance(instance);
@@ -280,7 +280,7 @@ fn assert_nothing_moved_in_vain(before: &Assignment, members: &Members, found: &
 }
 
 /// The members with what they were given, as they say it when they join again.
-fn owning(members: &Members, given: &Assignment, generation: u32) -> Members {
+fn owning(members: &Members, given: &Assignment, generation: u64) -> Members {
     let with = |(id, member): (&String, &Subscription)| {
         let owned = given.get(id).into_iter().flatten().cloned();
         (id.clone(), member.clone().owning(owned.collect::<Vec<_>>(), generation))

@@ -37,6 +37,7 @@ const FLOORS: &[&str] = &[
     "inspect",
     "producer",
     "consumer",
+    "administration",
     "event_log",
     "sim",
     "promises",
