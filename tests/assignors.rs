@@ -332,7 +332,7 @@ fn members_of(lives: &[Life], wish: impl Fn(&Life) -> Option<u16>) -> Members {
 }
 
 /// What a member says of itself: topics as in [`Life`], numbers of topics and partitions that it owns, a generation.
-type Claim = (u16, Vec<(u32, u32)>, u32);
+type Claim = (u16, Vec<(u32, u32)>, u64);
 
 proptest! {
     #[test]
@@ -446,7 +446,7 @@ proptest! {
     #[test]
     fn sticky_believes_nobody_too_much(
         topics in topics(),
-        claims in prop::collection::vec((any::<u16>(), prop::collection::vec((0..9u32, 0..14u32), 0..20), 0..4u32), 1..8),
+        claims in prop::collection::vec((any::<u16>(), prop::collection::vec((0..9u32, 0..14u32), 0..20), 0..4u64), 1..8),
     ) {
         let member = |(at, claim): (usize, &Claim)| {
             let (wish, owned, generation) = claim;

@@ -619,3 +619,400 @@ impl Coordinator {
         self.members.values().any(|member| member.profile.wanted.wants(topic))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::assignor::{CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor};
+
+    const INTERVAL: Duration = Duration::from_secs(300);
+    const SESSION: Duration = Duration::from_secs(45);
+
+    fn topics(counts: &[(&str, u32)]) -> Topics {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    fn profile(instance: Option<&str>, wanted: &[&str], assignors: &[Arc<dyn Assignor>]) -> Arc<Profile> {
+        Arc::new(Profile {
+            client_id: "member".to_owned(),
+            instance_id: instance.map(str::to_owned),
+            wanted: Wanted::Names(wanted.iter().map(|name| (*name).to_owned()).collect()),
+            assignors: assignors.to_vec(),
+            max_poll_interval: INTERVAL,
+            session_timeout: SESSION,
+        })
+    }
+
+    fn range() -> Arc<dyn Assignor> {
+        Arc::new(RangeAssignor)
+    }
+
+    /// A group whose topics are known, and what the members believe.
+    struct World {
+        group: Coordinator,
+        now: Duration,
+        /// What each member that is alive reads, as a consumer would: `None` if it is not in the group, as far as it knows.
+        reads: BTreeMap<MemberId, Option<BTreeSet<TopicPartition>>>,
+        profiles: BTreeMap<MemberId, Arc<Profile>>,
+        /// Who was told that there is news, and has not looked since.
+        woken: BTreeSet<MemberId>,
+        /// Whose place another has taken, and who knows it.
+        fenced: BTreeSet<MemberId>,
+        generation: u64,
+    }
+
+    impl World {
+        fn new(counts: &[(&str, u32)]) -> Self {
+            let mut world = World {
+                group: Coordinator::new(0),
+                now: Duration::ZERO,
+                reads: BTreeMap::new(),
+                profiles: BTreeMap::new(),
+                woken: BTreeSet::new(),
+                fenced: BTreeSet::new(),
+                generation: 0,
+            };
+            world.step(Input::Topics(topics(counts)));
+            world
+        }
+
+        fn step(&mut self, input: Input) -> Vec<Output> {
+            let outputs = self.group.step(self.now, input);
+            for output in &outputs {
+                if let Output::Wake(member) = output {
+                    self.woken.insert(*member);
+                }
+            }
+            assert!(self.group.generation >= self.generation, "the generation went back");
+            assert!(self.group.generation <= self.generation + 2, "one step is two generations at most");
+            self.generation = self.group.generation;
+            self.check();
+            outputs
+        }
+
+        /// What holds at every moment, whoever does what.
+        fn check(&self) {
+            let mut owners = BTreeMap::new();
+            for (id, member) in &self.group.members {
+                for partition in &member.owned {
+                    let other = owners.insert(partition, id);
+                    assert_eq!(other, None, "{partition} is owned by two");
+                }
+                assert!(!member.is_away() || member.owned.is_empty(), "who is away owns nothing");
+            }
+            let mut assigned = BTreeSet::new();
+            let all = self.group.members.values().flat_map(|member| &member.assignment);
+            if self.group.preparing.is_none() {
+                assert!(all.into_iter().all(|partition| assigned.insert(partition)), "a partition is assigned to two");
+            }
+            let everybody_waits = self.group.members.values().all(Member::is_waiting);
+            assert!(self.group.preparing.is_none() || !everybody_waits, "a rebalance waits for nobody");
+            assert!(self.group.members.is_empty() || self.group.due(self.now).is_some_and(|due| due > Duration::ZERO));
+            for (id, duty) in self.duties() {
+                // Whoever has something to do was told so, or does not know that he is out.
+                let idle = matches!(duty, Duty::Read | Duty::Wait);
+                assert!(idle || self.woken.contains(&id), "{id} sleeps over {duty:?}");
+            }
+        }
+
+        fn duties(&self) -> Vec<(MemberId, Duty)> {
+            let joined = self.reads.iter().filter(|(_, reads)| reads.is_some()).map(|(id, _)| *id);
+            joined.map(|id| (id, self.duty(id))).collect()
+        }
+
+        fn duty(&self, id: MemberId) -> Duty {
+            self.group.duty(id, self.profiles[&id].instance_id.as_deref())
+        }
+
+        fn start(&mut self, id: MemberId, profile: Arc<Profile>) {
+            self.profiles.insert(id, profile);
+            self.reads.insert(id, None);
+        }
+
+        /// What a consumer does in one poll.
+        fn poll(&mut self, id: MemberId) {
+            self.step(Input::Heard { member: id, polled: None });
+            loop {
+                self.woken.remove(&id);
+                let duty = if self.reads[&id].is_none() { Duty::Rejoin } else { self.duty(id) };
+                match duty {
+                    Duty::Rejoin => self.join(id),
+                    Duty::PickUp { generation, partitions } => {
+                        let partitions: BTreeSet<_> = partitions.into_iter().collect();
+                        self.woken.insert(id);
+                        self.step(Input::PickUp { member: id, generation });
+                        if self.group.reads(id) {
+                            self.reads.insert(id, Some(partitions));
+                        }
+                    }
+                    Duty::Out { fenced } => {
+                        self.reads.insert(id, None);
+                        if fenced {
+                            self.fenced.insert(id);
+                            return;
+                        }
+                    }
+                    Duty::Wait | Duty::Read => break,
+                }
+            }
+            self.step(Input::Heard { member: id, polled: Some(self.now) });
+        }
+
+        fn join(&mut self, id: MemberId) {
+            let profile = Arc::clone(&self.profiles[&id]);
+            let cooperative =
+                profile.assignors.iter().all(|assignor| assignor.protocol() == RebalanceProtocol::Cooperative);
+            let keeps: Vec<_> = match self.reads.get_mut(&id).and_then(Option::take) {
+                Some(reads) if cooperative => {
+                    reads.into_iter().filter(|partition| profile.wanted.wants(partition.topic())).collect()
+                }
+                _ => Vec::new(),
+            };
+            self.reads.insert(id, Some(keeps.iter().cloned().collect()));
+            self.woken.insert(id);
+            let outputs = self.step(Input::Join { member: id, profile, keeps });
+            assert!(!outputs.iter().any(|output| matches!(output, Output::Refused { .. })), "{outputs:?}");
+        }
+
+        fn leave(&mut self, id: MemberId) {
+            self.reads.remove(&id);
+            self.step(Input::Leave { member: id });
+        }
+
+        /// Lets everybody poll until nothing changes any more, which must not take long.
+        fn settle(&mut self) {
+            for _ in 0..6 {
+                for id in self.reads.keys().copied().collect::<Vec<_>>() {
+                    if !self.fenced.contains(&id) {
+                        self.poll(id);
+                    }
+                }
+            }
+        }
+
+        /// What each member reads, once it is settled.
+        fn shares(&self) -> Vec<usize> {
+            self.reads.values().map(|reads| reads.as_ref().map_or(0, BTreeSet::len)).collect()
+        }
+    }
+
+    #[test]
+    fn every_state_is_reached_on_the_way_from_empty_to_empty() {
+        let mut world = World::new(&[("a", 2)]);
+        let member = || profile(None, &["a"], &[range()]);
+        world.start(1, member());
+        world.start(2, member());
+        assert_eq!(world.group.state(), GroupState::Empty);
+
+        world.poll(1);
+        assert_eq!((world.group.state(), world.group.generation()), (GroupState::Stable, 1));
+        world.poll(2);
+        assert_eq!(world.group.state(), GroupState::PreparingRebalance);
+        world.poll(1);
+        assert_eq!((world.group.state(), world.group.generation()), (GroupState::CompletingRebalance, 2));
+        world.poll(2);
+        assert_eq!((world.group.state(), world.shares()), (GroupState::Stable, vec![1, 1]));
+
+        world.leave(1);
+        assert_eq!(world.group.state(), GroupState::PreparingRebalance);
+        world.leave(2);
+        assert_eq!((world.group.state(), world.group.generation()), (GroupState::Empty, 3), "late commits are refused");
+        assert_eq!(world.group.due(world.now), None);
+    }
+
+    #[test]
+    fn whoever_keeps_a_rebalance_waiting_is_out_when_its_time_is_over() {
+        let mut world = World::new(&[("a", 2)]);
+        for id in 1..=3 {
+            world.start(id, profile(None, &["a"], &[range()]));
+        }
+        world.poll(1);
+        world.poll(2);
+        world.poll(1);
+        // It is in a poll, in a listener that does not end.
+        world.step(Input::Heard { member: 2, polled: None });
+        world.poll(3);
+        world.poll(1);
+        let due = world.group.due(world.now).unwrap();
+        assert_eq!(due, INTERVAL);
+
+        world.now = due;
+        world.step(Input::Heard { member: 1, polled: None });
+        world.step(Input::Heard { member: 3, polled: None });
+        world.step(Input::Tick);
+
+        assert_eq!(world.duty(2), Duty::Out { fenced: false });
+        world.poll(1);
+        world.poll(3);
+        assert_eq!(world.group.state(), GroupState::Stable);
+    }
+
+    #[test]
+    fn the_assignor_that_most_members_like_best_is_used_of_those_that_all_have() {
+        let (range, robin): (Arc<dyn Assignor>, Arc<dyn Assignor>) = (range(), Arc::new(RoundRobinAssignor));
+        let mut world = World::new(&[("a", 2)]);
+        world.start(1, profile(None, &["a"], &[Arc::clone(&range), Arc::clone(&robin)]));
+        world.settle();
+        assert_eq!(world.group.assignor(), Some("range"));
+        world.start(2, profile(None, &["a"], &[Arc::clone(&robin), Arc::clone(&range)]));
+        world.settle();
+        assert_eq!(world.group.assignor(), Some("range"), "of equals the oldest member decides");
+        world.start(3, profile(None, &["a"], &[Arc::clone(&robin), Arc::clone(&range)]));
+        world.settle();
+        assert_eq!(world.group.assignor(), Some("roundrobin"));
+
+        let outputs = world.group.step(
+            world.now,
+            Input::Join {
+                member: 4,
+                profile: profile(None, &["a"], &[Arc::new(CooperativeStickyAssignor)]),
+                keeps: vec![],
+            },
+        );
+        assert!(matches!(&outputs[..], [Output::Refused { .. }]), "{outputs:?}");
+    }
+
+    #[test]
+    fn what_an_assignor_gives_away_too_early_or_twice_or_out_of_nothing_is_not_given() {
+        #[derive(Debug)]
+        struct Greedy;
+        impl Assignor for Greedy {
+            fn name(&self) -> &str {
+                "greedy"
+            }
+            fn protocol(&self) -> RebalanceProtocol {
+                RebalanceProtocol::Cooperative
+            }
+            fn assign(
+                &self,
+                _: &BTreeMap<String, u32>,
+                members: &BTreeMap<String, Subscription>,
+            ) -> BTreeMap<String, Vec<TopicPartition>> {
+                let everything = || vec![("a", 0).into(), ("a", 1).into(), ("a", 9).into(), ("b", 0).into()];
+                // The newest member first, and everybody else the same.
+                members.keys().map(|id| (id.clone(), everything())).collect()
+            }
+        }
+        let mut world = World::new(&[("a", 2), ("b", 1)]);
+        for id in 1..=2 {
+            world.start(id, profile(None, &["a"], &[Arc::new(Greedy)]));
+            world.settle();
+        }
+
+        assert_eq!(world.shares(), [2, 0]);
+        assert_eq!(world.group.state(), GroupState::Stable);
+    }
+
+    /// Something that happens to a group.
+    #[derive(Clone, Debug)]
+    enum Happens {
+        Starts {
+            kind: u8,
+        },
+        Polls(u8),
+        Leaves(u8),
+        /// It is gone without a word, as far as the group knows.
+        Dies(u8),
+        TimeGoesBy(u16),
+        Topics(u8),
+        Rebalances(u8),
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        prop_oneof![
+            3 => (0..8_u8).prop_map(|kind| Happens::Starts { kind }),
+            12 => any::<u8>().prop_map(Happens::Polls),
+            2 => any::<u8>().prop_map(Happens::Leaves),
+            1 => any::<u8>().prop_map(Happens::Dies),
+            3 => (0..400_u16).prop_map(Happens::TimeGoesBy),
+            1 => (0..6_u8).prop_map(Happens::Topics),
+            1 => any::<u8>().prop_map(Happens::Rebalances),
+        ]
+    }
+
+    impl World {
+        fn any(&self, choice: u8) -> Option<MemberId> {
+            let alive: Vec<_> = self.reads.keys().copied().collect();
+            (!alive.is_empty()).then(|| alive[usize::from(choice) % alive.len()])
+        }
+
+        fn take(&mut self, number: MemberId, what: &Happens, cooperative: bool) {
+            let assignor: Arc<dyn Assignor> =
+                if cooperative { Arc::new(CooperativeStickyAssignor) } else { Arc::new(RangeAssignor) };
+            match what {
+                Happens::Starts { kind } => {
+                    let instance = [None, None, Some("one"), Some("two")][usize::from(*kind) % 4];
+                    let wanted = [&["a"][..], &["a", "b"]][usize::from(*kind) / 4];
+                    if self.reads.len() < 9 {
+                        self.start(number, profile(instance, wanted, &[assignor]));
+                    }
+                }
+                Happens::Polls(choice) => {
+                    if let Some(id) = self.any(*choice).filter(|id| !self.fenced.contains(id)) {
+                        self.poll(id);
+                    }
+                }
+                Happens::Leaves(choice) => {
+                    if let Some(id) = self.any(*choice) {
+                        self.leave(id);
+                    }
+                }
+                Happens::Dies(choice) => {
+                    if let Some(id) = self.any(*choice) {
+                        self.reads.remove(&id);
+                    }
+                }
+                Happens::TimeGoesBy(secs) => {
+                    self.now += Duration::from_secs(u64::from(*secs));
+                    self.step(Input::Tick);
+                }
+                Happens::Topics(count) => {
+                    self.step(Input::Topics(topics(&[("a", u32::from(*count)), ("b", 3)])));
+                }
+                Happens::Rebalances(choice) => {
+                    if let Some(id) = self.any(*choice) {
+                        self.step(Input::Rebalance { member: id });
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        /// `check` holds after every step; and when the dead are out and everybody else polls, the group comes to rest, all
+        /// partitions that somebody wants are read by exactly one.
+        #[test]
+        fn whatever_happens_a_partition_has_one_owner_and_the_group_comes_to_rest(
+            story in prop::collection::vec(happens(), 1..80),
+            cooperative in any::<bool>(),
+        ) {
+            let mut world = World::new(&[("a", 5), ("b", 3)]);
+            for (number, what) in (1..).zip(&story) {
+                world.take(number, what, cooperative);
+            }
+            world.settle();
+            // Who is dead is out now, and who is away too.
+            for _ in 0..2 {
+                world.now += INTERVAL + SESSION;
+                for id in world.reads.keys().copied().collect::<Vec<_>>() {
+                    world.step(Input::Heard { member: id, polled: None });
+                }
+                world.step(Input::Tick);
+                world.settle();
+            }
+
+            let alive: Vec<_> = world.reads.keys().filter(|id| !world.fenced.contains(id)).collect();
+            let expected = if alive.is_empty() { GroupState::Empty } else { GroupState::Stable };
+            prop_assert_eq!(world.group.state(), expected);
+            let read: Vec<_> = alive.iter().filter_map(|id| world.reads[id].clone()).flatten().collect();
+            let distinct: BTreeSet<_> = read.iter().collect();
+            prop_assert_eq!(distinct.len(), read.len(), "read by two");
+            let wanted: u32 = world.group.wanted_topics().values().sum();
+            prop_assert_eq!(read.len(), wanted as usize, "read by nobody");
+        }
+    }
+}
