@@ -39,6 +39,7 @@ const FLOORS: &[&str] = &[
     "consumer",
     "offset_tracker",
     "dead_letters",
+    "administration",
     "event_log",
     "sim",
     "promises",

@@ -6,18 +6,16 @@ use std::time::Duration;
 use crate::consumer::{Consumer, Mode};
 use crate::error::{Error, Result};
 
-/// The longest time between two polls. Kafka: `max.poll.interval.ms`.
-const MAX_POLL_INTERVAL: Duration = Duration::from_millis(300_000);
-
 impl Consumer {
-    /// The longest time that the consumer may take between two polls; `None` if nobody minds.
+    /// The longest time that the consumer may take between two polls; `None` if nobody minds, because it is no member.
     pub(crate) fn max_poll_interval(&self) -> Option<Duration> {
-        matches!(self.mode, Mode::Subscribed { .. }).then_some(MAX_POLL_INTERVAL)
+        let member = self.group.is_some() && matches!(self.mode, Mode::Subscribed(_));
+        member.then_some(self.config.max_poll_interval)
     }
 
     /// Until when the consumer has to poll again, by the log's clock; `None` if nobody minds.
     pub(crate) fn poll_deadline(&self) -> Option<Duration> {
-        self.max_poll_interval().map(|interval| self.monotonic().saturating_add(interval))
+        Some(self.member.polled()?.saturating_add(self.max_poll_interval()?))
     }
 
     /// The group that the consumer is of.
