@@ -9,7 +9,8 @@
 //! | nothing, because it panics               | the panic goes on, and the positions are at this record                   |
 //!
 //! Positions move with the processing, not with the poll: whatever ends it early moves them back to what was not
-//! processed. So a commit, whether automatic or not, in a later poll or in closing, never covers that.
+//! processed. So a commit, whether automatic or not, in a later poll or in closing, never covers that. A consumer that
+//! commits only what is stored has stored what was processed.
 //!
 //! The headers of a dead letter are those that Kafka's brokers write for share groups (KIP-1191): numbers as decimal text,
 //! the names as in [`HEADERS`]. Kafka has no timestamp among them; that one is named after the others.
@@ -393,7 +394,7 @@ fn shortened(message: &str) -> &str {
     &message[..end]
 }
 
-/// The records that were not processed. Dropping it moves the consumer back to them.
+/// The records of a poll, and how many of them were processed. Dropping it moves the consumer back to the others.
 struct Rest<'a> {
     consumer: &'a mut Consumer,
     records: &'a ConsumerRecords,
@@ -402,15 +403,22 @@ struct Rest<'a> {
 
 impl Drop for Rest<'_> {
     fn drop(&mut self) {
-        if self.passed == self.records.len() {
+        let stores = !self.consumer.polling_stores();
+        if self.passed == self.records.len() && !stores {
             return;
         }
-        let mut before = None;
+        let mut rest: BTreeMap<&TopicPartition, Offset> = BTreeMap::new();
         for record in self.records.iter().skip(self.passed) {
-            let partition = record.topic_partition();
-            if before.replace(partition) != Some(partition) {
-                // If the consumer has the partition no more, others process the records.
-                drop(self.consumer.seek(partition, record.offset()));
+            rest.entry(record.topic_partition()).or_insert(record.offset());
+        }
+        for (partition, end) in self.records.next_offsets() {
+            let next = rest.get(&partition).copied();
+            // If the consumer has the partition no more, others process the records.
+            if let Some(next) = next {
+                drop(self.consumer.seek(&partition, next));
+            }
+            if stores {
+                drop(self.consumer.store_offsets([(partition, next.unwrap_or(end))]));
             }
         }
     }

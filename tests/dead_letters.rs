@@ -227,6 +227,36 @@ fn a_record_that_cannot_be_put_aside_is_not_committed_and_comes_again() {
 }
 
 #[test]
+fn a_consumer_that_commits_what_is_stored_has_stored_what_was_processed() {
+    let machine = Machine::new(1);
+    let log = open(&machine);
+    send(&log, 0, &["a", "b"]);
+    send(&log, 1, &["c", "boom", "d"]);
+    let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest).auto_offset_store(false);
+    let mut consumer = log.consumer(config).unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let mut queue = queue(&log, DeadLetterConfig::new());
+    let waker = consumer.waker();
+
+    let records = consumer.poll(NOW).unwrap();
+    let woken = queue.process(&mut consumer, &records, |record| match value(record) {
+        "boom" => {
+            waker.wake();
+            Err(ProcessingError::retriable("boom"))
+        }
+        _ => Ok(()),
+    });
+    assert!(matches!(woken, Err(Error::Wakeup)), "{woken:?}");
+    consumer.commit().unwrap();
+    assert_eq!((committed(&log, 0), committed(&log, 1)), (Some(2), Some(1)));
+
+    let records = consumer.poll(NOW).unwrap();
+    queue.process(&mut consumer, &records, |_| Ok(())).unwrap();
+    consumer.commit().unwrap();
+    assert_eq!((committed(&log, 0), committed(&log, 1)), (Some(2), Some(3)));
+}
+
+#[test]
 fn a_handler_that_panics_leaves_the_consumer_at_the_record() {
     let machine = Machine::new(1);
     let log = open(&machine);
@@ -274,6 +304,97 @@ fn waking_the_consumer_ends_the_waiting_and_loses_nothing() {
     let records = consumer.poll(NOW).unwrap();
     queue.process(&mut consumer, &records, |_| Ok(())).unwrap();
     assert_eq!(machine.now().as_millis() - before.as_millis(), 100);
+}
+
+/// The waits of five attempts add up to more than the consumer may take between two polls, so it polls in between.
+#[test]
+fn what_cannot_be_waited_for_before_the_next_poll_is_postponed_and_the_member_stays() {
+    let machine = Machine::new(1);
+    let log = open(&machine);
+    send(&log, 0, &["a", "poison", "b"]);
+    send(&log, 1, &["c"]);
+    let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+    let mut consumer = log.consumer(config.max_poll_interval(Duration::from_secs(1))).unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let mut queue = queue(&log, DeadLetterConfig::new());
+    let start = machine.now();
+    let seen = RefCell::new(Vec::new());
+    let handler = |record: &tidelog::ConsumerRecord<'_>| {
+        seen.borrow_mut().push((value(record).to_owned(), machine.now().as_millis() - start.as_millis()));
+        if value(record) == "poison" { Err(ProcessingError::retriable("busy")) } else { Ok(()) }
+    };
+
+    let records = consumer.poll(NOW).unwrap();
+    let processed = queue.process(&mut consumer, &records, handler).unwrap();
+    assert_eq!(processed, Processed { done: 1, dead_letters: 0, postponed: 3 });
+    assert_eq!(machine.now().as_millis() - start.as_millis(), 700, "the next attempt would be at 1500");
+    consumer.commit().unwrap();
+    assert_eq!((committed(&log, 0), committed(&log, 1)), (Some(1), Some(0)));
+
+    let mut processed = Processed::default();
+    while processed.done + processed.dead_letters < 3 {
+        let records = consumer.poll(NOW).unwrap();
+        let more = queue.process(&mut consumer, &records, handler).unwrap();
+        processed.done += more.done;
+        processed.dead_letters += more.dead_letters;
+        consumer.commit().expect("it was never put out of its group");
+    }
+
+    let seen = seen.into_inner();
+    let attempts: Vec<i64> = seen.iter().filter(|(value, _)| value == "poison").map(|(_, at)| *at).collect();
+    assert_eq!(attempts, [0, 100, 300, 700, 1500], "five in all, as without the interruption");
+    assert_eq!((processed.done, processed.dead_letters, letters(&log).len()), (2, 1, 1));
+    assert_eq!((committed(&log, 0), committed(&log, 1)), (Some(3), Some(1)));
+}
+
+#[test]
+fn a_wait_that_no_consumer_of_the_group_could_last_is_refused_before_anything_is_tried() {
+    let machine = Machine::new(1);
+    let log = open(&machine);
+    send(&log, 0, &["a"]);
+    let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+    let mut consumer = log.consumer(config.max_poll_interval(Duration::from_millis(800))).unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let records = consumer.poll(NOW).unwrap();
+
+    let refused =
+        queue(&log, DeadLetterConfig::new()).process(&mut consumer, &records, |_| unreachable!("it was tried"));
+
+    let refused = refused.unwrap_err();
+    let words = "up to 800ms pass between two attempts, and the consumer has to poll every 800ms";
+    assert!(refused.to_string().contains(words), "{refused}");
+    assert_eq!(consumer.position(&tp(0)).unwrap().get(), 0);
+    // With one attempt less it fits; and who is no member may take all the time there is.
+    let mut fits = queue(&log, DeadLetterConfig::new().delivery_count_limit(4));
+    let records = consumer.poll(NOW).unwrap();
+    assert_eq!(fits.process(&mut consumer, &records, |_| Ok(())).unwrap().done, 1);
+    let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest);
+    let mut alone = log.consumer(config.max_poll_interval(Duration::from_millis(1))).unwrap();
+    alone.assign([tp(0)]).unwrap();
+    let records = alone.poll(NOW).unwrap();
+    let busy = |_: &tidelog::ConsumerRecord<'_>| Err(ProcessingError::retriable("busy"));
+    let processed = queue(&log, DeadLetterConfig::new()).process(&mut alone, &records, busy).unwrap();
+    assert_eq!(processed, Processed { done: 0, dead_letters: 1, postponed: 0 });
+}
+
+/// Whoever has taken longer than allowed is out of the group, and others process what is left.
+#[test]
+fn nothing_more_is_handled_once_the_next_poll_is_overdue() {
+    let machine = Machine::new(1);
+    let log = open(&machine);
+    send(&log, 0, &["a", "b", "c"]);
+    let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+    let mut consumer = log.consumer(config.max_poll_interval(Duration::from_secs(1))).unwrap();
+    consumer.subscribe(["orders"]).unwrap();
+    let records = consumer.poll(NOW).unwrap();
+
+    let processed =
+        queue(&log, DeadLetterConfig::new().delivery_count_limit(1)).process(&mut consumer, &records, |_| {
+            machine.sleep(Duration::from_millis(600));
+            Ok(())
+        });
+
+    assert_eq!(processed.unwrap(), Processed { done: 2, dead_letters: 0, postponed: 1 });
 }
 
 #[test]

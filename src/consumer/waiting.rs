@@ -1,4 +1,4 @@
-//! Waiting between two polls, in the log's time.
+//! What those above need to know of a consumer between two polls, and waiting there, in the log's time.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +16,11 @@ impl Consumer {
     /// Until when the consumer has to poll again, by the log's clock; `None` if nobody minds.
     pub(crate) fn poll_deadline(&self) -> Option<Duration> {
         Some(self.member.polled()?.saturating_add(self.max_poll_interval()?))
+    }
+
+    /// Whether what was polled is what is committed; otherwise it is what was stored.
+    pub(crate) fn polling_stores(&self) -> bool {
+        self.config.auto_offset_store
     }
 
     /// The group that the consumer is of.
