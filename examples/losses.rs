@@ -43,8 +43,9 @@ fn value(record: &ConsumerRecord<'_>) -> String {
 
 fn shop(machine: &Machine) -> tidelog::Result<EventLog> {
     let log = machine.open(LogConfig::new())?;
-    log.create_topic("orders", TopicConfig::new())?;
-    log.create_topic("dlq.orders", TopicConfig::new())?;
+    // Small segments, because the next life of the machine begins with a copy of its disk.
+    log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 16))?;
+    log.create_topic("dlq.orders", TopicConfig::new().segment_bytes(1 << 16))?;
     for order in 0..ORDERS {
         log.producer().send(ProducerRecord::new("orders", &format!("order {order}")))?;
     }
