@@ -363,6 +363,7 @@ pub struct ConsumerConfig {
     pub(crate) auto_commit: Option<bool>,
     pub(crate) auto_commit_interval: Duration,
     pub(crate) max_poll_records: usize,
+    pub(crate) spin: Duration,
 }
 
 impl Default for ConsumerConfig {
@@ -373,6 +374,7 @@ impl Default for ConsumerConfig {
             auto_commit: None,
             auto_commit_interval: Duration::from_millis(5000),
             max_poll_records: 500,
+            spin: Duration::ZERO,
         }
     }
 }
@@ -416,6 +418,18 @@ impl ConsumerConfig {
     #[must_use]
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.max_poll_records = records;
+        self
+    }
+
+    /// How long a poll that finds nothing looks again and again before it goes to sleep. Kafka has no such setting.
+    ///
+    /// Whoever looks sees a record a fraction of a microsecond after it became visible, whoever sleeps must be woken, which
+    /// takes several, and costs its producer some of them; but looking keeps a processor busy, for as long as the timeout
+    /// of the poll if this is longer. On a machine without a processor to spare it makes everybody slower. Default: zero,
+    /// sleep at once. Range: any. In a log that was opened read-only nobody is told of news, so spinning is without effect.
+    #[must_use]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
         self
     }
 

@@ -105,6 +105,11 @@ impl Segment {
         &self.path
     }
 
+    /// The salt of its batches.
+    pub(crate) fn salt(&self) -> u32 {
+        self.check.lock().salt
+    }
+
     pub(crate) fn region(&self) -> &Arc<Region> {
         &self.region
     }
@@ -118,6 +123,16 @@ impl Segment {
     /// Says that no batch stands at `position` or behind it after all. Only before anybody reads.
     pub(crate) fn cut(&self, position: u64) {
         self.index.truncate(position);
+    }
+
+    /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
+    pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
+        offset >= self.base && self.index.reaches(offset.since(self.base))
+    }
+
+    /// Whether all of it can be forgotten: what a second look would find is all that there is to know.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.hole_count.load(Ordering::Acquire) == 0
     }
 
     /// A position at or before that of the batch that holds `offset`.
