@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Durability, LogConfig, MAX_PARTITIONS, TopicConfig};
 use crate::env::Env;
+use crate::env::scheduling::Bell;
 use crate::env::storage::{Access, Kind, Lock, LockError};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::catalog::{Fact, TopicFact};
@@ -110,6 +112,9 @@ pub(crate) struct Catalog {
     /// `None` in a log that is only read.
     reserve: Option<Arc<Reserve>>,
     topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
+    /// How often topics came, went or grew; and who waits for it.
+    version: AtomicU64,
+    listeners: Mutex<Vec<Arc<Bell>>>,
     /// Taken by whoever creates, deletes or alters a topic.
     change: Mutex<()>,
     /// Drawn from for the ids of topics.
@@ -155,6 +160,8 @@ impl Catalog {
             table,
             reserve: Some(reserve),
             topics: RwLock::default(),
+            version: AtomicU64::new(0),
+            listeners: Mutex::default(),
             change: Mutex::new(()),
             upkeep,
             lock: Mutex::new(Some(lock)),
@@ -198,6 +205,8 @@ impl Catalog {
             table,
             reserve: None,
             topics: RwLock::default(),
+            version: AtomicU64::new(0),
+            listeners: Mutex::default(),
             change: Mutex::new(()),
             upkeep,
             lock: Mutex::new(None),
@@ -263,6 +272,40 @@ impl Catalog {
         }
     }
 
+    /// The number of this opening: later ones have higher ones.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// How often topics have come, gone or grown.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    fn topics_changed(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        mem::take(&mut *self.listeners.lock()).iter().for_each(|bell| bell.ring());
+    }
+
+    /// Whether topics have changed since `version`; if not, `bell` rings when they do.
+    pub(crate) fn listen(&self, version: u64, bell: &Arc<Bell>) -> bool {
+        let mut listeners = self.listeners.lock();
+        // Under the lock: who changes them afterwards finds the bell.
+        if self.version() != version {
+            return true;
+        }
+        if !listeners.iter().any(|known| Arc::ptr_eq(known, bell)) {
+            listeners.push(Arc::clone(bell));
+        }
+        false
+    }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        self.listeners.lock().retain(|known| !Arc::ptr_eq(known, bell));
+    }
+
     /// All topics, in the order of their names.
     pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
         self.topics.read().values().cloned().collect()
@@ -303,6 +346,7 @@ impl Catalog {
         let name: Arc<str> = name.into();
         let topic = Arc::new(Topic::new(Arc::clone(&name), id, config, partitions));
         self.topics.write().insert(name, topic);
+        self.topics_changed();
         Ok(())
     }
 
@@ -357,6 +401,7 @@ impl Catalog {
         self.record(&[Fact::Topic(name.to_owned(), topic_fact(topic.id(), &config))])?;
         topic.grow(more);
         topic.reconfigure(config);
+        self.topics_changed();
         Ok(())
     }
 
@@ -386,6 +431,7 @@ impl Catalog {
         self.record(&[Fact::NoTopic(name.to_owned()), Fact::Deleting(topic.id(), name.to_owned())])?;
         topic.set_deleted();
         self.topics.write().remove(name);
+        self.topics_changed();
         for partition in topic.partitions() {
             partition.abandon();
         }
@@ -513,6 +559,7 @@ impl Catalog {
                     _ => drop(self.open_topic(&name, &fact, &mut RecoveryReport::default())),
                 }
             }
+            self.topics_changed();
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
@@ -613,6 +660,15 @@ impl Catalog {
             self.record(&[Fact::Group(name.to_owned())])?;
         }
         Ok(Some(made))
+    }
+
+    /// Removes the files of a group that has nothing committed any more.
+    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Partition) -> Result<()> {
+        let _change = self.change.lock();
+        self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
+        partition.abandon();
+        let path = Path::new(GROUPS).join(dir);
+        remove_partition_files(&self.env, &path)
     }
 
     /// The groups that the catalog mentions.

@@ -138,10 +138,11 @@ impl Memory {
         }
     }
 
-    /// Asks the kernel for the pages of `range`, which lies below the capacity. A kernel that does not know the question
-    /// (before Linux 5.14) is taken to agree.
+    /// Advises the kernel on the pages of `range`, which lies below the capacity: the advice is one that changes no byte of
+    /// a file, and asks nobody who touches the pages to wait for more than their bytes. A kernel that does not know the
+    /// advice (populating: before Linux 5.14) is taken to agree.
     #[cfg(target_os = "linux")]
-    fn populate(&self, range: Range<u64>, advice: rustix::mm::Advice) -> io::Result<()> {
+    fn advise(&self, range: Range<u64>, advice: rustix::mm::Advice) -> io::Result<()> {
         /// The largest page of any system that the log runs on.
         const ANY_PAGE: u64 = 64 << 10;
         #[cfg(any(test, feature = "sim"))]
@@ -155,8 +156,8 @@ impl Memory {
         }
         // SAFETY: `start` lies inside of the mapped memory, as asserted above.
         let from = unsafe { self.start().add(start as usize) };
-        // SAFETY: the range is mapped for as long as `self` lives, as asserted above. Populating changes no byte, and needs
-        // none to be there: it is the question whether they are.
+        // SAFETY: the range is mapped for as long as `self` lives, as asserted above. Populating and forgetting the pages of
+        // a shared mapping change no byte, for those are the file's; nor does the wish for large pages.
         let done = unsafe { rustix::mm::madvise(from.cast(), (range.end - start) as usize, advice) };
         match done {
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
@@ -261,7 +262,7 @@ impl Region {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::Errno;
-            let asked = self.memory.populate(range, rustix::mm::Advice::LinuxPopulateRead);
+            let asked = self.memory.advise(range, rustix::mm::Advice::LinuxPopulateRead);
             // A bad address is how the kernel says that the bytes cannot be read.
             let bad = Some(Errno::FAULT.raw_os_error());
             asked.map_err(|error| if error.raw_os_error() == bad { Errno::IO.into() } else { error })
@@ -271,6 +272,33 @@ impl Region {
             drop(range);
             Ok(())
         }
+    }
+
+    /// Makes the pages of `range` ahead of whoever stores to them, so that storing costs no page fault. Changes no byte,
+    /// and may be done while others read and store. It is a help and no promise: what fails here is met again by whoever
+    /// stores.
+    pub(crate) fn populate(&self, range: Range<u64>) {
+        assert!(range.end <= self.valid(), "bytes {range:?} of {} that may be touched", self.valid());
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxPopulateWrite).ok();
+    }
+
+    /// Takes the pages of `range` out of the memory that counts as this process's. Their bytes stay in the file, and
+    /// whoever touches them again has them again.
+    pub(crate) fn let_go(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxDontNeed).ok();
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
+    }
+
+    /// Asks for large pages in `range`, where there are some for files: for bytes that are stored to one after the other
+    /// and not synced one by one, because a large page is written to the disk as a whole.
+    pub(crate) fn prefer_large_pages(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxHugepage).ok();
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
     }
 
     /// Written bytes.
@@ -393,7 +421,7 @@ impl Pen {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::Errno;
-            let asked = self.region.memory.populate(range, rustix::mm::Advice::LinuxPopulateWrite);
+            let asked = self.region.memory.advise(range, rustix::mm::Advice::LinuxPopulateWrite);
             // A bad address is how the kernel says that there is no page to store to.
             let bad = Some(Errno::FAULT.raw_os_error());
             asked.map_err(|error| if error.raw_os_error() == bad { Errno::NOSPC.into() } else { error })
