@@ -72,6 +72,7 @@ mod event_log;
 mod format;
 mod group;
 pub mod inspect;
+mod offset_tracker;
 mod partition;
 mod partitioner;
 mod producer;
@@ -98,6 +99,7 @@ pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWak
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};
 pub use crate::group::GroupState;
+pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};

@@ -37,6 +37,7 @@ const FLOORS: &[&str] = &[
     "inspect",
     "producer",
     "consumer",
+    "offset_tracker",
     "administration",
     "event_log",
     "sim",
