@@ -39,9 +39,9 @@ pub(super) enum Position {
 
 /// Reading.
 impl Consumer {
-    /// Returns records from where the positions are, at most [`max_poll_records`](ConsumerConfig::max_poll_records) of
-    /// them, and moves the positions behind them. If there are none, waits for some, up to `timeout`, without using
-    /// the processor; then returns nothing.
+    /// Returns records from where the positions are, at most
+    /// [`max_poll_records`](crate::ConsumerConfig::max_poll_records) of them, and moves the positions behind them. If
+    /// there are none, waits for some, up to `timeout`, without using the processor; then returns nothing.
     ///
     /// Joins the group first, if the consumer subscribes and has not yet; commits first, if automatic commits are on and
     /// due: what *earlier* polls returned.
@@ -51,9 +51,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
-    /// committed cannot, until it seeks or commits;
+    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`](crate::ConsumerWaker::wake) was called;
+    /// [`Corrupt`](Error::Corrupt) where records that were promised cannot be read, again and again until the consumer
+    /// seeks past them, or where what the group had committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
     /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
     /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
