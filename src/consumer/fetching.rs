@@ -51,9 +51,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
-    /// committed cannot, until it seeks or commits;
+    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`](crate::ConsumerWaker::wake) was called;
+    /// [`Corrupt`](Error::Corrupt) where records that were promised cannot be read, again and again until the consumer
+    /// seeks past them, or where what the group had committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
     /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
     /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
