@@ -178,14 +178,14 @@ impl Catalog {
         Ok((catalog, report))
     }
 
-    /// Opens the log for reading, beside a process that writes it perhaps. Changes nothing.
+    /// Opens the log for reading, beside a process that writes it perhaps. Changes nothing. What the catalog has lost is
+    /// taken from the directories, as an opening for writing would; only that it is not written down.
     pub(crate) fn open_read_only(env: Env, upkeep: Arc<dyn Upkeep>) -> Result<(Self, RecoveryReport)> {
         if !is_log(&env)? {
             return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
         }
-        let log_id = match headers_of_catalog(&env)?.first() {
-            Some(header) => header.identity.log,
-            None => return Err(Error::Corrupt(Box::new(lost_catalog(&env)))),
+        let (Some(log_id), true) = (log_id_of(&env)?, exists(&env, Path::new(""), CATALOG)?) else {
+            return Err(Error::Corrupt(Box::new(lost_catalog(&env))));
         };
         let mut report = RecoveryReport::default();
         let home = table_home(&env, log_id, CATALOG_ID, PathBuf::from(CATALOG), CATALOG);
@@ -738,11 +738,7 @@ fn open_or_create_table(
         reserve.help(|| create_dir_if_missing(env, Path::new(dir)))?;
     }
     let there = has_segments(env, &dir)?;
-    let of_catalog = headers_of_catalog(env)?.first().map(|header| header.identity.log);
-    let log_id = match of_catalog {
-        Some(log_id) => Some(log_id),
-        None => headers_of_others(env)?.first().map(|header| header.identity.log),
-    };
+    let log_id = log_id_of(env)?;
     let lost = !there && log_id.is_some();
     let log_id = log_id.unwrap_or(u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed)));
     let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG);
@@ -776,8 +772,15 @@ fn lost_catalog(env: &Env) -> Damage {
     Damage { partition: None, offsets: Offset::ZERO..Offset::ZERO, path, position: 0, flaw: Flaw::Missing }
 }
 
-fn headers_of_catalog(env: &Env) -> Result<Vec<Header>> {
-    if exists(env, Path::new(""), CATALOG)? { headers(env, Path::new(CATALOG)) } else { Ok(Vec::new()) }
+/// What the catalog says that this log is called; or, if that has no whole header left, what any other file says.
+fn log_id_of(env: &Env) -> Result<Option<u128>> {
+    let there = exists(env, Path::new(""), CATALOG)?;
+    let of_catalog = if there { headers(env, Path::new(CATALOG))? } else { Vec::new() };
+    let header = match of_catalog.first() {
+        Some(header) => Some(*header),
+        None => headers_of_others(env)?.first().copied(),
+    };
+    Ok(header.map(|header| header.identity.log))
 }
 
 /// All headers of topics and groups that are whole.

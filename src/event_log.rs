@@ -125,9 +125,13 @@ impl EventLog {
     /// open for writing; what that appends becomes visible as it comes, in a `Sync` topic once it is proven to be
     /// durable.
     ///
+    /// Of a log whose catalog is damaged it reads what the directories of the topics say, and
+    /// [`recovery_report`](Self::recovery_report) tells so.
+    ///
     /// # Errors
     ///
-    /// [`NotALog`](Error::NotALog), [`Io`](Error::Io).
+    /// [`NotALog`](Error::NotALog), [`Io`](Error::Io); [`Corrupt`](Error::Corrupt) if not even the directory of the
+    /// catalog is left, or no file says which log this is: then an opening for writing makes a new one.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_read_only_in(Env::real(path.as_ref(), false)?)
     }

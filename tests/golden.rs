@@ -728,6 +728,9 @@ fn open_with_rolled_segment(machine: &Machine) -> EventLog {
     for n in 0..5u8 {
         log.producer().send(ProducerRecord::new("orders", &[n; 3500])).unwrap();
         if n == 1 {
+            // What was rolled is synced once nothing more has come for a while.
+            log.maintain();
+            machine.advance(Duration::from_millis(100));
             log.maintain();
         }
     }

@@ -5,6 +5,7 @@ mod fetching;
 mod membership;
 mod positions;
 mod records;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

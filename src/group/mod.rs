@@ -142,7 +142,7 @@ impl Member {
     }
 
     /// When the last poll ended; `None`: it has not.
-    fn polled(&self) -> Option<Duration> {
+    pub(crate) fn polled(&self) -> Option<Duration> {
         match self.pulse.load(Ordering::Acquire) {
             IN_POLL => None,
             nanos => Some(Duration::from_nanos(nanos)),
