@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use tidelog::sim::Machine;
 use tidelog::{
-    Consumer, ConsumerConfig, CooperativeStickyAssignor, Durability, Error, EventLog, LogConfig, Offset,
-    OffsetAndMetadata, OffsetReset, ProducerRecord, RangeAssignor, RebalanceListener, Result, TopicConfig,
+    Consumer, ConsumerConfig, ConsumerRecords, CooperativeStickyAssignor, Durability, Error, EventLog, LogConfig,
+    Offset, OffsetAndMetadata, OffsetReset, ProducerRecord, RangeAssignor, RebalanceListener, Result, TopicConfig,
     TopicPartition,
 };
 
@@ -237,7 +237,11 @@ fn config(cooperative: bool, interval: Duration) -> ConsumerConfig {
 }
 
 fn create_topic(log: &EventLog) {
-    log.create_topic(TOPIC, TopicConfig::new().partitions(PARTITIONS).durability(Durability::Os)).unwrap();
+    log.create_topic(
+        TOPIC,
+        TopicConfig::new().partitions(PARTITIONS).durability(Durability::Os).segment_bytes(1 << 20),
+    )
+    .unwrap();
 }
 
 /// Sends a record of a random key; the value is how many there were of that key.
@@ -270,12 +274,23 @@ fn check_keys(log: &EventLog, sent: u64) {
     assert_eq!(read, sent);
 }
 
+/// Drops a consumer as a panic would that nobody has seen coming, without a message.
+fn crash(consumer: Consumer) {
+    let crashed = catch_unwind(AssertUnwindSafe(move || {
+        let _consumer = consumer;
+        resume_unwind(Box::new("crash"));
+    }));
+    assert!(crashed.is_err());
+}
+
 /// In the simulation: one thread, so everything that is said is exact.
 struct Simulation {
     machine: Arc<Machine>,
     log: Option<EventLog>,
     model: Shared,
     members: Vec<Option<(u64, Consumer)>>,
+    /// Handles that somebody has lost, and that never poll again.
+    leaked: Vec<Consumer>,
     keys: BTreeMap<u64, u64>,
     random: Random,
     cooperative: bool,
@@ -303,6 +318,7 @@ impl Simulation {
             log: Some(log),
             model: Arc::new(Mutex::new(model)),
             members: (0..MEMBERS).map(|_| None).collect(),
+            leaked: Vec::new(),
             keys: BTreeMap::new(),
             random: Random(seed),
             cooperative: seed.is_multiple_of(2),
@@ -356,31 +372,22 @@ impl Simulation {
     /// A panic in the middle of processing; or a handle that is lost and never polls again.
     fn crash(&mut self, place: usize) {
         let Some((number, consumer)) = self.members[place].take() else { return };
-        let mut model = locked(&self.model);
-        model.counts.crashes += 1;
+        locked(&self.model).counts.crashes += 1;
         if self.random.chance(20) {
-            model.counts.stalls += 1;
-            std::mem::forget(consumer);
+            locked(&self.model).counts.stalls += 1;
+            self.leaked.push(consumer);
             return;
         }
-        model.quiet.remove(&number);
-        drop(model);
-        // Without a message for each.
-        let crashed = catch_unwind(AssertUnwindSafe(move || {
-            let _consumer = consumer;
-            resume_unwind(Box::new("crash"));
-        }));
-        assert!(crashed.is_err());
+        locked(&self.model).quiet.remove(&number);
+        crash(consumer);
     }
 
     fn restart(&mut self) {
         locked(&self.model).counts.restarts += 1;
-        self.machine = Arc::new(self.machine.kill());
-        for (number, consumer) in self.members.iter_mut().filter_map(Option::take) {
-            locked(&self.model).quiet.remove(&number);
-            std::mem::forget(consumer);
-        }
+        let gone = self.members.iter_mut().filter_map(|member| Some(member.take()?.1));
+        gone.chain(self.leaked.drain(..)).for_each(crash);
         locked(&self.model).quiet.clear();
+        self.machine = Arc::new(self.machine.kill());
         self.log = Some(self.machine.open(simulated_config()).unwrap());
         assert!(self.log().recovery_report().is_clean());
     }
@@ -415,9 +422,7 @@ impl Simulation {
 
     /// Everybody polls until everything is processed.
     fn finish(&mut self) {
-        for place in 0..MEMBERS {
-            self.members[place] = None;
-        }
+        self.members.iter_mut().for_each(|member| *member = None);
         self.machine.advance(SIMULATED_INTERVAL);
         let sent = locked(&self.model).counts.sent;
         for _ in 0..sent + 100 {
@@ -473,13 +478,19 @@ impl Real {
         consumer
     }
 
+    fn poll(&self, consumer: &mut Consumer, number: u64, timeout: Duration) -> ConsumerRecords {
+        let began = self.start.elapsed();
+        let records = consumer.poll(timeout).unwrap();
+        // Its time did not begin before the poll did; and until the poll has ended, the last one counts.
+        locked(&self.model).quiet.insert(number, began);
+        records
+    }
+
     /// One life of a member. Returns whether the run is over.
     fn live(&self, number: u64, random: &mut Random, over: &Receiver<()>) -> bool {
         let mut consumer = self.member(number);
         loop {
-            // It polls from now on, so its time begins now at the earliest.
-            locked(&self.model).quiet.insert(number, self.start.elapsed());
-            let records = consumer.poll(Duration::from_millis(5)).unwrap();
+            let records = self.poll(&mut consumer, number, Duration::from_millis(5));
             for record in &records {
                 // A lock for each, so that others come in between.
                 locked(&self.model).process(number, record.topic_partition(), record.offset().get());
@@ -559,8 +570,7 @@ impl Real {
         let sent = locked(&self.model).counts.sent;
         let waited = Instant::now();
         while self.processed() < sent {
-            locked(&self.model).quiet.insert(0, self.start.elapsed());
-            for record in &last.poll(Duration::from_millis(50)).unwrap() {
+            for record in &self.poll(&mut last, 0, Duration::from_millis(50)) {
                 locked(&self.model).process(0, record.topic_partition(), record.offset().get());
             }
             assert!(waited.elapsed() < Duration::from_secs(60), "{} of {sent} were processed", self.processed());
