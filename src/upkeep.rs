@@ -24,7 +24,7 @@ const NAP: Duration = Duration::from_millis(2);
 /// Something besides partitions that must be looked at in time.
 pub(crate) trait Ward: Send + Sync {
     /// Does what the time has come for; returns when something is due next.
-    fn look(&self, now: Duration) -> Option<Duration>;
+    fn look(&self) -> Option<Duration>;
 }
 
 pub(crate) struct Keeper {
@@ -89,7 +89,7 @@ impl Keeper {
 
     fn look_at_ward(&self) -> Option<Duration> {
         let ward = self.ward.get().and_then(Weak::upgrade)?;
-        ward.look(self.env.clock.monotonic())
+        ward.look()
     }
 
     fn look_at_partitions(&self) -> Option<Duration> {

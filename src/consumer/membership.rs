@@ -174,7 +174,7 @@ impl Consumer {
         self.check_usable()?;
         match (&self.mode, &self.group) {
             (Mode::Subscribed(_), Some(group)) => {
-                group.rebalance(&self.member, self.now());
+                group.rebalance(&self.member);
                 Ok(())
             }
             _ => {
@@ -275,7 +275,7 @@ impl Consumer {
             [] if cooperative || !read => Told::NOTHING,
             goes => self.revoke(goes),
         };
-        let joined = group.join(&self.member, self.now(), profile, keeps);
+        let joined = group.join(&self.member, profile, keeps);
         let subscribed = self.subscribed();
         subscribed.resubscribed = false;
         subscribed.standing = if joined.is_ok() { Standing::Joined } else { Standing::Out };
@@ -286,7 +286,7 @@ impl Consumer {
     fn pick_up(&mut self, group: &Arc<Group>, generation: u64, partitions: Vec<TopicPartition>) -> Result<()> {
         let goes: Vec<_> = self.assignment().into_iter().filter(|name| !partitions.contains(name)).collect();
         let revoked = if goes.is_empty() { Told::NOTHING } else { self.revoke(&goes) };
-        if !group.pick_up(&self.member, self.now(), generation) {
+        if !group.pick_up(&self.member, generation) {
             return revoked.surface();
         }
         self.subscribed().standing = Standing::Reads;
@@ -388,7 +388,7 @@ impl Consumer {
             goes => self.revoke(goes),
         };
         if let Some(group) = group {
-            group.leave(&member, self.now());
+            group.leave(&member);
         }
         told.surface()
     }
@@ -396,7 +396,7 @@ impl Consumer {
     /// Is a member no more, and lets whoever comes find out how far it has come.
     pub(super) fn vanish(&mut self) {
         if let (Some(group), Mode::Subscribed(_)) = (&self.group, &self.mode) {
-            group.leave(&self.member, self.now());
+            group.leave(&self.member);
         }
     }
 

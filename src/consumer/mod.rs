@@ -189,8 +189,8 @@ impl Consumer {
 
     /// [`subscribe`](Self::subscribe) to every topic of whose name this is true, also to those that are created later.
     ///
-    /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. Kafka:
-    /// `subscribe(Pattern)`.
+    /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. It is asked while the
+    /// group is locked, so it must not call the log. Kafka: `subscribe(Pattern)`.
     ///
     /// # Errors
     ///
