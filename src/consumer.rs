@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::catalog::Catalog;
 use crate::codec::{Decode, decode_at};
 use crate::config::{ConsumerConfig, OffsetReset};
+use crate::env::point::{self, What};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::format::batch::{RecordView, headers};
@@ -160,6 +161,10 @@ impl Consumer {
         }
         self.auto_commit_now()?;
         self.mode = Mode::Assigned;
+        point::note(|| What::Assigned {
+            generation: 0,
+            partitions: found.iter().map(|(name, _)| name.clone()).collect(),
+        });
         self.take_over(found);
         Ok(())
     }
@@ -259,6 +264,7 @@ impl Consumer {
             }
         };
         *generation = Some(new);
+        point::note(|| What::Assigned { generation: new, partitions: partitions.clone() });
         // Of a topic that was deleted since it was counted nothing is left to read.
         let found = partitions.into_iter().filter_map(|name| Some((name.clone(), self.catalog.partition(&name).ok()?)));
         let found = found.collect();
@@ -303,6 +309,14 @@ impl Consumer {
     /// [`OffsetReset::None`]; [`GroupBusy`](Error::GroupBusy), [`InvalidState`](Error::InvalidState) if neither
     /// subscribed nor assigned; what an automatic commit can meet. The positions are as they were.
     pub fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
+        point::reach(|| What::Poll);
+        let records = self.poll_records(timeout);
+        point::note(|| What::Polled(records.as_ref().map_or(0, ConsumerRecords::len)));
+        point::pass();
+        records
+    }
+
+    fn poll_records(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
         self.check_usable()?;
         if matches!(self.mode, Mode::None) {
             let reason = "the consumer reads nothing yet; subscribe to topics or assign partitions first";
@@ -659,11 +673,17 @@ impl Consumer {
     }
 
     fn commit_and_wait(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
+        point::reach(|| What::Commit);
         let group = self.group()?;
-        match group.commit(offsets, self.membership())? {
-            Some(end) => group.deliver(end),
-            None => Ok(()),
+        let committed = match group.commit(offsets, self.membership()) {
+            Ok(Some(end)) => group.deliver(end),
+            other => other.map(drop),
+        };
+        if committed.is_ok() {
+            point::note(|| What::CommitReturned);
         }
+        point::pass();
+        committed
     }
 
     /// As whom a commit is made.
@@ -845,6 +865,8 @@ impl<'a> Iterator for Records<'a> {
             if let Some((partition, records)) = &mut self.current
                 && let Some(view) = records.next()
             {
+                let offset = view.offset;
+                point::reach(|| What::Take { partition, offset, key: view.key, value: view.value });
                 return Some(ConsumerRecord { partition, view });
             }
             let (partition, chunk) = self.chunks.next()?;

@@ -60,6 +60,31 @@
 #[cfg(feature = "sim")]
 pub mod sim;
 
+/// A place in your own code that a simulation shall know: it may crash there, and shows in its report that the code
+/// came by. Without the feature `sim` it is nothing.
+///
+/// ```
+/// # fn charge() {}
+/// charge();
+/// tidelog::point!("charged");
+/// ```
+#[cfg(feature = "sim")]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {
+        $crate::sim::come_by($name)
+    };
+}
+
+/// A place in your own code that a simulation shall know. Without the feature `sim` it is nothing.
+#[cfg(not(feature = "sim"))]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {{
+        const _: &str = $name;
+    }};
+}
+
 mod catalog;
 mod codec;
 mod config;

@@ -7,6 +7,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod fork;
+pub(crate) mod point;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod random;
 pub(crate) mod scheduling;
@@ -21,7 +22,7 @@ use crate::env::clock::{Clock, SystemClock};
 use crate::env::fork::ForkGuard;
 use crate::env::scheduling::{Scheduler, Threads};
 #[cfg(any(test, feature = "sim"))]
-use crate::env::sim::{SimClock, SimScheduler};
+use crate::env::sim::SimClock;
 use crate::env::storage::Storage;
 use crate::env::storage::disk::Disk;
 #[cfg(any(test, feature = "sim"))]
@@ -58,7 +59,7 @@ impl Env {
 
     /// A disk in memory, a clock that moves only when everybody waits, one member at a time.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<SimScheduler>, seed: u64) -> Env {
+    pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<dyn Scheduler>, seed: u64) -> Env {
         Env { clock, storage: disk, scheduler, fork: Arc::new(ForkGuard::Never), seed }
     }
 

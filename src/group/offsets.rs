@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport};
+use crate::env::point::{self, What};
 use crate::error::{Error, Result};
 use crate::format::committed::{self, Committed};
 use crate::format::segment::group_id;
@@ -225,7 +226,9 @@ impl Group {
             return Err(Error::CommitFailed { group: self.name.clone() });
         }
         let table = self.open_table(true, None)?.expect("it was created if it was missing");
-        table.change(&changes, self.catalog.env().clock.now()).map(Some)
+        let end = table.change(&changes, self.catalog.env().clock.now())?;
+        point::note(|| What::Committed { group: &self.name, offsets });
+        Ok(Some(end))
     }
 
     /// Waits until what was committed below `end` is as durable as configured.

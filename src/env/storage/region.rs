@@ -116,7 +116,7 @@ impl Memory {
         match &self.backing {
             Backing::File(map) => map.as_mut_ptr(),
             #[cfg(any(test, feature = "sim"))]
-            Backing::Heap(heap, _) => heap.start,
+            Backing::Heap(heap, _) => heap.start(),
         }
     }
 
@@ -512,7 +512,7 @@ impl Pen {
             unsafe { ptr::write_volatile(byte, value) };
             #[cfg(any(test, feature = "sim"))]
             if let Some(state) = &mut guard {
-                state.touch(at..at + 1);
+                state.touched.insert(at / PAGE);
             }
             at = (at / PAGE + 1) * PAGE;
         }
@@ -560,10 +560,66 @@ impl fmt::Debug for Pen {
 /// needs no lock, because what it reads never changes.
 #[cfg(any(test, feature = "sim"))]
 pub(crate) struct Heap {
-    start: *mut u8,
-    layout: Layout,
-    capacity: u64,
+    /// Until it is given back.
+    allocation: Option<Allocation>,
     state: Mutex<HeapState>,
+}
+
+/// Zeroed memory with the alignment of a page.
+#[cfg(any(test, feature = "sim"))]
+struct Allocation {
+    /// What the allocator gave, a page longer than needed.
+    given: *mut u8,
+    start: *mut u8,
+    capacity: u64,
+}
+
+// SAFETY: the allocation is not bound to a thread, and whoever has it is the only one to have it.
+#[cfg(any(test, feature = "sim"))]
+unsafe impl Send for Allocation {}
+
+/// So many allocations are kept for the next heaps: a simulation makes and drops the same few thousands of times.
+#[cfg(any(test, feature = "sim"))]
+const MAX_SPARES: usize = 256;
+
+/// Whoever stored more than this gives the memory back to the allocator, which is faster at finding zeros then.
+#[cfg(any(test, feature = "sim"))]
+const MAX_ZEROED: u64 = 1 << 20;
+
+/// Allocations that were given back, all zero.
+#[cfg(any(test, feature = "sim"))]
+static SPARES: Mutex<Vec<Allocation>> = Mutex::new(Vec::new());
+
+#[cfg(any(test, feature = "sim"))]
+impl Allocation {
+    /// Asked for with a small alignment, because then the allocator takes what is zero already instead of storing zeros.
+    fn new(capacity: u64) -> Self {
+        let layout = Self::layout(capacity);
+        // SAFETY: the size is not zero: it is a page at least.
+        let given = unsafe { alloc::alloc_zeroed(layout) };
+        if given.is_null() {
+            alloc::handle_alloc_error(layout);
+        }
+        let offset = given.align_offset(PAGE as usize);
+        assert!(offset < PAGE as usize, "an address that can be aligned");
+        // SAFETY: the offset is less than the page that was asked for in addition.
+        let start = unsafe { given.add(offset) };
+        Allocation { given, start, capacity }
+    }
+
+    fn layout(capacity: u64) -> Layout {
+        let size = usize::try_from(capacity + PAGE).expect("a capacity fits the address space of a 64-bit system");
+        Layout::from_size_align(size, WORD as usize).expect("a capacity fits `isize`")
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: `given` came from `alloc_zeroed` with this layout, and is freed here only. No region points to it: each
+        // holds an `Arc` of the heap that holds this.
+        unsafe { alloc::dealloc(self.given, Self::layout(self.capacity)) };
+    }
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -577,6 +633,8 @@ struct HeapState {
     lent: Option<(Range<u64>, ThreadId)>,
     /// The pages that were stored to since the disk last asked.
     touched: BTreeSet<u64>,
+    /// Every byte from here on is zero.
+    extent: u64,
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -586,6 +644,7 @@ impl HeapState {
     }
 
     fn touch(&mut self, range: Range<u64>) {
+        self.extent = self.extent.max(range.end);
         self.touched.extend(range.start / PAGE..range.end.div_ceil(PAGE));
     }
 
@@ -603,10 +662,6 @@ impl HeapState {
     }
 }
 
-// SAFETY: the allocation belongs to the heap and is not bound to a thread.
-#[cfg(any(test, feature = "sim"))]
-unsafe impl Send for Heap {}
-
 // SAFETY: the methods of `&Heap` copy bytes in and out under the lock of `state`, and not those that somebody may be
 // using at that time, as the documentation of the type says.
 #[cfg(any(test, feature = "sim"))]
@@ -614,22 +669,33 @@ unsafe impl Sync for Heap {}
 
 #[cfg(any(test, feature = "sim"))]
 impl Heap {
-    /// `capacity` zero bytes.
+    /// `capacity` zero bytes. From those that were given back, if there are as many in one piece.
     pub(crate) fn new(capacity: u64) -> Arc<Heap> {
-        // Never of size zero, which an allocator need not serve.
-        let size = usize::try_from(capacity.max(1)).expect("a capacity fits the address space of a 64-bit system");
-        let layout = Layout::from_size_align(size, PAGE as usize).expect("a capacity fits `isize`");
-        // SAFETY: the size is not zero.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            alloc::handle_alloc_error(layout);
-        }
-        Arc::new(Heap { start, layout, capacity, state: Mutex::default() })
+        let given_back = {
+            let mut spares = SPARES.lock();
+            let found = spares.iter().rposition(|spare| spare.capacity == capacity);
+            found.map(|at| spares.swap_remove(at))
+        };
+        let allocation = given_back.unwrap_or_else(|| Allocation::new(capacity));
+        Arc::new(Heap { allocation: Some(allocation), state: Mutex::default() })
     }
 
     /// How many bytes there are.
     pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+        self.allocation().capacity
+    }
+
+    /// Every byte from here on is zero.
+    pub(crate) fn extent(&self) -> u64 {
+        self.state.lock().extent
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.allocation().start
+    }
+
+    fn allocation(&self) -> &Allocation {
+        self.allocation.as_ref().expect("it is given back when the heap is dropped")
     }
 
     /// Whether there is a [`Memory`] of this.
@@ -645,14 +711,14 @@ impl Heap {
     /// Panics if there are not so many.
     pub(crate) fn read(&self, at: u64, bytes: &mut [u8]) {
         let end = at + bytes.len() as u64;
-        assert!(end <= self.capacity, "bytes {at}..{end} of a heap of {}", self.capacity);
+        assert!(end <= self.capacity(), "bytes {at}..{end} of a heap of {}", self.capacity());
         let state = self.state.lock();
         let lent = state.lent_elsewhere();
         let (lent_start, lent_end) = (lent.start.clamp(at, end), lent.end.clamp(at, end));
         for part in [at..lent_start, lent_end.max(lent_start)..end] {
             let into = &mut bytes[(part.start - at) as usize..(part.end - at) as usize];
             // SAFETY: the part ends inside of the heap, as asserted above.
-            let from = unsafe { self.start.add(part.start as usize) };
+            let from = unsafe { self.start().add(part.start as usize) };
             // SAFETY: `from` has as many bytes as the part, which is as long as `into`. Nobody stores to them: a pen lends
             // and stores only under the lock, which is held, and what it has lent to another thread was left out; what it
             // has lent to this thread is not in use, because the thread is here. `into` is the caller's own memory.
@@ -667,11 +733,12 @@ impl Heap {
     /// Panics if there are not so many, or somebody has them mapped.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         let end = at + bytes.len() as u64;
-        assert!(end <= self.capacity, "bytes {at}..{end} of a heap of {}", self.capacity);
-        let state = self.state.lock();
+        assert!(end <= self.capacity(), "bytes {at}..{end} of a heap of {}", self.capacity());
+        let mut state = self.state.lock();
+        state.extent = state.extent.max(end);
         assert!(state.maps == 0, "a file was shortened or rewritten while it was mapped");
         // SAFETY: the bytes end inside of the heap, as asserted above.
-        let into = unsafe { self.start.add(at as usize) };
+        let into = unsafe { self.start().add(at as usize) };
         // SAFETY: `into` has as many bytes as `bytes`, as asserted above. Nobody else uses them: there is no `Memory` of
         // this heap, so no region, and none comes into being while the lock is held.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), into, bytes.len()) };
@@ -698,16 +765,25 @@ impl Heap {
 #[cfg(any(test, feature = "sim"))]
 impl Drop for Heap {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this layout, and is freed here only. No region points to it: each
-        // holds an `Arc` of the heap.
-        unsafe { alloc::dealloc(self.start, self.layout) };
+        let extent = self.state.get_mut().extent;
+        if extent > MAX_ZEROED {
+            return;
+        }
+        let Some(allocation) = self.allocation.take() else { return };
+        // SAFETY: the bytes lie inside of the allocation, for nothing was ever stored outside of it, and nobody else uses
+        // them: there is no region of a heap that is dropped.
+        unsafe { ptr::write_bytes(allocation.start, 0, extent as usize) };
+        let mut spares = SPARES.lock();
+        if spares.len() < MAX_SPARES {
+            spares.push(allocation);
+        }
     }
 }
 
 #[cfg(any(test, feature = "sim"))]
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heap").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Heap").field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,4 @@
+//! The kit for testing consumers, tested.
+#![cfg(feature = "sim")]
+
+mod loops;
