@@ -85,6 +85,7 @@ macro_rules! point {
     }};
 }
 
+mod assignor;
 mod catalog;
 mod codec;
 mod config;
@@ -95,6 +96,7 @@ mod event_log;
 mod format;
 mod group;
 pub mod inspect;
+mod offset_tracker;
 mod partition;
 mod partitioner;
 mod producer;
@@ -105,6 +107,10 @@ mod topic;
 mod types;
 mod upkeep;
 
+pub use crate::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    Subscription,
+};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;
@@ -115,6 +121,7 @@ pub use crate::config::{ConsumerConfig, Durability, LogConfig, OffsetReset, Prod
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
+pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::config::ProducerConfig;
 use crate::env::point::{self, What};
+use crate::env::refusals::Call;
 use crate::error::{Error, Result};
 use crate::format::batch::Draft;
 use crate::partition::{Listener, Partition};
@@ -160,6 +161,7 @@ impl Producer {
     #[inline]
     fn send_record(&self, record: &ProducerRecord<'_>, callback: Option<MetadataCallback>) -> Result<Delivery> {
         point::reach(|| What::Send);
+        self.shared.catalog.env().refusals.check(Call::Send)?;
         let way = self.way(record.topic)?;
         let partition = way.choose(&self.shared.config, record)?;
         let timestamp = self.timestamp(&way.topic, record)?;

@@ -253,7 +253,7 @@ impl Partition {
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
-        match slot.get(&*self.home.env.storage)? {
+        match slot.get(&self.home.env)? {
             Found::Segment(segment) => {
                 let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
                 Ok(Cursor { segment, position, offset })

@@ -28,9 +28,10 @@ use std::time::Duration;
 
 use crate::config::LogConfig;
 use crate::env::Env;
+use crate::env::refusals::{Call, Refusals};
 use crate::env::sim::{SimClock, SimScheduler};
 use crate::env::storage::sim::{Fault, Operation, PowerCut, SimDisk};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::inspect::{RepairReport, VerifyReport, repair_in, verify_in};
 use crate::sim::EPOCH;
@@ -43,6 +44,7 @@ pub struct Machine {
     clock: Arc<SimClock>,
     scheduler: Arc<SimScheduler>,
     seed: u64,
+    refusals: Refusals,
 }
 
 impl Machine {
@@ -50,17 +52,24 @@ impl Machine {
     pub fn new(seed: u64) -> Self {
         let clock = SimClock::new(EPOCH);
         let scheduler = SimScheduler::new(Arc::clone(&clock), seed);
-        Machine { disk: SimDisk::new(seed), clock, scheduler, seed }
+        Machine { disk: SimDisk::new(seed), clock, scheduler, seed, refusals: Refusals::default() }
     }
 
     fn reborn(&self, disk: Arc<SimDisk>) -> Self {
         let seed = self.seed.wrapping_add(1);
         let scheduler = SimScheduler::new(Arc::clone(&self.clock), seed);
-        Machine { disk, clock: Arc::clone(&self.clock), scheduler, seed }
+        Machine { disk, clock: Arc::clone(&self.clock), scheduler, seed, refusals: Refusals::default() }
     }
 
     fn env(&self) -> Env {
-        Env::simulated(Arc::clone(&self.disk), Arc::clone(&self.clock), Arc::clone(&self.scheduler) as _, self.seed)
+        let scheduler = Arc::clone(&self.scheduler) as _;
+        let env = Env::simulated(Arc::clone(&self.disk), Arc::clone(&self.clock), scheduler, self.seed);
+        Env { refusals: self.refusals.clone(), ..env }
+    }
+
+    /// The next such call to a log of this machine fails with this.
+    pub(crate) fn refuse(&self, call: Call, error: Error) {
+        self.refusals.add(call, error);
     }
 
     /// Opens the log on this machine's disk. With [`background`](LogConfig::background) the worker is a thread that

@@ -4,6 +4,7 @@ mod check;
 mod executor;
 mod faults;
 mod machine;
+mod memory;
 mod outcome;
 mod players;
 mod report;
@@ -24,6 +25,7 @@ pub use crate::sim::check::{Check, Counterexample, Schedules, Search};
 pub use crate::sim::executor::Sleep;
 pub use crate::sim::faults::{Faults, Scope};
 pub use crate::sim::machine::Machine;
+pub use crate::sim::memory::Controls;
 pub use crate::sim::outcome::{Outcome, Sent};
 pub use crate::sim::scenario::{Group, Outside, Sim, Topic};
 

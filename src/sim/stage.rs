@@ -853,6 +853,8 @@ impl Scheduler for StageScheduler {
         Bell::new(Arc::new(StageParking { stage: Arc::clone(&self.0), bell }))
     }
 
+    fn give_way(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
+
     fn spawn(&self, _name: &str, _work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Worker>> {
         // What the worker does is done while everybody waits: the log is opened without one.
         Err(io::ErrorKind::Unsupported.into())

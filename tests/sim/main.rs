@@ -2,3 +2,4 @@
 #![cfg(feature = "sim")]
 
 mod loops;
+mod planted;

@@ -591,6 +591,18 @@ impl File for SimFile {
         Ok(Memory::heap_part(Arc::clone(cache), capacity, self.writable))
     }
 
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Map, &self.path)?;
+        let contents = world.contents_mut(self.node)?;
+        let cached = contents.cached();
+        Memory::filled(length, |bytes| {
+            let there = cached.len().min(bytes.len());
+            bytes[..there].copy_from_slice(&cached[..there]);
+            Ok(())
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.number(Operation::Sync, &self.path)?;
