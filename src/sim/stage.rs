@@ -17,7 +17,7 @@
 //! Locks: whoever holds the lock of the stage calls neither disk nor log; the disk calls the stage under its own.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -113,6 +113,8 @@ struct State {
     over: Option<Over>,
     points: u64,
     progress: Duration,
+    /// What was taken, by whom: to take it again is no progress.
+    taken: BTreeSet<(Who, Place)>,
     /// What is sent and committed, as far as the stage has seen.
     ends: BTreeMap<TopicPartition, u64>,
     committed: BTreeMap<(Arc<str>, TopicPartition), u64>,
@@ -173,6 +175,7 @@ impl Stage {
             over: None,
             points: 0,
             progress: Duration::ZERO,
+            taken: BTreeSet::new(),
             ends: BTreeMap::new(),
             committed: BTreeMap::new(),
             groups: Vec::new(),
@@ -205,7 +208,7 @@ impl Stage {
 
     fn write(&self, state: &mut State, who: Who, what: Happening) {
         let at = self.clock.monotonic();
-        if what.is_progress() {
+        if state.is_progress(who, &what) {
             state.progress = at;
         }
         state.story.push(Event { at, who, what });
@@ -252,6 +255,8 @@ impl Stage {
 
     /// The story and the tape, once the run is over.
     pub(crate) fn finish(&self) -> (Vec<Event>, Tape) {
+        // The disk knows the stage: otherwise they would keep one another for ever.
+        drop(self.disk.lock().take());
         let mut state = self.state.lock();
         let empty = Tape::replay(&[]);
         (mem::take(&mut state.story), mem::replace(&mut state.tape, empty))
@@ -335,7 +340,8 @@ impl Stage {
                     break;
                 }
             }
-            // Until it is started again.
+            // Until it is started again, which is nothing that a run waits for.
+            self.set_polling(&mut self.state.lock(), me, true);
             let waited = catch_unwind(AssertUnwindSafe(|| self.sleep_for(RESTART_AFTER)));
             if waited.is_err() {
                 break;
@@ -388,6 +394,10 @@ impl Stage {
             state.dead = Some(death);
         }
         drop(state);
+        self.kill_disk();
+    }
+
+    fn kill_disk(&self) {
         let disk = self.disk.lock().clone();
         if let Some(disk) = disk {
             disk.die();
@@ -510,6 +520,11 @@ impl Stage {
             }
             let idle = state.members.iter().all(|member| member.ended || member.polling);
             let drained = idle && state.has_everything();
+            if drained && self.strike_at_rest(&mut state) {
+                drop(state);
+                self.kill_disk();
+                continue;
+            }
             if drained || idle && now > state.progress.saturating_add(QUIET) {
                 state.over = Some(Over::Idle);
                 self.write(&mut state, Who::Machine, Happening::Idle { drained });
@@ -595,6 +610,20 @@ impl Stage {
         }
     }
 
+    /// When everything is done, the process or the machine may still die.
+    fn strike_at_rest(&self, state: &mut State) -> bool {
+        if state.left.in_all == 0 {
+            return false;
+        }
+        let [crash, cut] = [state.left.faults.crashes, state.left.faults.power_cuts].map(|left| u32::from(left > 0));
+        state.dead = match state.tape.seldom(1 + crash + cut) {
+            0 => None,
+            n if n <= crash => Some(self.crash(state)),
+            _ => Some(self.cut_power(state)),
+        };
+        state.dead.is_some()
+    }
+
     fn crash(&self, state: &mut State) -> Death {
         state.left.in_all -= 1;
         state.left.faults.crashes -= 1;
@@ -644,7 +673,10 @@ impl Stage {
                     None => group.into(),
                 };
                 for (name, offset) in offsets {
-                    state.committed.insert((Arc::clone(&group), name.clone()), offset.offset.get());
+                    let before = state.committed.insert((Arc::clone(&group), name.clone()), offset.offset.get());
+                    if before != Some(offset.offset.get()) {
+                        state.progress = self.clock.monotonic();
+                    }
                 }
                 let offsets = offsets.iter().map(|(name, offset)| (name.clone(), offset.offset)).collect();
                 Happening::Committed { group, offsets }
@@ -735,6 +767,15 @@ impl Stage {
 }
 
 impl State {
+    /// Whether the run is getting somewhere: not if something is only done again.
+    fn is_progress(&mut self, who: Who, what: &Happening) -> bool {
+        match what {
+            Happening::Takes { place, .. } => self.taken.insert((who, place.clone())),
+            Happening::Sends { .. } | Happening::Restart { .. } | Happening::Panic | Happening::Stall(_) => true,
+            _ => false,
+        }
+    }
+
     /// Who could go on at this moment, beginning behind `from`.
     fn ready(&self, now: Duration, from: usize) -> Vec<usize> {
         let is_ready = |member: &Member| match member.waits {

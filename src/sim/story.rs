@@ -95,13 +95,6 @@ pub(crate) enum Happening {
     },
 }
 
-impl Happening {
-    /// Whether it shows that the run is getting somewhere.
-    pub(crate) fn is_progress(&self) -> bool {
-        !matches!(self, Happening::Polls | Happening::Polled(0) | Happening::Commits | Happening::CommitReturned)
-    }
-}
-
 impl fmt::Display for Happening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, names: &[TopicPartition]| {

@@ -290,7 +290,12 @@ impl SimDisk {
 
     /// Nothing happens on this disk any more, and there is no next life.
     pub(crate) fn end(&self) {
-        self.life.world.lock().dead = true;
+        let mut world = self.life.world.lock();
+        world.dead = true;
+        let director = world.director.take();
+        drop(world);
+        // Who may be the last to know of this disk.
+        drop(director);
     }
 
     /// The life after this one, which has ended and is not asked for another: after the death of the process, or what a
