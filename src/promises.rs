@@ -86,6 +86,7 @@
 //!     `rot::corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on`,
 //!     `rot::a_page_of_another_file_is_none_of_this_one`,
 //!     `rot::bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records`,
+//!     `rot::a_batch_older_than_its_segment_is_none_whoever_looks`,
 //!     `rot::what_reading_would_miss_verify_finds_and_repair_mends`.
 //! 13. `rot::a_zeroed_sector_or_page_is_damage_and_not_the_end_of_the_log`,
 //!     `rot::the_last_page_with_the_marker_of_the_closing_is_missed_too`.
@@ -102,7 +103,8 @@
 //!     `lost_catalog::whatever_byte_of_the_catalog_is_damaged_no_record_and_no_commit_is_lost`,
 //!     `lost_catalog::a_catalog_that_forgot_its_epoch_does_not_give_one_twice`,
 //!     `lost_catalog::nothing_is_removed_because_nobody_mentions_it`,
-//!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`.
+//!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`,
+//!     `lost_catalog::without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written`.
 //! 17. `groups::damaged_commits_are_reported_by_open_and_by_the_first_fetch_and_are_never_no_position`,
 //!     `groups::commits_that_are_gone_with_their_page_file_or_directory_are_missed`,
 //!     `groups::the_group_goes_on_once_somebody_says_where_and_is_not_asked_again`,

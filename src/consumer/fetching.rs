@@ -5,16 +5,39 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OffsetReset;
-use crate::consumer::{Consumer, ConsumerRecords, ConsumerWaker, Fetch, Mode, Position};
+use crate::consumer::{Consumer, ConsumerRecords, Mode};
 use crate::env::point::{self, What};
 use crate::env::refusals::Call;
+use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::partition::Chunk;
+use crate::partition::{Chunk, Cursor, Partition};
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
 
 /// How often a consumer of a log that another process writes looks for news: a mapped file announces nothing.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A partition that is read, and how far.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) partition: Arc<Partition>,
+    pub(super) position: Position,
+    cursor: Option<Cursor>,
+    pub(super) paused: bool,
+    /// What was stored to be committed next, if that is said apart from polling.
+    pub(super) stored: Option<OffsetAndMetadata>,
+}
+
+/// Where a consumer is in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Wherever the group has committed, or the reset policy says; found out when it is needed.
+    Unknown,
+    /// At the beginning or the end, whatever that will be when it is needed.
+    Beginning,
+    End,
+    At(Offset),
+}
 
 /// Reading.
 impl Consumer {
@@ -34,8 +57,10 @@ impl Consumer {
     /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
     /// committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
-    /// [`OffsetReset::None`]; [`GroupBusy`](Error::GroupBusy), [`InvalidState`](Error::InvalidState) if neither
-    /// subscribed nor assigned; what an automatic commit can meet. The positions are as they were.
+    /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
+    /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
+    /// [`FencedInstanceId`](Error::FencedInstanceId) in a group; what the rebalance listener returns; what an automatic
+    /// commit can meet. The positions are as they were.
     pub fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
         point::reach(|| What::Poll);
         self.catalog.env().refusals.check(Call::Poll)?;
@@ -46,26 +71,25 @@ impl Consumer {
     }
 
     fn poll_records(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
-        self.check_usable()?;
+        self.check_free()?;
         if matches!(self.mode, Mode::None) {
             let reason = "the consumer reads nothing yet; subscribe to topics or assign partitions first";
             return Err(Error::InvalidState { reason: reason.into() });
         }
-        let clock = Arc::clone(&self.catalog.env().clock);
-        let start = clock.monotonic();
+        let _polling = self.polling();
+        let start = self.now();
         loop {
             let seen = self.bell.rung();
-            if self.woken.swap(false, Ordering::AcqRel) {
-                return Err(Error::Wakeup);
-            }
+            self.take_wakeup()?;
             self.check_usable()?;
             if self.catalog.is_read_only() {
                 self.catalog.follow()?;
             }
-            self.refresh()?;
+            self.keep_up()?;
+            self.run_callbacks();
             self.auto_commit_if_due()?;
             let records = self.fetch()?;
-            let waited = clock.monotonic().saturating_sub(start);
+            let waited = self.now().saturating_sub(start);
             if !records.is_empty() || waited >= timeout {
                 return Ok(records);
             }
@@ -73,6 +97,10 @@ impl Consumer {
                 self.bell.wait(seen, Some(self.longest_wait(timeout - waited)));
             }
         }
+    }
+
+    pub(super) fn take_wakeup(&self) -> Result<()> {
+        if self.woken.swap(false, Ordering::AcqRel) { Err(Error::Wakeup) } else { Ok(()) }
     }
 
     /// Takes what there is, beginning with another partition each time.
@@ -122,6 +150,9 @@ impl Consumer {
 
     /// Asks to be told of news. Returns whether there are some already.
     fn listen(&self) -> bool {
+        if self.listen_for_topics() || self.listen_for_commits() {
+            return true;
+        }
         self.partitions.values().filter(|fetch| !fetch.paused).any(|fetch| match fetch.position {
             Position::At(offset) => fetch.partition.listen(offset, &self.bell),
             _ => false,
@@ -129,14 +160,18 @@ impl Consumer {
     }
 
     /// How long to wait for news that somebody announces, when there is something else to do in time.
-    fn longest_wait(&self, left: Duration) -> Duration {
+    pub(super) fn longest_wait(&self, left: Duration) -> Duration {
         let mut longest = left;
+        let now = self.now();
         if self.catalog.is_read_only() {
             longest = longest.min(FOLLOW_INTERVAL);
         }
         if self.commits_by_itself() {
-            let now = self.catalog.env().clock.monotonic();
-            longest = longest.min(self.next_auto_commit.saturating_sub(now));
+            longest = longest.min(self.commits.next_auto.saturating_sub(now));
+        }
+        if let (Mode::Subscribed(_), Some(group)) = (&self.mode, &self.group) {
+            // Somebody must look whether others are late, also where there is no worker.
+            longest = longest.min(group.due().saturating_sub(now));
         }
         longest
     }
@@ -177,11 +212,6 @@ impl Consumer {
         self.catalog.env().check_not_forked()?;
         self.partitions.get_mut(name).ok_or_else(|| Error::NotAssigned { partition: name.clone() })
     }
-
-    /// A handle that wakes this consumer from another thread.
-    pub fn waker(&self) -> ConsumerWaker {
-        ConsumerWaker { bell: Arc::clone(&self.bell), woken: Arc::clone(&self.woken) }
-    }
 }
 
 fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAndMetadata>> {
@@ -189,6 +219,23 @@ fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAnd
 }
 
 impl Fetch {
+    pub(super) fn new(partition: Arc<Partition>) -> Self {
+        Fetch { partition, position: Position::Unknown, cursor: None, paused: false, stored: None }
+    }
+
+    pub(super) fn is_of(&self, partition: &Partition) -> bool {
+        self.partition.topic_id() == partition.topic_id()
+    }
+
+    pub(super) fn unlisten(&self, bell: &Arc<Bell>) {
+        self.partition.unlisten(bell);
+    }
+
+    pub(super) fn move_to(&mut self, position: Position) {
+        self.position = position;
+        self.cursor = None;
+    }
+
     /// Whether reading may find something: a record, or an error.
     fn has_news(&self) -> bool {
         !self.paused && self.position != Position::At(self.partition.high_watermark())

@@ -35,7 +35,7 @@ pub(crate) enum What<'a> {
     CommitReturned,
     /// The group has given a consumer these partitions, and no others.
     Assigned {
-        generation: u32,
+        generation: u64,
         partitions: Vec<TopicPartition>,
     },
     /// A producer is asked to send, and has appended.

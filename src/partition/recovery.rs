@@ -270,8 +270,8 @@ impl Recovery<'_> {
         if self.access == Access::Write {
             pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
         }
-        let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
-        let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
+        let mut walk = Walk::begin(header, head.salt);
+        let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
@@ -380,10 +380,10 @@ impl Recovery<'_> {
     fn unscanned(&mut self, head: &Head, successor: Option<&Head>) -> Judged {
         let path = head.path.clone();
         let (slot, next) = match &head.header {
-            Ok(_) => {
+            Ok(header) => {
                 let next = successor.map_or(head.base, |successor| successor.follows(head.base));
                 let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
-                (Slot::on_disk(head.base, path, head.salt, (next, end)), next)
+                (Slot::on_disk(path, Walk::begin(header, head.salt), (next, end)), next)
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
@@ -587,9 +587,9 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
         }
     };
     let region = Arc::clone(pen.region());
-    let segment = Arc::new(Segment::active(home.full(&path), header.base, salt, region));
+    let walk = Walk::begin(header, salt);
+    let segment = Arc::new(Segment::active(home.full(&path), walk, region));
     let slot = Arc::new(Slot::mapped(&segment, path));
-    let walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt };
     Ok(Active { segment, slot, pen, file: Arc::from(file), walk })
 }
 

@@ -81,18 +81,19 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The active segment: whoever made or recovered it has seen every batch in it.
-    pub(crate) fn active(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>) -> Self {
-        Self::new(path, base, salt, region, u64::MAX, None)
+    pub(crate) fn active(path: PathBuf, begin: Walk, region: Arc<Region>) -> Self {
+        Self::new(path, begin, region, u64::MAX, None)
     }
 
     /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
-    pub(crate) fn sealed(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, next: Offset) -> Self {
-        Self::new(path, base, salt, region, HEADER_BYTES, Some(next))
+    pub(crate) fn sealed(path: PathBuf, begin: Walk, region: Arc<Region>, next: Offset) -> Self {
+        Self::new(path, begin, region, HEADER_BYTES, Some(next))
     }
 
-    fn new(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
+    /// `begin`: at the segment's first batch.
+    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
         let index = Index::new(region.capacity());
-        let check = Mutex::new(Walk { position: HEADER_BYTES, due: base, epoch: 0, salt });
+        let (base, check) = (begin.due, Mutex::new(begin));
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
         Segment { base, path, region, index, checked: AtomicU64::new(checked), check, holes, hole_count, next }
     }

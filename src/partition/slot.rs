@@ -9,6 +9,7 @@ use crate::env::Env;
 use crate::env::storage::Access;
 use crate::env::storage::region::Region;
 use crate::error::{Error, Flaw, Result};
+use crate::format::batch::Walk;
 use crate::partition::segment::Segment;
 use crate::types::Offset;
 
@@ -30,8 +31,8 @@ struct State {
 #[derive(Debug)]
 enum Content {
     Mapped(Arc<Segment>),
-    /// Not mapped yet, or copied for as long as somebody reads it; the salt of its batches.
-    OnDisk(u32, Weak<Segment>),
+    /// Not mapped yet, or copied for as long as somebody reads it; where its batches begin.
+    OnDisk(Walk, Weak<Segment>),
     /// Its header is gone, or is that of another file.
     Broken(Flaw),
 }
@@ -49,8 +50,9 @@ impl Slot {
         Slot { base: segment.base(), path, state: Mutex::new(state) }
     }
 
-    pub(crate) fn on_disk(base: Offset, path: PathBuf, salt: u32, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt, Weak::new()) }) }
+    pub(crate) fn on_disk(path: PathBuf, begin: Walk, end: (Offset, u64)) -> Self {
+        let content = Content::OnDisk(begin, Weak::new());
+        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content }) }
     }
 
     pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, next: Offset) -> Self {
@@ -70,12 +72,12 @@ impl Slot {
     /// The segment, mapped now if it was not.
     pub(crate) fn get(&self, env: &Env) -> Result<Found> {
         let mut state = self.state.lock();
-        let salt = match &state.content {
+        let begin = match &state.content {
             Content::Mapped(segment) => return Ok(Found::Segment(Arc::clone(segment))),
             Content::Broken(flaw) => return Ok(Found::Broken(*flaw)),
-            Content::OnDisk(salt, copy) => match copy.upgrade() {
+            Content::OnDisk(begin, copy) => match copy.upgrade() {
                 Some(segment) => return Ok(Found::Segment(segment)),
-                None => *salt,
+                None => *begin,
             },
         };
         let (next, end_position) = state.end.expect("what is not mapped is sealed");
@@ -93,9 +95,9 @@ impl Slot {
         };
         let (region, mut pen) = Region::new(memory, length);
         pen.adopt(end_position.min(length));
-        let segment = Arc::new(Segment::sealed(full_path(), self.base, salt, region, next));
+        let segment = Arc::new(Segment::sealed(full_path(), begin, region, next));
         state.content = if env.copy_reads {
-            Content::OnDisk(salt, Arc::downgrade(&segment))
+            Content::OnDisk(begin, Arc::downgrade(&segment))
         } else {
             Content::Mapped(Arc::clone(&segment))
         };

@@ -250,7 +250,7 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut owners: BTreeMap<(usize, u32, &TopicPartition), Who> = BTreeMap::new();
+        let mut owners: BTreeMap<(usize, u64, &TopicPartition), Who> = BTreeMap::new();
         for event in &self.story {
             match (&event.what, self.group_of_event(event)) {
                 // A new process begins to count again.
@@ -282,8 +282,8 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut newest: BTreeMap<(usize, &TopicPartition), (u32, Who)> = BTreeMap::new();
-        let mut assigned: BTreeMap<(Who, &TopicPartition), u32> = BTreeMap::new();
+        let mut newest: BTreeMap<(usize, &TopicPartition), (u64, Who)> = BTreeMap::new();
+        let mut assigned: BTreeMap<(Who, &TopicPartition), u64> = BTreeMap::new();
         let mut in_hand: BTreeMap<Who, &Place> = BTreeMap::new();
         for event in &self.story {
             let Some(group) = self.group_of_event(event) else {

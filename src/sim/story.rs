@@ -45,7 +45,7 @@ pub(crate) enum Happening {
     Polled(usize),
     /// The group gave the member these partitions.
     Assigned {
-        generation: u32,
+        generation: u64,
         partitions: Vec<TopicPartition>,
     },
     /// The member takes a record into its hands. `print` stands for key and value.

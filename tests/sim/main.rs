@@ -3,3 +3,4 @@
 
 mod loops;
 mod planted;
+mod groups;

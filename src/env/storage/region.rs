@@ -25,8 +25,6 @@
 //! disk leaves those alone.
 
 #[cfg(any(test, feature = "sim"))]
-use std::alloc::{self, Layout};
-#[cfg(any(test, feature = "sim"))]
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -605,16 +603,17 @@ pub(crate) struct Heap {
     state: Mutex<HeapState>,
 }
 
-/// Zeroed memory with the alignment of a page.
+/// Anonymous memory, which costs nothing before it is touched: segments are mapped as long as they may become.
 #[cfg(any(test, feature = "sim"))]
 struct Allocation {
-    /// What the allocator gave, a page longer than needed.
-    given: *mut u8,
+    /// The first byte of `_map`.
     start: *mut u8,
+    _map: MmapRaw,
     capacity: u64,
 }
 
-// SAFETY: the allocation is not bound to a thread, and whoever has it is the only one to have it.
+// SAFETY: the memory is not bound to a thread; `start` points into the map, which goes where the allocation goes, and each
+// region that points to it holds an `Arc` of the heap that has the allocation.
 #[cfg(any(test, feature = "sim"))]
 unsafe impl Send for Allocation {}
 
@@ -622,7 +621,7 @@ unsafe impl Send for Allocation {}
 #[cfg(any(test, feature = "sim"))]
 const MAX_SPARES: usize = 256;
 
-/// Whoever stored more than this gives the memory back to the allocator, which is faster at finding zeros then.
+/// What more was stored to than this is given back to the kernel, which is faster at finding zeros then.
 #[cfg(any(test, feature = "sim"))]
 const MAX_ZEROED: u64 = 1 << 20;
 
@@ -632,33 +631,10 @@ static SPARES: Mutex<Vec<Allocation>> = Mutex::new(Vec::new());
 
 #[cfg(any(test, feature = "sim"))]
 impl Allocation {
-    /// Asked for with a small alignment, because then the allocator takes what is zero already instead of storing zeros.
     fn new(capacity: u64) -> Self {
-        let layout = Self::layout(capacity);
-        // SAFETY: the size is not zero: it is a page at least.
-        let given = unsafe { alloc::alloc_zeroed(layout) };
-        if given.is_null() {
-            alloc::handle_alloc_error(layout);
-        }
-        let offset = given.align_offset(PAGE as usize);
-        assert!(offset < PAGE as usize, "an address that can be aligned");
-        // SAFETY: the offset is less than the page that was asked for in addition.
-        let start = unsafe { given.add(offset) };
-        Allocation { given, start, capacity }
-    }
-
-    fn layout(capacity: u64) -> Layout {
-        let size = usize::try_from(capacity + PAGE).expect("a capacity fits the address space of a 64-bit system");
-        Layout::from_size_align(size, WORD as usize).expect("a capacity fits `isize`")
-    }
-}
-
-#[cfg(any(test, feature = "sim"))]
-impl Drop for Allocation {
-    fn drop(&mut self) {
-        // SAFETY: `given` came from `alloc_zeroed` with this layout, and is freed here only. No region points to it: each
-        // holds an `Arc` of the heap that holds this.
-        unsafe { alloc::dealloc(self.given, Self::layout(self.capacity)) };
+        let size = usize::try_from(capacity.max(1)).expect("a capacity fits the address space of a 64-bit system");
+        let map = MmapRaw::from(MmapMut::map_anon(size).expect("the simulated disk has memory for its files"));
+        Allocation { start: map.as_mut_ptr(), _map: map, capacity }
     }
 }
 
@@ -709,7 +685,11 @@ unsafe impl Sync for Heap {}
 
 #[cfg(any(test, feature = "sim"))]
 impl Heap {
-    /// `capacity` zero bytes. From those that were given back, if there are as many in one piece.
+    /// `capacity` zero bytes: from those that were given back, if there are as many in one piece.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no more memory.
     pub(crate) fn new(capacity: u64) -> Arc<Heap> {
         let given_back = {
             let mut spares = SPARES.lock();
