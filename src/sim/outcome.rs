@@ -483,6 +483,13 @@ impl Outcome {
         }
     }
 
+    /// Whether others are in the same group.
+    pub(crate) fn has_peers(&self, who: Who) -> bool {
+        let Who::Member(member) = who else { return false };
+        let group = self.group_of.get(member);
+        group.is_some() && self.group_of.iter().filter(|other| Some(*other) == group).count() > 1
+    }
+
     fn find(&self, place: &Place) -> Option<&Sent> {
         self.sent.iter().find(|sent| sent.offset.get() == place.offset && sent.partition == place.partition)
     }

@@ -1,7 +1,7 @@
 //! A failing run, for people: a table with a column for each member, and a page with a timeline.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,34 +22,113 @@ pub(crate) struct Row {
     pub(crate) is_fault: bool,
 }
 
-/// The steps of a run that are worth showing: what goes without saying is left out, and records that are taken one after
-/// the other are one step.
+/// The steps of a run that are worth showing. What goes without saying is left out; records that are taken one after the
+/// other, with their effects, are one step; what is done again and again is shown once.
 pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
-    let story = &outcome.story;
     let mut rows: Vec<Row> = Vec::new();
-    let mut run: Option<(Who, Place, u64)> = None;
-    for (at, event) in story.iter().enumerate() {
-        if let Happening::Takes { place, .. } = &event.what {
-            if let Some((who, first, last)) = &mut run
-                && *who == event.who
-                && first.partition == place.partition
-                && *last + 1 == place.offset
-                && let Some(row) = rows.last_mut()
-            {
-                *last = place.offset;
-                row.text = format!("take {}..{}", first.offset, place);
-                continue;
-            }
-            run = Some((event.who, place.clone(), place.offset));
-        } else if is_shown(outcome, at, event) {
-            run = None;
+    let mut run: Option<Run> = None;
+    for (at, event) in outcome.story.iter().enumerate() {
+        if let (Some(run), Some(row)) = (&mut run, rows.last_mut())
+            && run.goes_on(event)
+        {
+            row.text = run.to_string();
+            continue;
         }
-        if is_shown(outcome, at, event) {
-            let text = event.what.to_string();
-            rows.push(Row { at: event.at, who: event.who, text, is_fault: is_fault(&event.what) });
+        if !is_shown(outcome, at, event) {
+            continue;
+        }
+        run = Run::begin(event);
+        let text = run.as_ref().map_or_else(|| event.what.to_string(), ToString::to_string);
+        let before = rows.iter().rfind(|row| row.who == event.who);
+        if matches!(event.what, Happening::Committed { .. }) && before.is_some_and(|before| before.text == text) {
+            continue;
+        }
+        rows.push(Row { at: event.at, who: event.who, text, is_fault: is_fault(&event.what) });
+    }
+    without_repetitions(rows)
+}
+
+/// Records that a member takes one after the other, and the effects meanwhile.
+struct Run {
+    who: Who,
+    first: Place,
+    last: u64,
+    effects: u64,
+}
+
+impl Run {
+    fn begin(event: &Event) -> Option<Run> {
+        match &event.what {
+            Happening::Takes { place, .. } => {
+                Some(Run { who: event.who, first: place.clone(), last: place.offset, effects: 0 })
+            }
+            _ => None,
         }
     }
-    rows
+
+    /// Whether the event belongs to the run, and then it is added.
+    fn goes_on(&mut self, event: &Event) -> bool {
+        if event.who != self.who {
+            return false;
+        }
+        match &event.what {
+            Happening::Takes { place, .. }
+                if place.partition == self.first.partition && place.offset == self.last + 1 =>
+            {
+                self.last = place.offset;
+                true
+            }
+            Happening::Effect { .. } => {
+                self.effects += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.last == self.first.offset {
+            true => write!(f, "take {}", self.first)?,
+            false => write!(f, "take {}..{}", self.first.offset, Place { offset: self.last, ..self.first.clone() })?,
+        }
+        match self.effects {
+            0 => Ok(()),
+            1 => f.write_str(", effect"),
+            effects => write!(f, ", {effects} effects"),
+        }
+    }
+}
+
+/// Steps that follow on the same steps, once and again, are said in one.
+fn without_repetitions(rows: Vec<Row>) -> Vec<Row> {
+    /// A longer rhythm is not seen as one.
+    const LONGEST: usize = 8;
+    let mut kept: Vec<Row> = Vec::new();
+    let mut at = 0;
+    while at < rows.len() {
+        let is_same = |one: usize, other: usize, length: usize| {
+            other + length <= rows.len()
+                && (0..length).all(|step| {
+                    let (one, other) = (&rows[one + step], &rows[other + step]);
+                    one.who == other.who && one.text == other.text && !one.is_fault
+                })
+        };
+        let rhythm = (1..=LONGEST).find(|length| is_same(at, at + length, *length));
+        let Some(length) = rhythm else {
+            kept.push(rows[at].clone());
+            at += 1;
+            continue;
+        };
+        let times = (1..).take_while(|nth| is_same(at, at + nth * length, length)).count();
+        kept.extend_from_slice(&rows[at..at + length]);
+        if let Some(last) = kept.last_mut() {
+            last.text = format!("{} (and all that {times} times again)", last.text);
+        }
+        at += (times + 1) * length;
+    }
+    kept
 }
 
 fn is_fault(what: &Happening) -> bool {
@@ -76,17 +155,14 @@ fn is_shown(outcome: &Outcome, at: usize, event: &Event) -> bool {
         Happening::Polled(_) | Happening::CommitReturned => false,
         Happening::Polls | Happening::Commits => is_cut_off(),
         // With one member it is all partitions, every time.
-        Happening::Assigned { .. } => outcome.names.len() > 1,
-        // A start after a restart goes without saying, and the first one too.
-        Happening::Starts => outcome.names.len() > 1 && at > outcome.names.len() && !after_restart(outcome, at),
+        Happening::Assigned { .. } => outcome.has_peers(event.who),
+        // A start goes without saying, unless the member alone is started again.
+        Happening::Starts => {
+            let before = outcome.story[..at].iter().rfind(|before| before.who == event.who);
+            before.is_some_and(|before| matches!(before.what, Happening::Panic | Happening::Fails(_)))
+        }
         _ => true,
     }
-}
-
-fn after_restart(outcome: &Outcome, at: usize) -> bool {
-    let earlier = outcome.story[..at].iter().rev();
-    let mut earlier = earlier.take_while(|event| !matches!(event.what, Happening::Panic | Happening::Fails(_)));
-    earlier.any(|event| matches!(event.what, Happening::Restart { .. }))
 }
 
 /// The report of a failure, but for how to replay it.

@@ -343,6 +343,7 @@ impl Stage {
             // Until it is started again, which is nothing that a run waits for.
             self.set_polling(&mut self.state.lock(), me, true);
             let waited = catch_unwind(AssertUnwindSafe(|| self.sleep_for(RESTART_AFTER)));
+            self.set_polling(&mut self.state.lock(), me, false);
             if waited.is_err() {
                 break;
             }
@@ -695,10 +696,9 @@ impl Stage {
         self.write(state, who, happening);
     }
 
-    fn set_polling(&self, state: &mut State, me: usize, polling: bool) {
-        if let Some(member) = state.members.get_mut(me) {
-            member.polling = polling;
-        }
+    /// Returns whether it was polling before.
+    fn set_polling(&self, state: &mut State, me: usize, polling: bool) -> bool {
+        state.members.get_mut(me).is_some_and(|member| mem::replace(&mut member.polling, polling))
     }
 
     /// Comes by a point where everything may happen. `what`: to be written down.
@@ -729,7 +729,12 @@ impl Stage {
             Fate::GoesOn => {}
             Fate::Dies(death) => self.die(death),
             Fate::Panics => resume_unwind(Box::new(Curtain)),
-            Fate::Stalls(time) => self.sleep_for(time),
+            Fate::Stalls(time) => {
+                // A run waits for who stalls, also in the middle of a poll.
+                let polled = self.set_polling(&mut self.state.lock(), me, false);
+                self.sleep_for(time);
+                self.set_polling(&mut self.state.lock(), me, polled);
+            }
             Fate::LetsGoOn(other) => {
                 let state = self.state.lock();
                 self.hand_to(state, other);

@@ -107,7 +107,8 @@ impl fmt::Display for Happening {
             Happening::Polls => f.write_str("poll"),
             Happening::Polled(count) => write!(f, "polled {count}"),
             Happening::Assigned { generation, partitions } => {
-                write!(f, "assigned (generation {generation}) ")?;
+                // The number within the life of the process.
+                write!(f, "assigned (generation {}) ", generation & u64::from(u32::MAX))?;
                 list(f, partitions)
             }
             Happening::Takes { place, .. } => write!(f, "take {place}"),

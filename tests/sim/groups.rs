@@ -35,7 +35,7 @@ fn two_members_lose_nothing_whatever_happens() {
         sim.faults(Faults::none().crashes(1).power_cuts(1).panics(1).stalls(1));
         sim.run_until_idle().at_least_once();
     });
-    found.seeds(2_000).regressions(None).run();
+    found.seeds(600).regressions(None).run();
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn two_members_lose_nothing_in_any_schedule_of_a_scope() {
         sim.faults(Faults::none().crashes(1).panics(1));
         sim.run_until_idle().at_least_once();
     });
-    let found = found.seeds(0).regressions(None).exhaustive(Scope { runs: 3_000, ..Scope::default() }).search();
+    let found = found.seeds(0).regressions(None).exhaustive(Scope { runs: 1_500, ..Scope::default() }).search();
     println!("{:?}", found.schedules);
     if let Some(failure) = found.failure {
         panic!("{}", failure.report);

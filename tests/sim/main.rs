@@ -1,6 +1,6 @@
 //! The kit for testing consumers, tested.
 #![cfg(feature = "sim")]
 
+mod groups;
 mod loops;
 mod planted;
-mod groups;
