@@ -53,8 +53,9 @@
 //!
 //! # Testing what uses it
 //!
-//! With the feature `sim`, `sim::Machine` is a machine with a disk in memory that forgets what was not synced,
-//! under a clock that stands still: open a log on it, cut the power, open it again.
+//! With the feature `sim`, `sim::check` runs your own consumer loop, unmodified, against the real log on a simulated
+//! machine, crashes it anywhere, checks what a consumer must guarantee, and prints the shortest run that breaks it.
+//! `EventLog::in_memory` is a log for unit tests.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "sim")]

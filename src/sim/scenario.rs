@@ -29,8 +29,8 @@ use crate::types::{Offset, TopicPartition};
 /// How long a handler's consumer waits for records.
 const HANDLER_POLL: Duration = Duration::from_millis(100);
 
-/// How long a member stalls that does: longer than Kafka's default `max.poll.interval.ms`.
-const STALL: Duration = Duration::from_secs(301);
+/// By how much a member stalls longer than its group waits for it.
+const STALLS_LONGER_BY: Duration = Duration::from_secs(1);
 
 /// A scenario, and one run of it. What [`check`](crate::sim::check) is given is called with a new one for every run.
 pub struct Sim {
@@ -39,7 +39,7 @@ pub struct Sim {
     others: Vec<Other>,
     faults: Faults,
     log_config: LogConfig,
-    stall: Duration,
+    stall: Option<Duration>,
     stores: usize,
     /// What this run draws from, and within which limits.
     tape: Option<Tape>,
@@ -272,7 +272,7 @@ impl Sim {
             others: Vec::new(),
             faults: Faults::none(),
             log_config: LogConfig::new(),
-            stall: STALL,
+            stall: None,
             stores: 0,
             tape: Some(tape),
             scope,
@@ -322,9 +322,10 @@ impl Sim {
         self.log_config = config;
     }
 
-    /// For how long a member does nothing that [stalls](Faults::stalls). Default: 301 s.
+    /// For how long a member does nothing that [stalls](Faults::stalls). Default: a second longer than the longest
+    /// [`max_poll_interval`](ConsumerConfig::max_poll_interval) of the groups.
     pub fn stall(&mut self, time: Duration) {
-        self.stall = time;
+        self.stall = Some(time);
     }
 }
 
@@ -343,8 +344,10 @@ impl Sim {
             Some(scope) => Budget::bounded(&self.faults, scope),
             None => Budget::drawn(&self.faults),
         };
+        let longest = self.groups.iter().map(|group| group.config.max_poll_interval).max().unwrap_or_default();
+        let stall = self.stall.unwrap_or(longest + STALLS_LONGER_BY);
         let clock = SimClock::new(EPOCH);
-        let stage = Stage::new(Arc::clone(&clock), tape, budget, self.stall);
+        let stage = Stage::new(Arc::clone(&clock), tape, budget, stall);
         // The driver is on stage too: what is restarted after a crash is part of the run.
         let before = look_on(None);
         let mut run = Run { stage: Arc::clone(&stage), clock, lives: 0, sim: self };

@@ -25,6 +25,7 @@ fn two_members(sim: &mut Sim, records: u32) {
     sim.topic("orders").partitions(2).keyed((0..records).map(|n| (format!("user-{}", n % 4), format!("order {n}"))));
     let ledger = sim.outside::<Ledger>();
     let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest).max_poll_records(2);
+    let config = config.max_poll_interval(Duration::from_secs(3));
     sim.group("billing").members(2).config(config).run(move |consumer| charge(consumer, &ledger));
 }
 
