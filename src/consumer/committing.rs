@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::consumer::Consumer;
 use crate::consumer::fetching::Position;
 use crate::env::point::{self, What};
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::env::refusals::Call;
 use crate::error::{Error, Result};
 use crate::group::Group;
@@ -173,6 +175,10 @@ impl Consumer {
         let due = |(name, fetch): (&TopicPartition, &super::Fetch)| {
             let offset = match fetch.position {
                 _ if !self.config.auto_offset_store => fetch.stored.clone()?,
+                #[cfg(test)]
+                Position::At(offset) if is_planted(Mistake::CommitIsOneFurther) => {
+                    OffsetAndMetadata::from(offset.advance(1).min(fetch.partition.log_end()))
+                }
                 Position::At(offset) => OffsetAndMetadata::from(offset),
                 _ => return None,
             };

@@ -102,6 +102,36 @@ mod looked_at {
     }
 }
 
+/// Mistakes that can be planted in the library, to see that a simulation finds them.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    SyncForgotten,
+    DirectorySyncForgotten,
+    WakeUpLost,
+    StaleGenerationCounts,
+    CommitIsOneFurther,
+    ChecksumNotLookedAt,
+    SyncNotWaitedFor,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread makes the mistake.
+#[cfg(test)]
+pub(crate) fn plant(mistake: Option<Mistake>) {
+    PLANTED.set(mistake);
+}
+
+/// Whether this thread makes the mistake.
+#[cfg(test)]
+pub(crate) fn is_planted(mistake: Mistake) -> bool {
+    PLANTED.try_with(std::cell::Cell::get).ok().flatten() == Some(mistake)
+}
+
 /// The caller is at a point where everything may happen: it holds no lock.
 #[inline(always)]
 pub(crate) fn reach<'a>(what: impl FnOnce() -> What<'a>) {

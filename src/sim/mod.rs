@@ -125,6 +125,8 @@ mod faults;
 mod machine;
 mod memory;
 mod outcome;
+#[cfg(test)]
+mod planted;
 mod players;
 mod report;
 mod saved;

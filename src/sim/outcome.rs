@@ -379,6 +379,27 @@ impl Outcome {
         self
     }
 
+    /// Those records, and no others, were put into this dead-letter topic.
+    pub fn dead_letters(&self, topic: &str, is_poison: impl Fn(&Sent) -> bool) -> &Self {
+        if !self.stands() {
+            return self;
+        }
+        let letters: BTreeSet<u64> = self
+            .story
+            .iter()
+            .filter_map(|event| match &event.what {
+                Happening::Sends { place, print } if place.partition.topic() == topic => Some(*print),
+                _ => None,
+            })
+            .collect();
+        let wrong = self.sent.iter().find(|sent| is_poison(sent) != letters.contains(&sent.print));
+        if let Some(sent) = wrong {
+            let is = if is_poison(sent) { "was never put aside" } else { "was put aside, and is no poison" };
+            self.fail("poison ends in the dead-letter topic", format!("{} {is} in {topic}", sent.place()));
+        }
+        self
+    }
+
     /// What is taken is what was sent, byte for byte.
     pub fn true_records(&self) -> &Self {
         if !self.stands() {
@@ -526,6 +547,13 @@ impl Outcome {
             if processes {
                 for place in mine.drain(..) {
                     handled.entry((group, place.clone())).or_default().processed = true;
+                }
+            }
+            if let Happening::Sends { print, .. } = &event.what {
+                // Sent on as it is: to a dead-letter topic, for instance.
+                let sent_on = mine.iter().position(|place| self.find(place).is_some_and(|sent| sent.print == *print));
+                if let Some(at) = sent_on {
+                    handled.entry((group, mine.remove(at).clone())).or_default().processed = true;
                 }
             }
             if let Happening::Takes { place, .. } = &event.what {

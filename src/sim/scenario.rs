@@ -10,7 +10,10 @@ use parking_lot::Mutex;
 
 use crate::config::{ConsumerConfig, LogConfig, OffsetReset, TopicConfig};
 use crate::consumer::{Consumer, ConsumerRecord};
+use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, ProcessingError};
 use crate::env::Env;
+#[cfg(test)]
+use crate::env::point::{Mistake, plant};
 use crate::env::point::{look_on, onlooker};
 use crate::env::sim::SimClock;
 use crate::env::storage::sim::SimDisk;
@@ -47,6 +50,8 @@ pub struct Sim {
     /// How many records each topic has at most: fewer, when a failure is made shorter.
     most_records: usize,
     pub(crate) ran: Option<Ran>,
+    #[cfg(test)]
+    pub(crate) mistake: Option<Mistake>,
 }
 
 /// What a run has left behind.
@@ -199,6 +204,25 @@ impl Group {
         }));
     }
 
+    /// [`run_handler`](Self::run_handler) with a [`DeadLetterQueue`]: what fails is tried again, and in the end put into
+    /// this topic, which the scenario must have.
+    pub fn run_handler_with_dead_letters<F>(&mut self, topic: &str, config: DeadLetterConfig, handler: F)
+    where
+        F: Fn(&ConsumerRecord<'_>) -> Result<(), ProcessingError> + Send + Sync + 'static,
+    {
+        let topic = topic.to_owned();
+        self.code = Some(Arc::new(move |_, mut consumer, log| {
+            let mut dead_letters = DeadLetterQueue::new(log.producer(), topic.as_str(), config.clone())?;
+            loop {
+                let records = consumer.poll(HANDLER_POLL)?;
+                dead_letters.process(&mut consumer, &records, &handler)?;
+                if !records.is_empty() {
+                    consumer.commit()?;
+                }
+            }
+        }));
+    }
+
     fn body(&self, topics: &[String]) -> Body {
         let code = self.code.clone().unwrap_or_else(|| panic!("group {} has nothing to run", self.name));
         let (config, assigned) = (self.config.clone(), self.assigned.clone());
@@ -278,6 +302,8 @@ impl Sim {
             scope,
             most_records,
             ran: None,
+            #[cfg(test)]
+            mistake: None,
         }
     }
 
@@ -348,11 +374,18 @@ impl Sim {
         let stall = self.stall.unwrap_or(longest + STALLS_LONGER_BY);
         let clock = SimClock::new(EPOCH);
         let stage = Stage::new(Arc::clone(&clock), tape, budget, stall);
+        #[cfg(test)]
+        let stage = stage.with_mistake(self.mistake);
+        #[cfg(test)]
+        plant(self.mistake);
+        let stage = Arc::new(stage);
         // The driver is on stage too: what is restarted after a crash is part of the run.
         let before = look_on(None);
         let mut run = Run { stage: Arc::clone(&stage), clock, lives: 0, sim: self };
         let sent = run.play();
         look_on(before);
+        #[cfg(test)]
+        plant(None);
         let (story, tape) = stage.finish();
         let mut names = Vec::new();
         for group in &self.groups {

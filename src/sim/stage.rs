@@ -31,6 +31,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::env::clock::Clock;
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted, plant};
 use crate::env::point::{Onlooker, What, look_on};
 use crate::env::scheduling::{Bell, Parking, Scheduler, Worker};
 use crate::env::sim::SimClock;
@@ -98,6 +100,8 @@ pub(crate) struct Stage {
     /// How often the driver has looked and nobody had come by a point since it last did.
     idle_looks: AtomicU64,
     driver: thread::Thread,
+    #[cfg(test)]
+    mistake: Option<Mistake>,
 }
 
 struct State {
@@ -163,7 +167,7 @@ impl fmt::Debug for Stage {
 
 /// What the run is told by whoever drives it.
 impl Stage {
-    pub(crate) fn new(clock: Arc<SimClock>, tape: Tape, left: Budget, stall: Duration) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<SimClock>, tape: Tape, left: Budget, stall: Duration) -> Self {
         let state = State {
             tape,
             left,
@@ -181,7 +185,7 @@ impl Stage {
             groups: Vec::new(),
             stall,
         };
-        Arc::new(Stage {
+        Stage {
             clock,
             running: AtomicUsize::new(DRIVER),
             state: Mutex::new(state),
@@ -190,7 +194,15 @@ impl Stage {
             next_bell: AtomicU64::new(0),
             idle_looks: AtomicU64::new(0),
             driver: thread::current(),
-        })
+            #[cfg(test)]
+            mistake: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_mistake(mut self, mistake: Option<Mistake>) -> Self {
+        self.mistake = mistake;
+        self
     }
 
     /// Faults may happen from now on.
@@ -313,6 +325,8 @@ impl Stage {
     /// The life of a member: its function, again and again until it returns.
     fn act(self: Arc<Self>, me: usize, body: &Body, log: EventLog) {
         let before = look_on(Some(Arc::clone(&self) as _));
+        #[cfg(test)]
+        plant(self.mistake);
         loop {
             self.note_event(Who::Member(me), Happening::Starts);
             let outcome = catch_unwind(AssertUnwindSafe(|| body(&self, log.clone())));
@@ -925,6 +939,10 @@ impl Parking for StageParking {
     }
 
     fn unpark(&self) {
+        #[cfg(test)]
+        if is_planted(Mistake::WakeUpLost) {
+            return;
+        }
         self.stage.ring(self.bell);
     }
 }

@@ -2,5 +2,6 @@
 #![cfg(feature = "sim")]
 
 mod groups;
+mod kit;
 mod loops;
 mod planted;

@@ -32,6 +32,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::env::random::Random;
 use crate::env::storage::region::{Heap, Memory, PAGE};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
@@ -516,6 +518,10 @@ impl Storage for SimDisk {
         world.begin(Operation::SyncDir, dir)?;
         let node = world.find(dir)?;
         let directory = world.directory_mut(node)?;
+        #[cfg(test)]
+        if is_planted(Mistake::DirectorySyncForgotten) {
+            return Ok(());
+        }
         directory.durable.clone_from(&directory.names);
         directory.pending.clear();
         Ok(())
@@ -617,6 +623,8 @@ impl File for SimFile {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {
+            #[cfg(test)]
+            None if is_planted(Mistake::SyncForgotten) => {}
             None => {
                 contents.sync();
                 if mem::take(&mut contents.unreported) {
