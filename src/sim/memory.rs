@@ -15,12 +15,11 @@ use crate::types::Timestamp;
 #[derive(Debug)]
 pub struct Controls {
     machine: Machine,
-    log: EventLog,
 }
 
 impl EventLog {
     /// Opens a new log in memory, for tests: nothing touches the disk, and the clock moves when it is told to or when
-    /// everybody waits, so a `poll` that finds nothing returns at once.
+    /// everybody waits, so a `poll` that finds nothing returns at once. It is for one thread: a second one that waits panics.
     ///
     /// ```
     /// # fn main() -> tidelog::Result<()> {
@@ -48,16 +47,15 @@ impl EventLog {
     /// None that a test could meet.
     pub fn in_memory() -> Result<(EventLog, Controls)> {
         let machine = Machine::new(0);
-        let log = machine.open(LogConfig::new().background(false))?;
-        Ok((log.clone(), Controls { machine, log }))
+        let log = machine.open(LogConfig::new())?;
+        Ok((log, Controls { machine }))
     }
 }
 
 impl Controls {
     /// Time goes by, and what the log has to do in time is done.
     pub fn advance(&self, time: Duration) {
-        self.machine.advance(time);
-        self.log.maintain();
+        self.machine.sleep(time);
     }
 
     /// What the wall clock shows.

@@ -76,6 +76,8 @@ pub struct Outcome {
     groups: Vec<(Arc<str>, Vec<String>)>,
     has_stores: bool,
     broken: Mutex<Option<Broken>>,
+    /// Behind which event something was broken, if that can be said.
+    broken_behind: Mutex<Option<usize>>,
 }
 
 impl fmt::Debug for Outcome {
@@ -101,7 +103,17 @@ impl Outcome {
         groups: Vec<(Arc<str>, Vec<String>)>,
         has_stores: bool,
     ) -> Self {
-        let outcome = Outcome { story, over, sent, names, group_of, groups, has_stores, broken: Mutex::new(None) };
+        let outcome = Outcome {
+            story,
+            over,
+            sent,
+            names,
+            group_of,
+            groups,
+            has_stores,
+            broken: Mutex::new(None),
+            broken_behind: Mutex::new(None),
+        };
         match &outcome.over {
             Over::Idle => {}
             Over::Panicked(message) => outcome.fail("no panic", message.clone()),
@@ -116,6 +128,18 @@ impl Outcome {
 
     pub(crate) fn fail(&self, guarantee: &'static str, says: String) {
         self.broken.lock().get_or_insert(Broken { guarantee, says });
+    }
+
+    /// What happened at this event breaks the guarantee.
+    fn fail_at(&self, event: usize, guarantee: &'static str, says: String) {
+        self.fail(guarantee, says);
+        *self.broken_behind.lock() = Some(event);
+    }
+
+    /// The story up to the event that broke the guarantee, or all of it.
+    pub(crate) fn shown(&self) -> &[Event] {
+        let end = self.broken_behind.lock().map_or(self.story.len(), |at| at + 1);
+        &self.story[..end]
     }
 
     /// Whether nothing has failed so far: what follows from a failure is not worth checking.
@@ -194,7 +218,7 @@ impl Outcome {
             return self;
         }
         let mut taken: BTreeSet<(usize, Place)> = BTreeSet::new();
-        for event in &self.story {
+        for (at, event) in self.story.iter().enumerate() {
             match (&event.what, self.group_of_event(event)) {
                 (Happening::Takes { place, .. }, Some(group)) => {
                     taken.insert((group, place.clone()));
@@ -209,7 +233,7 @@ impl Outcome {
                     if !skipped.is_empty() {
                         let says =
                             format!("group {name} has committed behind what nobody had taken yet: {}", list(&skipped));
-                        self.fail("no offset skipped", says);
+                        self.fail_at(at, "no offset skipped", says);
                         break;
                     }
                 }
@@ -226,7 +250,8 @@ impl Outcome {
             return self;
         }
         let mut taken: BTreeSet<(usize, &Place)> = BTreeSet::new();
-        for (event, group) in self.story.iter().filter_map(|event| Some((event, self.group_of_event(event)?))) {
+        for (at, event) in self.story.iter().enumerate() {
+            let Some(group) = self.group_of_event(event) else { continue };
             let Happening::Takes { place, .. } = &event.what else { continue };
             if !taken.insert((group, place)) {
                 continue;
@@ -238,7 +263,7 @@ impl Outcome {
             let late: Vec<Place> =
                 before.map(Sent::place).filter(|earlier| !taken.contains(&(group, earlier))).collect();
             if key.is_some() && !late.is_empty() {
-                self.fail("key order", format!("{place} was taken before {} of the same key", list(&late)));
+                self.fail_at(at, "key order", format!("{place} was taken before {} of the same key", list(&late)));
                 break;
             }
         }
@@ -251,7 +276,7 @@ impl Outcome {
             return self;
         }
         let mut owners: BTreeMap<(usize, u64, &TopicPartition), Who> = BTreeMap::new();
-        for event in &self.story {
+        for (at, event) in self.story.iter().enumerate() {
             match (&event.what, self.group_of_event(event)) {
                 // A new process begins to count again.
                 (Happening::Restart { .. }, _) => owners.clear(),
@@ -265,7 +290,7 @@ impl Outcome {
                                 partition.topic(),
                                 partition.partition()
                             );
-                            self.fail("single owner", says);
+                            self.fail_at(at, "single owner", says);
                             return self;
                         }
                     }
@@ -285,7 +310,7 @@ impl Outcome {
         let mut newest: BTreeMap<(usize, &TopicPartition), (u64, Who)> = BTreeMap::new();
         let mut assigned: BTreeMap<(Who, &TopicPartition), u64> = BTreeMap::new();
         let mut in_hand: BTreeMap<Who, &Place> = BTreeMap::new();
-        for event in &self.story {
+        for (at, event) in self.story.iter().enumerate() {
             let Some(group) = self.group_of_event(event) else {
                 if matches!(event.what, Happening::Restart { .. }) {
                     (newest, assigned, in_hand) = Default::default();
@@ -315,7 +340,7 @@ impl Outcome {
                     "{zombie} ({} at {place}) works as of generation {mine}, after {owner} has begun as of generation {owns}",
                     event.what
                 );
-                self.fail("no zombie effects", says);
+                self.fail_at(at, "no zombie effects", says);
                 break;
             }
             if matches!(event.what, Happening::Takes { .. }) && mine >= owns {
@@ -334,7 +359,7 @@ impl Outcome {
         let mut committed: BTreeMap<(&str, &TopicPartition), Offset> = BTreeMap::new();
         let mut pending: BTreeMap<Who, Vec<((&str, &TopicPartition), Offset)>> = BTreeMap::new();
         let mut returned: BTreeMap<(&str, &TopicPartition), Offset> = BTreeMap::new();
-        for event in &self.story {
+        for (at, event) in self.story.iter().enumerate() {
             match &event.what {
                 Happening::Committed { group, offsets } => {
                     for (name, offset) in offsets {
@@ -347,7 +372,7 @@ impl Outcome {
                                 offset.get(),
                                 before.unwrap_or_default().get()
                             );
-                            self.fail("commits never move back", says);
+                            self.fail_at(at, "commits never move back", says);
                             return self;
                         }
                         pending.entry(event.who).or_default().push(((group, name), *offset));
@@ -367,7 +392,7 @@ impl Outcome {
                                 offset.get(),
                                 now.get()
                             );
-                            self.fail("commits never move back", says);
+                            self.fail_at(at, "commits never move back", says);
                             return self;
                         }
                     }
@@ -406,13 +431,13 @@ impl Outcome {
             return self;
         }
         let mut prints: BTreeMap<Place, u64> = self.sent.iter().map(|sent| (sent.place(), sent.print)).collect();
-        for event in &self.story {
+        for (at, event) in self.story.iter().enumerate() {
             match &event.what {
                 Happening::Sends { place, print } => {
                     prints.insert(place.clone(), *print);
                 }
                 Happening::Takes { place, print } if prints.get(place) != Some(print) => {
-                    self.fail("true records", format!("{place} is not what was sent there"));
+                    self.fail_at(at, "true records", format!("{place} is not what was sent there"));
                     break;
                 }
                 _ => {}

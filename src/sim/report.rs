@@ -10,7 +10,7 @@ use crate::sim::outcome::{Broken, Outcome};
 use crate::sim::story::{Event, Happening, Place, Who};
 
 /// No column is wider.
-const MOST_WIDTH: usize = 44;
+const MOST_WIDTH: usize = 56;
 
 /// A step of a run, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) struct Row {
 pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut run: Option<Run> = None;
-    for (at, event) in outcome.story.iter().enumerate() {
+    for (at, event) in outcome.shown().iter().enumerate() {
         if let (Some(run), Some(row)) = (&mut run, rows.last_mut())
             && run.goes_on(event)
         {
@@ -148,7 +148,7 @@ fn is_fault(what: &Happening) -> bool {
 fn is_shown(outcome: &Outcome, at: usize, event: &Event) -> bool {
     // A call that is cut off by a fault is shown where it began.
     let is_cut_off = || {
-        let next = outcome.story[at + 1..].iter().find(|next| next.who == event.who || is_fault(&next.what));
+        let next = outcome.shown()[at + 1..].iter().find(|next| next.who == event.who || is_fault(&next.what));
         next.is_some_and(|next| is_fault(&next.what))
     };
     match event.what {

@@ -134,7 +134,7 @@ pub(crate) struct Followed {
 
 struct Member {
     waits: Waits,
-    /// Whether it is inside of a poll: then waiting is being idle.
+    /// Whether it polls, or has polled and found nothing: then waiting is being idle.
     polling: bool,
     /// Whether its function has returned for good.
     ended: bool,
@@ -674,7 +674,8 @@ impl Stage {
                 Happening::Polls
             }
             What::Polled(count) => {
-                self.set_polling(state, me, false);
+                // Who has found nothing is idle, however it waits before it looks again.
+                self.set_polling(state, me, count == 0);
                 Happening::Polled(count)
             }
             What::Take { partition, offset, key, value } => Happening::Takes {

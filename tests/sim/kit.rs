@@ -85,8 +85,8 @@ fn mistaken_by_chance(sim: &mut Sim, call: u64) {
 #[test]
 fn a_fuzzer_drives_the_same_scenario() {
     fuzz_one(&[], mistaken_only_by_faults);
-    let failed = (0..=u8::MAX).any(|byte| {
-        let bytes = [byte; 64];
+    let failed = (0..64).any(|dull| {
+        let bytes = [vec![0; dull], vec![1]].concat();
         std::panic::catch_unwind(|| fuzz_one(&bytes, mistaken_only_by_faults)).is_err()
     });
 
