@@ -305,6 +305,20 @@ fn who_does_not_poll_is_put_out_and_what_it_commits_is_refused() {
 }
 
 #[test]
+fn what_others_do_does_not_put_off_when_a_member_is_late() {
+    let (machine, log) = log(2);
+    let late = || config().max_poll_interval(secs(5));
+    let (mut a, mut b) = (member(&log, late()), member(&log, late()));
+    a.poll(NOW).unwrap();
+    machine.advance(secs(4));
+    b.poll(NOW).unwrap();
+
+    machine.advance(secs(1));
+
+    assert!(matches!(a.commit_offsets([(tp(0), Offset::ZERO)]), Err(Error::CommitFailed { .. })));
+}
+
+#[test]
 fn the_worker_and_maintain_find_out_who_does_not_poll() {
     let (machine, log) = log(1);
     let mut a = member(&log, config());

@@ -189,7 +189,7 @@ impl Consumer {
 
     /// Appends the commit. Returns how far the group's log must be durable for it to be; `None`: it said nothing.
     fn append_commit(&mut self, offsets: &Offsets) -> Result<Option<Offset>> {
-        let end = self.group()?.commit(offsets, self.membership())?;
+        let end = self.group()?.commit(self.now(), offsets, self.membership())?;
         for (name, offset) in offsets {
             if let Some(fetch) = self.partitions.get_mut(name) {
                 // What was stored meanwhile is still to come.

@@ -269,6 +269,7 @@ impl Coordinator {
                 if let Some(member) = self.members.get_mut(&member) {
                     member.polled = polled;
                 }
+                return outputs;
             }
             Input::Tick => self.tick(now, &mut outputs),
             Input::Topics(topics) => {

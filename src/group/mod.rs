@@ -217,39 +217,37 @@ impl Group {
 
     /// Puts out who has not been heard from. Returns when it may be time again.
     fn tick(&self, now: Duration) -> Option<Duration> {
-        let mut desk = self.desk.lock();
-        let heard: Vec<Input> =
-            desk.members.values().map(|member| Input::Heard { member: member.id, polled: member.polled() }).collect();
-        for input in heard {
-            drop(desk.coordinator.step(now, input));
-        }
-        self.step(desk, now, Input::Tick);
+        self.step(self.desk.lock(), now, Input::Tick);
         let due = self.due();
         (due < Duration::from_nanos(u64::MAX)).then_some(due)
     }
 
-    /// Takes a step, after telling the coordinator of the topics; then tells who must know. Returns why it was refused,
+    /// Takes a step, after telling the coordinator what it must know; then tells who must know. Returns why it was refused,
     /// if it was.
     fn step(&self, mut desk: MutexGuard<'_, Desk>, now: Duration, input: Input) -> Option<String> {
+        let Desk { coordinator, members } = &mut *desk;
+        // What is due, and when, follows from when they polled last.
+        for member in members.values() {
+            drop(coordinator.step(now, Input::Heard { member: member.id, polled: member.polled() }));
+        }
         let mut outputs = Vec::new();
         let version = self.catalog.version();
         if self.topics.load(Ordering::Acquire) != version {
             let topics = self.catalog.topics();
             let topics: Topics = topics.iter().map(|topic| (topic.name().to_string(), topic.count())).collect();
-            outputs = desk.coordinator.step(now, Input::Topics(topics));
+            outputs = coordinator.step(now, Input::Topics(topics));
             self.topics.store(version, Ordering::Release);
         }
-        outputs.extend(desk.coordinator.step(now, input));
-        let due = desk.coordinator.due(now).map_or(u64::MAX, nanos);
+        outputs.extend(coordinator.step(now, input));
+        let due = coordinator.due(now).map_or(u64::MAX, nanos);
         self.due.store(due, Ordering::Release);
         let (mut woken, mut refused) = (Vec::new(), None);
         for output in outputs {
             match output {
-                Output::Wake(member) => woken.extend(desk.members.get(&member).map(|member| Arc::clone(&member.bell))),
+                Output::Wake(member) => woken.extend(members.get(&member).map(|member| Arc::clone(&member.bell))),
                 Output::Refused { reason } => refused = Some(reason),
             }
         }
-        let Desk { coordinator, members } = &mut *desk;
         members.retain(|id, _| coordinator.knows(*id));
         drop(desk);
         if !woken.is_empty() {
@@ -315,6 +313,7 @@ impl Group {
     /// `by`: the member that commits; `None`: somebody who was assigned partitions by hand.
     pub(crate) fn commit(
         &self,
+        now: Duration,
         offsets: &[(TopicPartition, OffsetAndMetadata)],
         by: Option<(&Member, &Profile)>,
     ) -> Result<Option<Offset>> {
@@ -322,6 +321,8 @@ impl Group {
         if changes.is_empty() {
             return Ok(None);
         }
+        // Whoever is late is out, also if nobody has looked.
+        self.version(now);
         // Held while the change is made: nobody else can become the owner in between.
         let desk = self.desk.lock();
         let who = by.map(|(member, profile)| (member.id, profile.instance_id.as_deref()));

@@ -54,6 +54,9 @@ pub(crate) const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How long nothing must happen before a run is over that has not done everything: longer than an automatic commit takes.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// How often somebody looks who spins: often enough to see what comes soon, seldom enough to be simulated.
+const LOOKS_EVERY: Duration = Duration::from_micros(50);
+
 /// A run that has come by so many points does not come to rest.
 const MOST_POINTS: u64 = 100_000;
 
@@ -912,6 +915,15 @@ impl Scheduler for StageScheduler {
     fn bell(&self) -> Bell {
         let bell = self.0.next_bell();
         Bell::new(Arc::new(StageParking { stage: Arc::clone(&self.0), bell }))
+    }
+
+    /// Looks once in a while of simulated time, in which the others go on.
+    fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
+        let end = self.0.clock.monotonic().saturating_add(at_most);
+        while !ready() && self.0.clock.monotonic() < end {
+            self.0.unwind_the_dead();
+            self.0.sleep_for(LOOKS_EVERY);
+        }
     }
 
     fn give_way(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
