@@ -10,6 +10,7 @@ pub struct Faults {
     pub(crate) disk_errors: u32,
     pub(crate) disk_full: u32,
     pub(crate) bit_flips: u32,
+    pub(crate) visitors: u32,
 }
 
 impl Faults {
@@ -60,6 +61,13 @@ impl Faults {
     #[must_use]
     pub fn disk_full(mut self, most: u32) -> Self {
         self.disk_full = most;
+        self
+    }
+
+    /// So many more members join each group at some moment, take no record, and leave again: two rebalances each.
+    #[must_use]
+    pub fn visitors(mut self, most: u32) -> Self {
+        self.visitors = most;
         self
     }
 

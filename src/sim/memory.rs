@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::LogConfig;
+use crate::config::{ConsumerConfig, LogConfig};
 use crate::env::refusals::Call;
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
@@ -15,6 +15,7 @@ use crate::types::Timestamp;
 #[derive(Debug)]
 pub struct Controls {
     machine: Machine,
+    log: EventLog,
 }
 
 impl EventLog {
@@ -48,7 +49,7 @@ impl EventLog {
     pub fn in_memory() -> Result<(EventLog, Controls)> {
         let machine = Machine::new(0);
         let log = machine.open(LogConfig::new())?;
-        Ok((log, Controls { machine }))
+        Ok((log.clone(), Controls { machine, log }))
     }
 }
 
@@ -81,6 +82,18 @@ impl Controls {
     /// The next send fails with this, and writes nothing. Kafka's `MockProducer`: `sendException`.
     pub fn fail_next_send(&self, error: Error) {
         self.machine.refuse(Call::Send, error);
+    }
+
+    /// Another member joins the group and leaves it again, so that the group gives its partitions out anew: what the others
+    /// find out in their next poll. Kafka's `MockConsumer`: `rebalance`.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::consumer`], [`subscribe`](crate::Consumer::subscribe) and [`poll`](crate::Consumer::poll).
+    pub fn rebalance(&self, group: &str, topic: &str) -> Result<()> {
+        let mut other = self.log.consumer(ConsumerConfig::group(group).auto_commit(false))?;
+        other.subscribe([topic])?;
+        other.poll(Duration::ZERO).map(drop)
     }
 
     /// The machine that the log lies on: for power cuts, and faults of the disk.

@@ -32,6 +32,10 @@ use crate::types::{Offset, TopicPartition};
 /// How long a handler's consumer waits for records.
 const HANDLER_POLL: Duration = Duration::from_millis(100);
 
+/// When a visitor joins, and for how long it stays: at one of so many moments, so far apart.
+const VISITS_EVERY: Duration = Duration::from_millis(60);
+const VISITING_TIMES: u32 = 8;
+
 /// By how much a member stalls longer than its group waits for it.
 const STALLS_LONGER_BY: Duration = Duration::from_secs(1);
 
@@ -238,6 +242,17 @@ impl Group {
         })
     }
 
+    /// A member that joins at some moment, and leaves without having taken a record.
+    fn visitor(&self, topics: &[String]) -> Body {
+        let (config, topics) = (self.config.clone().auto_commit(false), self.topics_of(topics));
+        Arc::new(move |stage, log| {
+            stage.sleep_for(VISITS_EVERY * stage.draw_evenly(VISITING_TIMES));
+            let mut consumer = log.consumer(config.clone())?;
+            consumer.subscribe(topics.iter().cloned())?;
+            consumer.poll(VISITS_EVERY).map(drop)
+        })
+    }
+
     fn topics_of(&self, all: &[String]) -> Vec<String> {
         match (self.topics.is_empty(), self.assigned.is_empty()) {
             (_, false) => self.assigned.iter().map(|name| name.topic().to_owned()).collect(),
@@ -357,6 +372,11 @@ impl Sim {
 
 /// Running.
 impl Sim {
+    /// How many members visit a group. Nobody visits partitions that are assigned.
+    fn visitors_of(&self, group: &Group) -> usize {
+        if group.assigned.is_empty() { self.faults.visitors as usize } else { 0 }
+    }
+
     /// Runs the scenario until everything that was sent is committed by every group and all members wait for more, or
     /// until nothing happens any more.
     ///
@@ -393,10 +413,12 @@ impl Sim {
                 1 => group.name.to_string(),
                 _ => format!("{}-{number}", group.name),
             }));
+            names.extend((1..=self.visitors_of(group)).map(|number| format!("visitor-{number}")));
         }
         names.extend(self.others.iter().map(|other| other.name.clone()));
         let over = stage.over().unwrap_or(Over::Idle);
-        let group_of = self.groups.iter().enumerate().flat_map(|(at, group)| vec![at; group.members]).collect();
+        let group_of = self.groups.iter().enumerate();
+        let group_of = group_of.flat_map(|(at, group)| vec![at; group.members + self.visitors_of(group)]).collect();
         let all: Vec<String> = self.topics.iter().map(|topic| topic.name.clone()).collect();
         let groups = self.groups.iter().map(|group| (Arc::clone(&group.name), group.topics_of(&all))).collect();
         let outcome = Arc::new(Outcome::new(story, over, sent, names, group_of, groups, self.stores > 0));
@@ -439,6 +461,7 @@ impl Run<'_> {
         let mut bodies: Vec<Body> = Vec::new();
         for group in &self.sim.groups {
             bodies.extend(vec![group.body(&all); group.members]);
+            bodies.extend(vec![group.visitor(&all); self.sim.visitors_of(group)]);
         }
         bodies.extend(self.sim.others.iter().map(|other| Arc::clone(&other.body)));
         loop {

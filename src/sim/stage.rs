@@ -446,10 +446,6 @@ impl Stage {
         }
     }
 
-    pub(crate) fn now(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
     /// Gives the baton up until what is waited for has come.
     fn wait(&self, waits: Waits) {
         let me = self.me();
@@ -762,17 +758,6 @@ impl Stage {
         self.unwind_the_dead();
     }
 
-    /// A store outside of the log is about to be changed: see [`Outside`](crate::sim::Outside).
-    pub(crate) fn before_effect(&self) {
-        self.come_by_unseen();
-    }
-
-    pub(crate) fn after_effect(&self, store: usize) {
-        if self.me() != DRIVER {
-            self.note_event(self.who(), Happening::Effect { store });
-        }
-    }
-
     fn come_by_unseen(&self) {
         if thread::panicking() {
             return;
@@ -849,11 +834,13 @@ impl Onlooker for Stage {
     }
 
     fn before_effect(&self) {
-        Stage::before_effect(self);
+        self.come_by_unseen();
     }
 
     fn after_effect(&self, store: usize) {
-        Stage::after_effect(self, store);
+        if self.me() != DRIVER {
+            self.note_event(self.who(), Happening::Effect { store });
+        }
     }
 
     fn sleep(&self, time: Duration) {
@@ -862,7 +849,7 @@ impl Onlooker for Stage {
     }
 
     fn now(&self) -> Duration {
-        Stage::now(self)
+        self.clock.monotonic()
     }
 }
 

@@ -40,6 +40,16 @@ fn two_members_lose_nothing_whatever_happens() {
 }
 
 #[test]
+fn members_that_come_and_go_take_nothing_with_them() {
+    let found = check(|sim| {
+        two_members(sim, 6);
+        sim.faults(Faults::none().visitors(1).crashes(1));
+        sim.run_until_idle().at_least_once();
+    });
+    found.seeds(300).regressions(None).run();
+}
+
+#[test]
 fn two_members_lose_nothing_in_any_schedule_of_a_scope() {
     let found = check(|sim| {
         two_members(sim, 3);

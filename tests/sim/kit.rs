@@ -229,6 +229,10 @@ fn a_log_in_memory_does_what_a_test_tells_it() {
     assert_eq!(consumer.committed(&("orders", 0).into()).unwrap(), None);
     consumer.commit().unwrap();
 
+    controls.rebalance("billing", "orders").unwrap();
+    assert!(matches!(consumer.commit(), Ok(()) | Err(Error::CommitFailed { .. })));
+    assert_eq!(consumer.wait_for_assignment(Duration::from_secs(1)).unwrap(), [("orders", 0).into()]);
+
     let before = controls.now();
     controls.advance(Duration::from_secs(3600));
     assert_eq!(controls.now().as_millis() - before.as_millis(), 3_600_000);

@@ -1,6 +1,7 @@
 //! The kit for testing consumers, tested.
 #![cfg(feature = "sim")]
 
+mod conformance;
 mod groups;
 mod kit;
 mod loops;
