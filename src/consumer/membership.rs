@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::consumer::{Consumer, Mode};
 use crate::env::clock::Clock;
+use crate::env::point::{self, What};
 use crate::error::{Error, Result};
 use crate::group::{Duty, Group, Member, Profile, Wanted};
 use crate::partition::Partition;
@@ -290,6 +291,7 @@ impl Consumer {
             return revoked.surface();
         }
         self.subscribed().standing = Standing::Reads;
+        point::note(|| What::Assigned { generation, partitions: partitions.clone() });
         let assigned = self.read_all(partitions);
         revoked.surface()?;
         assigned.surface()

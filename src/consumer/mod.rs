@@ -19,6 +19,7 @@ use crate::config::ConsumerConfig;
 use crate::consumer::committing::Commits;
 use crate::consumer::fetching::Fetch;
 use crate::consumer::membership::Subscribed;
+use crate::env::point::{self, What};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::{Group, Groups, Member, Wanted};
@@ -158,6 +159,10 @@ impl Consumer {
         }
         self.auto_commit_now()?;
         self.mode = Mode::Assigned;
+        point::note(|| What::Assigned {
+            generation: 0,
+            partitions: found.iter().map(|(name, _)| name.clone()).collect(),
+        });
         self.take_over(found);
         Ok(())
     }

@@ -33,6 +33,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, RecoveryReport};
+use crate::env::point::{self, What};
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::coordinator::{Coordinator, Input, Output, Topics, Verdict};
@@ -326,7 +329,9 @@ impl Group {
             drop(desk);
             return Err(self.refusal(verdict, offsets, by));
         }
-        self.offsets.change(&changes).map(Some)
+        let end = self.offsets.change(&changes)?;
+        point::note(|| What::Committed { group: self.name(), offsets });
+        Ok(Some(end))
     }
 
     fn refusal(
@@ -378,6 +383,10 @@ impl Group {
 
     /// Waits until what was committed below `end` is as durable as configured.
     pub(crate) fn deliver(&self, end: Offset) -> Result<()> {
+        #[cfg(test)]
+        if is_planted(Mistake::SyncNotWaitedFor) {
+            return Ok(());
+        }
         self.offsets.deliver(end)
     }
 
