@@ -60,16 +60,20 @@
 #[cfg(feature = "sim")]
 pub mod sim;
 
+mod administration;
+mod assignor;
 mod catalog;
 mod codec;
 mod config;
 mod consumer;
+mod dead_letters;
 mod env;
 mod error;
 mod event_log;
 mod format;
 mod group;
 pub mod inspect;
+mod offset_tracker;
 mod partition;
 mod partitioner;
 mod producer;
@@ -80,6 +84,11 @@ mod topic;
 mod types;
 mod upkeep;
 
+pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
+pub use crate::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    Subscription,
+};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;
@@ -87,9 +96,12 @@ pub use crate::codec::Bincode;
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
 pub use crate::config::{ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, TopicConfig};
-pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
+pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
-pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
+pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};
+pub use crate::group::GroupState;
+pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};

@@ -53,7 +53,7 @@
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, Writer};
-use crate::format::segment::checksum;
+use crate::format::segment::{self, checksum};
 use crate::record::Header;
 use crate::types::{Offset, Timestamp, TimestampType};
 
@@ -446,6 +446,12 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether `bytes` begin with the marker that the segment was rolled, and that its successor begins at `next`.
+pub(crate) fn begins_with_rolled(bytes: &[u8], salt: u32, next: Offset) -> bool {
+    let Ok(Some(batch)) = Batch::at(bytes) else { return false };
+    batch.verify(salt).is_ok() && batch.base() == next && batch.marker() == Some(Marker::Rolled)
+}
+
 /// The whole batches of a segment, one after the other: what [the format](super) says to believe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
@@ -459,6 +465,11 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// At the first batch of the segment with this header, whose epoch none of its batches is below.
+    pub(crate) fn begin(header: &segment::Header, salt: u32) -> Walk {
+        Walk { position: segment::HEADER_BYTES, due: header.base, epoch: header.epoch, salt }
+    }
+
     /// The whole batch that is due, and goes on behind it. `None` where the length is zero, or the bytes end.
     ///
     /// `bytes` are those of the segment from its start to where the caller's interest ends.

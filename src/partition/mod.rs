@@ -14,7 +14,9 @@
 
 mod callbacks;
 mod following;
+mod handle;
 mod index;
+mod preparing;
 mod reading;
 mod recovery;
 mod segment;
@@ -36,7 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{Durability, TopicConfig};
 use crate::env::Env;
 use crate::env::scheduling::Bell;
-use crate::env::storage::region::Pen;
+use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
@@ -44,13 +46,14 @@ use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::callbacks::{Callback, Callbacks};
+use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 pub(crate) use crate::partition::segment::Hole;
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
-use crate::partition::syncing::notify;
+use crate::partition::syncing::{Turn, notify};
 
 /// What every append leaves free behind it: room for one marker that says that all is durable, and one for the roll.
 const MARKER_ROOM: u64 = 2 * MARKER_BYTES as u64;
@@ -84,14 +87,26 @@ impl Home {
         GROWTH_BYTES.start.min(self.capacity())
     }
 
-    /// Grows a file from one length to another, and says it in the log's words when there is no room.
+    /// Grows a file from one length to another.
     fn allocate(&self, file: &dyn File, path: &Path, from: u64, to: u64) -> Result<()> {
-        file.allocate(from, to).map_err(|source| match source.kind() {
+        file.allocate(from, to).map_err(self.no_room(path, to - from))
+    }
+
+    /// Takes the room of bytes of a file that may have been given back.
+    fn reclaim(&self, file: &dyn File, path: &Path, range: Range<u64>) -> Result<()> {
+        let bytes = range.end - range.start;
+        file.reclaim(range).map_err(self.no_room(path, bytes))
+    }
+
+    /// Says it in the log's words when there is no room.
+    fn no_room(&self, path: &Path, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+        let path = self.full(path);
+        move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Error::NoSpace { path: self.full(path), bytes: to - from, source }
+                Error::NoSpace { path, bytes, source }
             }
-            _ => Error::Io { action: "allocate", path: self.full(path), source },
-        })
+            _ => Error::Io { action: "allocate", path, source },
+        }
     }
 
     /// Takes care that storing to allocated bytes cannot fail, where the file system may need room for that too.
@@ -125,8 +140,10 @@ pub(crate) struct Partition {
     durable_end: AtomicU64,
     high_watermark: AtomicU64,
     state: AtomicU8,
-    /// Whether somebody syncs; whoever wants to waits for `synced`.
-    syncing: Mutex<bool>,
+    /// Who syncs; whoever wants to and is not the one waits for `synced`.
+    turn: Mutex<Turn>,
+    /// How many have come to wait for a sync since the last one began.
+    arrived: AtomicU32,
     synced: Bell,
     callbacks: Callbacks,
 }
@@ -143,6 +160,7 @@ struct Writer {
     /// Where the next batch goes in the active segment, and how far its file reaches.
     position: u64,
     valid: u64,
+    ahead: Ahead,
     durability: Durability,
     max_record_bytes: u64,
     segment_bytes: u32,
@@ -166,9 +184,11 @@ struct Writer {
 struct Sealed {
     pen: Pen,
     file: Arc<dyn File>,
-    path: PathBuf,
+    slot: Arc<Slot>,
     salt: u32,
     next: Offset,
+    /// Whether its pages were let go of, so that they do not stay in memory until the sync.
+    let_go: bool,
 }
 
 impl fmt::Debug for Partition {
@@ -189,7 +209,7 @@ impl Partition {
         storage.create_dir(&home.dir).map_err(Error::making("create", home.full(&home.dir)))?;
         let header =
             Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
-        let active = recovery::create(&home, &header)?;
+        let active = recovery::create(&home, &header, home.first_room())?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
         let recovered = Recovered {
             slots: vec![Arc::clone(&active.slot)],
@@ -240,17 +260,20 @@ impl Partition {
         let durable = if read_only { witness.min(next) } else { next };
         let high_watermark = if config.durability == Durability::Sync { durable } else { next };
         let (position, valid) = match &active {
-            // What is there is prepared before it is first stored to, which need not be now.
-            Some(active) if active.pen.needs_preparing() => (active.walk.position, active.walk.position),
-            Some(active) => (active.walk.position, active.pen.region().valid()),
+            // Behind what is known to have room it is taken before it is first stored to, which need not be now.
+            Some(active) => (active.walk.position, active.roomy.max(active.walk.position)),
             None => (0, 0),
         };
+        if let Some(active) = &active {
+            prefer_large_pages(active.pen.region(), config.durability);
+        }
         let writer = Writer {
             active,
             predecessor,
             next,
             position,
             valid,
+            ahead: Ahead::new(position),
             durability: config.durability,
             max_record_bytes: u64::from(config.max_record_bytes),
             segment_bytes: config.segment_bytes,
@@ -274,7 +297,8 @@ impl Partition {
             durable_end: AtomicU64::new(durable.get()),
             high_watermark: AtomicU64::new(high_watermark.get()),
             state: AtomicU8::new(OPEN),
-            syncing: Mutex::new(false),
+            turn: Mutex::default(),
+            arrived: AtomicU32::new(0),
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
             home,
@@ -440,6 +464,11 @@ impl Partition {
         if writer.durability != Durability::Sync {
             self.high_watermark.store(writer.next.get(), Ordering::Release);
         }
+        if writer.position >= writer.ahead.ask_at {
+            writer.ahead.ask_at = u64::MAX;
+            writer.looked_after = true;
+            return true;
+        }
         let urgent = match writer.durability {
             Durability::Os if writer.sealed.is_empty() => return false,
             Durability::Os => return !mem::replace(&mut writer.looked_after, true),
@@ -476,25 +505,7 @@ impl Partition {
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
-            Some(active) if needed <= active.pen.region().valid() => {
-                let path = active.slot.path.clone();
-                let to = active.pen.region().valid();
-                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
-                writer.valid = to;
-                Ok(())
-            }
-            Some(active) if needed <= active.pen.region().capacity() => {
-                let capacity = active.pen.region().capacity();
-                let from = active.pen.region().valid();
-                let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
-                let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
-                let path = active.slot.path.clone();
-                self.home.allocate(&*active.file, &path, from, to)?;
-                active.pen.extend(to);
-                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
-                writer.valid = to;
-                Ok(())
-            }
+            Some(active) if needed <= active.pen.region().capacity() => self.grow(writer, needed),
             // Made when segments were smaller, and its successor could not have another name.
             Some(active) if active.segment.base() == writer.next => {
                 let limit = active.pen.region().capacity() - HEADER_BYTES - MARKER_ROOM;
@@ -509,6 +520,24 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// Takes room for the active segment, a step further or at least to `needed`, which lies below its capacity.
+    fn grow(&self, writer: &mut Writer, needed: u64) -> Result<()> {
+        let active = writer.active.as_mut().expect("only an active segment grows");
+        let (length, capacity) = (active.pen.region().valid(), active.pen.region().capacity());
+        let from = writer.valid / PAGE * PAGE;
+        let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
+        let to = (from + step).max(needed).next_multiple_of(PAGE).min(capacity);
+        let path = active.slot.path.clone();
+        self.home.reclaim(&*active.file, &path, from.min(length)..to.min(length))?;
+        if to > length {
+            self.home.allocate(&*active.file, &path, length, to)?;
+            active.pen.extend(to);
+        }
+        self.home.prepare(&mut active.pen, &path, writer.position..to)?;
+        writer.valid = to;
+        Ok(())
     }
 
     /// Begins a new segment, whatever room the active one has.
@@ -550,17 +579,28 @@ impl Partition {
             durable_end: self.durable_end(),
         };
         let home = Home { segment_bytes: writer.segment_bytes, ..self.home.clone() };
-        let active = recovery::create(&home, &header)?;
+        // Whoever has filled a segment soon needs as much again; it would only be taken in steps.
+        let room = writer.position.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end) / 4096 * 4096;
+        let active = recovery::create(&home, &header, room.min(home.capacity()))?;
+        prefer_large_pages(active.pen.region(), writer.durability);
         self.slots.write().push(Arc::clone(&active.slot));
+        writer.ahead.roll(writer.position, active.walk.position);
         writer.position = active.walk.position;
-        writer.valid = active.pen.region().valid();
+        writer.valid = active.roomy;
         writer.unnamed = true;
         if let (Some(old), Some(end)) = (writer.active.replace(active), predecessor) {
             old.slot.seal(writer.next, end.end_position);
-            let path = old.segment.path().to_path_buf();
-            let Active { pen, file, walk, .. } = old;
-            writer.sealed.push(Sealed { pen, file, path, salt: walk.salt, next: writer.next });
+            let Active { pen, file, walk, slot, .. } = old;
+            writer.sealed.push(Sealed { pen, file, slot, salt: walk.salt, next: writer.next, let_go: false });
         }
         Ok(())
+    }
+}
+
+/// Asks for large pages where they make appends cheaper: in a topic that nobody syncs, behind the first bytes, so that
+/// small partitions stay small.
+fn prefer_large_pages(region: &Region, durability: Durability) {
+    if durability == Durability::Os && region.capacity() > LARGE_PAGE {
+        region.prefer_large_pages(LARGE_PAGE..region.capacity());
     }
 }
