@@ -262,7 +262,7 @@ fast
   segment.bytes           8192
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    2        2        2         1   8192
+          0      0    2        2        2         1   4096
 
 orders
   durability              sync
@@ -271,9 +271,9 @@ orders
   segment.bytes           67108864
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    0        0        0         1  65536
-          1      0    0        0        0         1  65536
-          2      0    0        0        0         1  65536
+          0      0    0        0        0         1   4096
+          1      0    0        0        0         1   4096
+          2      0    0        0        0         1   4096
 ";
     assert_eq!(place.run(&["topics", "describe"]).text(), expected);
     let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];

@@ -39,9 +39,10 @@ pub(super) enum Position {
 
 /// Reading.
 impl Consumer {
-    /// Returns records from where the positions are, at most [`max_poll_records`](ConsumerConfig::max_poll_records) of
-    /// them, and moves the positions behind them. If there are none, waits for some, up to `timeout`, without using
-    /// the processor; then returns nothing.
+    /// Returns records from where the positions are, at most
+    /// [`max_poll_records`](crate::ConsumerConfig::max_poll_records) of them, and moves the positions behind them. If
+    /// there are none, waits for some, up to `timeout`, without using the processor unless
+    /// [`spin`](crate::ConsumerConfig::spin) says otherwise; then returns nothing.
     ///
     /// Joins the group first, if the consumer subscribes and has not yet; commits first, if automatic commits are on and
     /// due: what *earlier* polls returned.
@@ -51,9 +52,9 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
-    /// committed cannot, until it seeks or commits;
+    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`](crate::ConsumerWaker::wake) was called;
+    /// [`Corrupt`](Error::Corrupt) where records that were promised cannot be read, again and again until the consumer
+    /// seeks past them, or where what the group had committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
     /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
     /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
@@ -66,7 +67,7 @@ impl Consumer {
             return Err(Error::InvalidState { reason: reason.into() });
         }
         let _polling = self.polling();
-        let start = self.now();
+        let mut start = None;
         loop {
             let seen = self.bell.rung();
             self.take_wakeup()?;
@@ -78,11 +79,18 @@ impl Consumer {
             self.run_callbacks();
             self.auto_commit_if_due()?;
             let records = self.fetch()?;
-            let waited = self.now().saturating_sub(start);
-            if !records.is_empty() || waited >= timeout {
+            // Who finds something, or is in a hurry, need not know the time.
+            if !records.is_empty() || timeout.is_zero() {
                 return Ok(records);
             }
-            if !self.listen() {
+            let now = self.now();
+            let waited = now.saturating_sub(*start.get_or_insert(now));
+            if waited >= timeout {
+                return Ok(records);
+            }
+            if waited < self.config.spin && !self.catalog.is_read_only() {
+                self.spin((self.config.spin - waited).min(timeout - waited));
+            } else if !self.listen() {
                 self.bell.wait(seen, Some(self.longest_wait(timeout - waited)));
             }
         }
@@ -95,46 +103,31 @@ impl Consumer {
     /// Takes what there is, beginning with another partition each time.
     fn fetch(&mut self) -> Result<ConsumerRecords> {
         self.resolve_positions()?;
-        let mut chunks: Vec<(TopicPartition, Chunk)> = Vec::new();
-        let mut left = self.config.max_poll_records;
-        let first = self.first.take();
-        let split = |name: &TopicPartition| first.as_ref().is_none_or(|first| name >= first);
-        let names =
-            self.partitions.keys().filter(|name| split(name)).chain(self.partitions.keys().filter(|name| !split(name)));
-        // Only names that have something are cloned, so a poll that finds nothing allocates nothing.
-        let ready: Vec<TopicPartition> = names.filter(|name| self.partitions[*name].has_news()).cloned().collect();
-        for name in ready {
-            if left == 0 {
-                self.first = Some(name);
-                break;
+        let reset = self.config.auto_offset_reset;
+        let mut catch = Catch { chunks: Vec::new(), left: self.config.max_poll_records, reset };
+        let stopped = match self.first.take() {
+            None => catch.all(self.partitions.iter_mut()),
+            Some(first) => match catch.all(self.partitions.range_mut(&first..)) {
+                None => catch.all(self.partitions.range_mut(..&first)),
+                stopped => stopped,
+            },
+        };
+        match stopped {
+            Some((name, Some(error))) if catch.chunks.is_empty() => {
+                self.first = self.partitions.range(name..).nth(1).map(|(next, _)| next.clone());
+                return Err(error);
             }
-            let reset = self.config.auto_offset_reset;
-            let fetch = self.partitions.get_mut(&name).expect("its name was just read");
-            // A chunk ends with its segment, so there may be more than one.
-            let failed = loop {
-                match fetch.read(reset, left) {
-                    Ok(Some(chunk)) => {
-                        left = left.saturating_sub(chunk.count);
-                        chunks.push((name.clone(), chunk));
-                        if left == 0 {
-                            break None;
-                        }
-                    }
-                    Ok(None) => break None,
-                    Err(error) => break Some(error),
-                }
-            };
-            if let Some(error) = failed {
-                if chunks.is_empty() {
-                    self.first = self.partitions.range(name..).nth(1).map(|(next, _)| next.clone());
-                    return Err(error);
-                }
-                // What was read is not lost: the error comes next time, and from this partition first.
-                self.first = Some(name);
-                break;
-            }
+            // What was read is not lost: an error comes next time, and from this partition first.
+            Some((name, _)) => self.first = Some(name),
+            None => {}
         }
-        Ok(ConsumerRecords { chunks })
+        Ok(ConsumerRecords { chunks: catch.chunks })
+    }
+
+    /// Looks for news until there are some, or something else to do.
+    fn spin(&self, at_most: Duration) {
+        let ready = || self.woken.load(Ordering::Relaxed) || self.partitions.values().any(Fetch::has_news);
+        self.catalog.env().scheduler.spin(&ready, self.longest_wait(at_most));
     }
 
     /// Asks to be told of news. Returns whether there are some already.
@@ -203,6 +196,43 @@ impl Consumer {
     }
 }
 
+/// What one poll takes.
+struct Catch {
+    chunks: Vec<(TopicPartition, Chunk)>,
+    /// How many more records may be taken.
+    left: usize,
+    reset: OffsetReset,
+}
+
+impl Catch {
+    /// Takes from these partitions; the one at which that ended early, and what failed there, if something did.
+    fn all<'a>(
+        &mut self,
+        partitions: impl Iterator<Item = (&'a TopicPartition, &'a mut Fetch)>,
+    ) -> Option<(TopicPartition, Option<Error>)> {
+        for (name, fetch) in partitions.filter(|(_, fetch)| fetch.has_news()) {
+            if self.left == 0 {
+                return Some((name.clone(), None));
+            }
+            if let Err(error) = self.one(name, fetch) {
+                return Some((name.clone(), Some(error)));
+            }
+        }
+        None
+    }
+
+    fn one(&mut self, name: &TopicPartition, fetch: &mut Fetch) -> Result<()> {
+        // A chunk ends with its segment, so there may be more than one.
+        while self.left > 0
+            && let Some(chunk) = fetch.read(self.reset, self.left)?
+        {
+            self.left = self.left.saturating_sub(chunk.count);
+            self.chunks.push((name.clone(), chunk));
+        }
+        Ok(())
+    }
+}
+
 fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAndMetadata>> {
     group.map_or(Ok(None), |group| group.committed(fetch.partition.name(), fetch.partition.topic_id()))
 }
@@ -222,7 +252,6 @@ impl Fetch {
 
     pub(super) fn move_to(&mut self, position: Position) {
         self.position = position;
-        self.cursor = None;
     }
 
     /// Whether reading may find something: a record, or an error.

@@ -66,7 +66,8 @@ const READABLE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
-    base: Offset,
+    /// At the first batch.
+    begin: Walk,
     path: PathBuf,
     region: Arc<Region>,
     index: Index,
@@ -93,17 +94,22 @@ impl Segment {
     /// `begin`: at the segment's first batch.
     fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
         let index = Index::new(region.capacity());
-        let (base, check) = (begin.due, Mutex::new(begin));
+        let check = Mutex::new(begin);
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { base, path, region, index, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+        Segment { begin, path, region, index, checked: AtomicU64::new(checked), check, holes, hole_count, next }
     }
 
     pub(crate) fn base(&self) -> Offset {
-        self.base
+        self.begin.due
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its batches begin.
+    pub(crate) fn begin(&self) -> Walk {
+        self.begin
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
@@ -113,7 +119,7 @@ impl Segment {
     /// Says that a whole batch was put at `position`.
     #[inline]
     pub(crate) fn note(&self, offset: Offset, position: u64) {
-        self.index.note(offset.since(self.base), position);
+        self.index.note(offset.since(self.base()), position);
     }
 
     /// Says that no batch stands at `position` or behind it after all. Only before anybody reads.
@@ -121,9 +127,19 @@ impl Segment {
         self.index.truncate(position);
     }
 
+    /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
+    pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
+        offset >= self.base() && self.index.reaches(offset.since(self.base()))
+    }
+
+    /// Whether all of it can be forgotten: what a second look would find is all that there is to know.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.hole_count.load(Ordering::Acquire) == 0
+    }
+
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
-        self.index.floor(offset.since(self.base)).unwrap_or(HEADER_BYTES)
+        self.index.floor(offset.since(self.base())).unwrap_or(HEADER_BYTES)
     }
 
     /// Remembers a hole that was found while recovering.
@@ -164,7 +180,7 @@ impl Segment {
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
     pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
-        let mut position = match self.index.floor(offset.since(self.base)) {
+        let mut position = match self.index.floor(offset.since(self.base())) {
             Some(position) => position,
             None => HEADER_BYTES,
         };

@@ -1,4 +1,5 @@
-//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it.
+//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it, and for as long as
+//! somebody does.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -31,7 +32,7 @@ struct State {
 #[derive(Debug)]
 enum Content {
     Mapped(Arc<Segment>),
-    /// Not mapped yet, or copied for as long as somebody reads it; where its batches begin.
+    /// Not mapped, or copied for as long as somebody reads it; where its batches begin.
     OnDisk(Walk, Weak<Segment>),
     /// Its header is gone, or is that of another file.
     Broken(Flaw),
@@ -67,6 +68,21 @@ impl Slot {
     /// The offset behind its last, if it is sealed.
     pub(crate) fn next(&self) -> Option<Offset> {
         self.state.lock().end.map(|(next, _)| next)
+    }
+
+    /// Lets go of a sealed segment: of its pages at once, for whoever reads on gets them back from the file; and of the
+    /// rest, mapping and index, if nobody holds it. Whoever reads it next has it mapped and checked again.
+    pub(crate) fn rest(&self) {
+        let mut state = self.state.lock();
+        let (Content::Mapped(segment), Some(_)) = (&state.content, &state.end) else { return };
+        if !segment.is_forgettable() {
+            return;
+        }
+        if Arc::strong_count(segment) == 1 {
+            state.content = Content::OnDisk(segment.begin(), Weak::new());
+        } else {
+            segment.region().let_go(0..segment.region().written());
+        }
     }
 
     /// The segment, mapped now if it was not.

@@ -15,9 +15,10 @@ use crate::config::Durability;
 use crate::env::Env;
 use crate::env::scheduling::Bell;
 use crate::env::storage::File;
-use crate::env::storage::region::Pen;
+use crate::env::storage::region::{PAGE, Pen};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::slot::Slot;
 use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
 use crate::types::{Offset, TimestampType};
 
@@ -157,6 +158,7 @@ impl Partition {
         writer.dirty_since = None;
         drop(writer);
 
+        let rolled: Vec<Arc<Slot>> = sealed.iter().map(|old| Arc::clone(&old.slot)).collect();
         let synced = self.sync_files(sealed, unnamed, active);
 
         let mut writer = self.writer.lock();
@@ -175,6 +177,7 @@ impl Partition {
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
+        rolled.iter().for_each(|slot| slot.rest());
         let took = self.home.env.clock.monotonic().saturating_sub(start);
         self.turn.lock().end(took);
         self.synced.ring();
@@ -195,15 +198,18 @@ impl Partition {
         active: Option<(Arc<dyn File>, PathBuf)>,
     ) -> Result<()> {
         for old in &sealed {
-            old.file.sync().map_err(Error::io("sync", &old.path))?;
+            old.file.sync().map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
         }
         if unnamed {
             let dir = &self.home.dir;
             self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
             for old in &mut sealed {
                 self.mark_rolled(old);
-                old.file.sync().map_err(Error::io("sync", &old.path))?;
+                old.file.sync().map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
             }
+        }
+        for old in &sealed {
+            release(&*old.file, old.pen.region().written());
         }
         match active {
             Some((file, path)) => file.sync().map_err(Error::io("sync", path)),
@@ -230,9 +236,11 @@ impl Partition {
         if writer.witnessed || self.durable_end() < writer.next || writer.active.is_none() {
             return Ok(());
         }
-        let position = writer.position;
-        if position + MARKER_ROOM > writer.valid {
-            // Only where a marker was written before and cut since: the room that is left is for the roll.
+        let (position, needed) = (writer.position, writer.position + MARKER_ROOM);
+        let capacity = writer.active.as_ref().map_or(0, |active| active.pen.region().capacity());
+        if needed > writer.valid && (needed > capacity || self.grow(&mut writer, needed).is_err()) {
+            // Only where a marker was written before and cut since, and the room that is left is for the roll; or where
+            // nothing was appended since the room was given back, and now there is none.
             return Ok(());
         }
         let stamp = self.stamp(&writer, writer.next);
@@ -300,6 +308,10 @@ impl Partition {
             writer.looked_after = false;
             return Look::Done;
         }
+        for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
+            old.let_go = true;
+            old.pen.region().let_go(0..old.pen.region().written());
+        }
         let (end, since) = writer.quiet;
         if writer.sealed.len() < MOST_ROLLED {
             if end != writer.next {
@@ -333,6 +345,12 @@ impl Partition {
     /// Takes no more appends, syncs nothing, lets go of the files.
     pub(crate) fn abandon(&self) {
         let mut writer = self.writer.lock();
+        if let Some(active) = &writer.active
+            && self.durable_end() == writer.next
+        {
+            // But for the marker that the roll writes.
+            release(&*active.file, writer.position + MARKER_ROOM);
+        }
         // A failure stays one: whoever waits for a delivery is told that it is in doubt.
         let state = self.state.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
         debug_assert!(state != Err(CLOSED) || writer.active.is_none(), "a closed partition has let go of its files");
@@ -386,6 +404,11 @@ impl Partition {
         let mut writer = self.writer.lock();
         writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
     }
+}
+
+/// Gives back the room of a file behind the page in which `end` lies. If that fails, the room is not lost, only not used.
+fn release(file: &dyn File, end: u64) {
+    file.release(end.next_multiple_of(PAGE)).ok();
 }
 
 fn put_marker(pen: &mut Pen, position: u64, stamp: &Stamp, env: &Env, marker: Marker) {

@@ -328,6 +328,23 @@ fn a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice() {
 }
 
 #[test]
+fn a_lost_end_goes_on_behind_all_that_can_have_been_given_since_the_log_was_closed() {
+    let (machine, mut ledger) = closed_log(23, 2);
+    let log = open(&machine);
+    for _ in 0..2 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    // Before the log is dropped, which would close it: nobody is told that there are four records now.
+    let machine = machine.kill();
+    let path = &segments(&machine, &harmed())[0];
+
+    let reported =
+        tamper(&machine, &ledger, path, "all but the first record are gone", |bytes| bytes[128 + 952..].fill(0));
+
+    assert_eq!(reported, 3);
+}
+
+#[test]
 fn a_rolled_segment_misses_its_successor_also_after_a_kill() {
     let machine = Machine::new(10);
     let log = open(&machine);
@@ -356,6 +373,9 @@ fn log_behind_a_rolled_segment(seed: u64) -> (Machine, Ledger, TopicPartition) {
     for nth in 0..14 {
         ledger.send(&log, &clicks).unwrap();
         if nth == 4 {
+            // What was rolled is synced once nothing more has come for a while.
+            log.maintain();
+            machine.advance(Duration::from_millis(100));
             log.maintain();
         }
     }
