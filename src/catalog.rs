@@ -757,7 +757,7 @@ fn table_config(durability: Durability) -> TopicConfig {
 }
 
 fn topic_fact(id: u128, config: &TopicConfig) -> TopicFact {
-    let settings = config.entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let settings = config.stored_entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     TopicFact { id, partitions: config.partitions, settings }
 }
 

@@ -88,14 +88,16 @@ pub use crate::codec::Bincode;
 #[cfg(feature = "json")]
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
-pub use crate::config::{ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, TopicConfig};
+pub use crate::config::{
+    ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
+};
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
-pub use crate::types::{Offset, OffsetAndMetadata, Timestamp, TimestampType, TopicPartition};
+pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OffsetReset;
-use crate::consumer::{Consumer, ConsumerRecords, ConsumerWaker, Fetch, Mode, Position};
+use crate::consumer::{Consumer, ConsumerRecords, ConsumerWaker, Fetch, Mode, Position, times};
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::partition::Chunk;
@@ -80,11 +80,11 @@ impl Consumer {
                 self.first = Some(name);
                 break;
             }
-            let reset = self.config.auto_offset_reset;
+            let policy = self.config.auto_offset_reset;
             let fetch = self.partitions.get_mut(&name).expect("its name was just read");
             // A chunk ends with its segment, so there may be more than one.
             let failed = loop {
-                match fetch.read(reset, left) {
+                match fetch.read(policy, left) {
                     Ok(Some(chunk)) => {
                         left = left.saturating_sub(chunk.count);
                         chunks.push((name.clone(), chunk));
@@ -143,7 +143,7 @@ impl Consumer {
 
     pub(super) fn resolve(&mut self, name: &TopicPartition) -> Result<Offset> {
         let group = self.group.clone();
-        let reset = self.config.auto_offset_reset;
+        let policy = self.config.auto_offset_reset;
         let fetch = self.fetch_of(name)?;
         let offset = match fetch.position {
             Position::At(offset) => return Ok(offset),
@@ -151,11 +151,8 @@ impl Consumer {
             Position::End => fetch.partition.high_watermark(),
             Position::Unknown => match committed_of(group.as_deref(), fetch)? {
                 Some(committed) => committed.offset,
-                None => match reset {
-                    OffsetReset::Earliest => fetch.partition.log_start(),
-                    OffsetReset::Latest => fetch.partition.high_watermark(),
-                    OffsetReset::None => return Err(Error::NoOffsetForPartition { partition: name.clone() }),
-                },
+                None => times::reset(&fetch.partition, policy)?
+                    .ok_or_else(|| Error::NoOffsetForPartition { partition: name.clone() })?,
             },
         };
         fetch.position = Position::At(offset);
@@ -183,11 +180,11 @@ impl Fetch {
         !self.paused && self.position != Position::At(self.partition.high_watermark())
     }
 
-    fn read(&mut self, reset: OffsetReset, most: usize) -> Result<Option<Chunk>> {
+    fn read(&mut self, policy: OffsetReset, most: usize) -> Result<Option<Chunk>> {
         let Position::At(offset) = self.position else { return Ok(None) };
         let chunk = match self.partition.read(&mut self.cursor, offset, most) {
-            Err(Error::OffsetOutOfRange { start, end, .. }) if reset != OffsetReset::None => {
-                let offset = if reset == OffsetReset::Earliest { start } else { end };
+            Err(out_of_range @ Error::OffsetOutOfRange { .. }) => {
+                let offset = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
                 self.position = Position::At(offset);
                 self.partition.read(&mut self.cursor, offset, most)?
             }

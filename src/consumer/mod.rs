@@ -4,6 +4,7 @@ mod committing;
 mod fetching;
 mod positions;
 mod records;
+mod times;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -43,7 +43,7 @@ impl Consumer {
         names.iter().try_for_each(|name| self.move_to(name, position))
     }
 
-    fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
+    pub(super) fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.catalog.env().check_not_forked()?;
         match partitions.iter().find(|name| !self.partitions.contains_key(*name)) {
             Some(name) => Err(Error::NotAssigned { partition: name.clone() }),
@@ -51,7 +51,7 @@ impl Consumer {
         }
     }
 
-    fn move_to(&mut self, partition: &TopicPartition, position: Position) -> Result<()> {
+    pub(super) fn move_to(&mut self, partition: &TopicPartition, position: Position) -> Result<()> {
         let fetch = self.fetch_of(partition)?;
         fetch.position = position;
         fetch.cursor = None;

@@ -53,7 +53,7 @@ impl Partition {
             let position = walk.position;
             // What was published is whole. If it does not look so, the file is damaged: whoever reads finds out.
             let Ok(Some(batch)) = walk.step_on(active.pen.unread(position..end)) else { break };
-            active.segment.note(batch.base(), position);
+            active.segment.note_batch(&batch, position);
             self.durable_end.fetch_max(batch.durable_end().get(), Ordering::AcqRel);
             active.pen.adopt(end);
             writer.next = walk.due;

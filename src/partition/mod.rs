@@ -20,6 +20,8 @@ mod recovery;
 mod segment;
 mod slot;
 mod syncing;
+mod time_index;
+mod times;
 
 use std::fmt;
 use std::io;
@@ -48,9 +50,11 @@ pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 pub(crate) use crate::partition::segment::Hole;
+use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
 use crate::partition::syncing::notify;
+use crate::partition::times::Age;
 
 /// What every append leaves free behind it: room for one marker that says that all is durable, and one for the roll.
 const MARKER_ROOM: u64 = 2 * MARKER_BYTES as u64;
@@ -147,6 +151,7 @@ struct Writer {
     max_record_bytes: u64,
     segment_bytes: u32,
     timestamp_type: TimestampType,
+    age: Age,
     /// Segments that were rolled and not yet synced, the oldest first.
     sealed: Vec<Sealed>,
     /// Whether the directory must be synced before anything in the active segment is durable.
@@ -255,6 +260,7 @@ impl Partition {
             max_record_bytes: u64::from(config.max_record_bytes),
             segment_bytes: config.segment_bytes,
             timestamp_type: config.timestamp_type,
+            age: Age::new(config.segment_span()),
             sealed: Vec::new(),
             unnamed: false,
             unsynced_bytes: 0,
@@ -341,6 +347,7 @@ impl Partition {
         writer.max_record_bytes = u64::from(config.max_record_bytes);
         writer.segment_bytes = config.segment_bytes;
         writer.timestamp_type = config.timestamp_type;
+        writer.age = Age::new(config.segment_span());
         if config.durability != Durability::Sync {
             // What waited for a sync waits no longer; the other way round nothing is taken back.
             self.high_watermark.store(writer.next.get(), Ordering::Release);
@@ -373,6 +380,9 @@ impl Partition {
         self.check_open()?;
         if layout.length > writer.max_record_bytes.min(self.largest_batch(&writer)) {
             return Err(self.too_large(layout.length, &writer));
+        }
+        if writer.age.may_be_over(layout.latest) {
+            self.roll_by_age(&mut writer, layout.latest)?;
         }
         if writer.position + layout.length + MARKER_ROOM > writer.valid {
             self.make_room(&mut writer, layout.length)?;
@@ -414,7 +424,7 @@ impl Partition {
         let active = writer.active.as_mut().expect("room was made in an active segment");
         let end = position + layout.length;
         let word = batch::encode(active.pen.spare(position..end), layout, &stamp, records);
-        active.segment.note(base, position);
+        active.segment.note(base, position, Some(layout.latest));
         active.pen.publish(position, word, end);
         writer.position = end;
         writer.next = base.advance(records.len() as u64);
@@ -554,6 +564,7 @@ impl Partition {
         self.slots.write().push(Arc::clone(&active.slot));
         writer.position = active.walk.position;
         writer.valid = active.pen.region().valid();
+        writer.age.begin();
         writer.unnamed = true;
         if let (Some(old), Some(end)) = (writer.active.replace(active), predecessor) {
             old.slot.seal(writer.next, end.end_position);

@@ -275,7 +275,7 @@ impl Recovery<'_> {
             let position = walk.position;
             let flaw = match walk.step(bytes) {
                 Ok(Some(batch)) => {
-                    segment.note(batch.base(), position);
+                    segment.note_batch(&batch, position);
                     witness = witness.max(batch.durable_end());
                     rolled = batch.marker() == Some(Marker::Rolled);
                     continue;
@@ -463,11 +463,12 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, ..active.walk };
         active.walk = walk;
-        active.segment.cut(position);
         if damaged {
             // It is never written to again, not even zeros: its successor will say that it ended here.
-            let next = due.max(active.segment.base().advance(1));
-            return self.keep(active, Some(next)).map(|judged| Judged { cut: true, ..judged });
+            let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().advance(1)));
+            let judged = self.keep(active, Some(next))?;
+            segment.cut(position);
+            return Ok(Judged { cut: true, ..judged });
         }
         if self.access == Access::Write {
             let place = active.pen.spare(walk.position..active.pen.region().valid());
@@ -477,6 +478,7 @@ impl Recovery<'_> {
             self.make_durable(&mut active, true)?;
         }
         active.pen.adopt(walk.position);
+        active.segment.cut(position);
         let slot = Arc::clone(&active.slot);
         Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
     }
