@@ -76,6 +76,7 @@ mod partitioner;
 mod producer;
 pub mod promises;
 mod record;
+mod retainer;
 mod table;
 mod topic;
 mod types;
@@ -97,6 +98,7 @@ pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDes
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
+pub use crate::retainer::{Removed, RetentionReport};
 pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.

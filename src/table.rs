@@ -310,7 +310,7 @@ impl Table {
         drafts.push(draft(AGAIN, Some(&began), self.partition.now()));
         self.partition.append(&drafts)?;
         self.partition.sync_to(self.partition.log_end(), None)?;
-        self.partition.remove_before(base)
+        self.partition.remove_below(base).map(drop)
     }
 }
 

@@ -86,6 +86,11 @@ impl Timestamp {
 }
 
 impl Timestamp {
+    /// This timestamp moved back by `by`; stops at the beginning of time instead of overflowing.
+    pub(crate) fn saturating_sub(self, by: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// How long after `earlier` this is; zero if it is before.
     pub(crate) fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(i128::from(self.0) - i128::from(earlier.0)).unwrap_or(0))

@@ -1,12 +1,14 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
+//! Beside them there is whoever knows what topics keep, which is looked after now and then.
+//!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
 
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,13 +17,27 @@ use crate::env::Env;
 use crate::env::scheduling::{Bell, Worker};
 use crate::error::{Error, Result};
 use crate::partition::{Look, Partition, Upkeep};
+use crate::types::Offset;
 
 /// Whoever puts a partition on the list rings only if the worker would otherwise sleep longer than this.
 const NAP: Duration = Duration::from_millis(2);
 
+/// Whoever knows what topics keep, and writes down what was removed.
+pub(crate) trait Retain: Send + Sync + fmt::Debug {
+    /// Does what the time has come for; returns when something is due next.
+    fn look(&self) -> Option<Duration>;
+
+    /// See [`Upkeep::delete_before`].
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()>;
+
+    /// See [`Upkeep::apply_retention`].
+    fn apply_retention(&self, partition: &Partition) -> Result<usize>;
+}
+
 pub(crate) struct Keeper {
     env: Env,
     list: Mutex<Vec<Arc<Partition>>>,
+    retainer: OnceLock<Weak<dyn Retain>>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
     sleeping: AtomicBool,
@@ -46,16 +62,56 @@ impl Upkeep for Keeper {
             self.bell.ring();
         }
     }
+
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()> {
+        self.retainer().ok_or(Error::Closed)?.delete_before(partition, start)
+    }
+
+    fn apply_retention(&self, partition: &Partition) -> Result<usize> {
+        self.retainer().ok_or(Error::Closed)?.apply_retention(partition)
+    }
 }
 
 impl Keeper {
     pub(crate) fn new(env: Env) -> Self {
         let bell = env.scheduler.bell();
-        Keeper { env, list: Mutex::default(), bell, sleeping: AtomicBool::new(false), stopped: AtomicBool::new(false) }
+        let list = Mutex::default();
+        Keeper {
+            env,
+            list,
+            retainer: OnceLock::new(),
+            bell,
+            sleeping: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks after this one too, from now on, for as long as it lives.
+    pub(crate) fn adopt(&self, retainer: Weak<dyn Retain>) {
+        // There is one in a log, and it is adopted when that is opened.
+        drop(self.retainer.set(retainer));
+    }
+
+    fn retainer(&self) -> Option<Arc<dyn Retain>> {
+        self.retainer.get().and_then(Weak::upgrade)
+    }
+
+    /// What topics keep may have changed.
+    pub(crate) fn hurry(&self) {
+        self.bell.ring();
     }
 
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
+        let of_partitions = self.look_at_partitions();
+        of_partitions.into_iter().chain(self.look_at_retention()).min()
+    }
+
+    fn look_at_retention(&self) -> Option<Duration> {
+        self.retainer()?.look()
+    }
+
+    fn look_at_partitions(&self) -> Option<Duration> {
         // Taken off the list while they are looked at, so that nobody who sends waits for a sync.
         let partitions = mem::take(&mut *self.list.lock());
         let mut due: Option<Duration> = None;
@@ -96,12 +152,13 @@ impl Keeper {
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
-            let due = self.maintain();
+            let of_partitions = self.look_at_partitions();
+            let due = of_partitions.into_iter().chain(self.look_at_retention()).min();
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);
                 // Somebody may have put a partition on the list before it could see that the worker sleeps.
-                if due.is_none() && !self.list.lock().is_empty() {
+                if of_partitions.is_none() && !self.list.lock().is_empty() {
                     self.sleeping.store(false, Ordering::SeqCst);
                     continue;
                 }

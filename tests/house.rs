@@ -34,6 +34,7 @@ const FLOORS: &[&str] = &[
     "upkeep",
     "catalog",
     "group",
+    "retainer",
     "inspect",
     "producer",
     "consumer",

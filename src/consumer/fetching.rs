@@ -1,5 +1,6 @@
 //! Reading: what a poll does, and where it begins in each partition.
 
+use std::io::ErrorKind::NotFound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,6 +43,7 @@ impl Consumer {
         }
         let clock = Arc::clone(&self.catalog.env().clock);
         let start = clock.monotonic();
+        let mut looked_again = false;
         loop {
             let seen = self.bell.rung();
             if self.woken.swap(false, Ordering::AcqRel) {
@@ -53,7 +55,16 @@ impl Consumer {
             }
             self.refresh()?;
             self.auto_commit_if_due()?;
-            let records = self.fetch()?;
+            let records = match self.fetch() {
+                // Another process has removed it since the last look; the next one finds out.
+                Err(Error::Io { source, .. })
+                    if source.kind() == NotFound && self.catalog.is_read_only() && !looked_again =>
+                {
+                    looked_again = true;
+                    continue;
+                }
+                fetched => fetched?,
+            };
             let waited = clock.monotonic().saturating_sub(start);
             if !records.is_empty() || waited >= timeout {
                 return Ok(records);
@@ -184,9 +195,14 @@ impl Fetch {
         let Position::At(offset) = self.position else { return Ok(None) };
         let chunk = match self.partition.read(&mut self.cursor, offset, most) {
             Err(out_of_range @ Error::OffsetOutOfRange { .. }) => {
-                let offset = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
-                self.position = Position::At(offset);
-                self.partition.read(&mut self.cursor, offset, most)?
+                let to = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
+                self.position = Position::At(to);
+                self.skipped += to.since(offset);
+                // If that is removed in this moment, the next poll resets it again.
+                match self.partition.read(&mut self.cursor, to, most) {
+                    Err(Error::OffsetOutOfRange { .. }) => None,
+                    result => result?,
+                }
             }
             result => result?,
         };

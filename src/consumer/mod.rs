@@ -88,6 +88,8 @@ struct Fetch {
     position: Position,
     cursor: Option<Cursor>,
     paused: bool,
+    /// How many offsets a reset has stepped over.
+    skipped: u64,
 }
 
 /// Where a consumer is in a partition.
@@ -227,7 +229,7 @@ impl Consumer {
         let mut before = std::mem::take(&mut self.partitions);
         for (name, partition) in found {
             let kept = before.remove(&name).filter(|fetch| fetch.partition.topic_id() == partition.topic_id());
-            let fresh = Fetch { partition, position: Position::Unknown, cursor: None, paused: false };
+            let fresh = Fetch { partition, position: Position::Unknown, cursor: None, paused: false, skipped: 0 };
             self.partitions.insert(name, kept.unwrap_or(fresh));
         }
     }

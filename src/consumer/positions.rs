@@ -68,6 +68,18 @@ impl Consumer {
         self.resolve(partition)
     }
 
+    /// How many offsets the reset policy has stepped over in a partition, since it was assigned: records that were removed
+    /// before the consumer got to them, and with [`OffsetReset::Latest`](crate::OffsetReset) those that were still there.
+    /// With [`OffsetReset::None`](crate::OffsetReset) nothing is stepped over, and `poll` says so instead.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAssigned`](Error::NotAssigned).
+    pub fn skipped(&self, partition: &TopicPartition) -> Result<u64> {
+        self.check_assigned(std::slice::from_ref(partition))?;
+        Ok(self.partitions[partition].skipped)
+    }
+
     /// Polls return nothing from these partitions until they are resumed; their positions stay.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! Offsets and positions by time.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::config::OffsetReset;
 use crate::consumer::{Consumer, Position};
@@ -97,11 +96,7 @@ pub(super) fn reset(partition: &Partition, policy: OffsetReset) -> Result<Option
     Ok(match policy {
         OffsetReset::Earliest => Some(partition.log_start()),
         OffsetReset::Latest => Some(partition.high_watermark()),
-        OffsetReset::ByDuration(ago) => Some(since_or_end(partition, earlier(partition.now(), ago))?),
+        OffsetReset::ByDuration(ago) => Some(since_or_end(partition, partition.now().saturating_sub(ago))?),
         OffsetReset::None => None,
     })
-}
-
-fn earlier(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_millis(now.as_millis().saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
 }

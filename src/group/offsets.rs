@@ -236,6 +236,14 @@ impl Group {
         }
     }
 
+    /// Makes durable what was committed, at whatever level.
+    pub(crate) fn sync(&self) -> Result<()> {
+        match self.table.lock().clone() {
+            Some(table) => table.partition().sync_to(table.partition().log_end(), None),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn step(&self, topics: &Topics, input: Input) -> Option<Output> {
         self.coordinator.lock().step(topics, input)
     }

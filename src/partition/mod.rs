@@ -12,11 +12,13 @@
 //! Syncing is done by whoever needs it first, for all who wait (group commit), without the mutex: appends go on.
 //! A sync that fails is final: nothing more is appended, synced or delivered until the log is opened again.
 
+mod bound;
 mod callbacks;
 mod following;
 mod index;
 mod reading;
 mod recovery;
+mod retention;
 mod segment;
 mod slot;
 mod syncing;
@@ -45,10 +47,12 @@ use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
+use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
+pub(crate) use crate::partition::retention::Removal;
 pub(crate) use crate::partition::segment::Hole;
 use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
@@ -115,6 +119,12 @@ pub(crate) enum Listener {
 /// Where partitions are put that need somebody to look after them in time.
 pub(crate) trait Upkeep: Send + Sync + fmt::Debug {
     fn look_after(&self, partition: &Arc<Partition>);
+
+    /// Removes everything below `start`, and writes down that it did.
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()>;
+
+    /// Removes what the topic of the partition no longer keeps; how many segments that were.
+    fn apply_retention(&self, partition: &Partition) -> Result<usize>;
 }
 
 /// A partition that is open.
@@ -133,6 +143,10 @@ pub(crate) struct Partition {
     syncing: Mutex<bool>,
     synced: Bell,
     callbacks: Callbacks,
+    /// Held by whoever removes segments.
+    removing: Mutex<()>,
+    /// Rings when there is more room than there was.
+    room: Bell,
 }
 
 const OPEN: u8 = 0;
@@ -152,6 +166,7 @@ struct Writer {
     segment_bytes: u32,
     timestamp_type: TimestampType,
     age: Age,
+    bound: Bound,
     /// Segments that were rolled and not yet synced, the oldest first.
     sealed: Vec<Sealed>,
     /// Whether the directory must be synced before anything in the active segment is durable.
@@ -261,6 +276,7 @@ impl Partition {
             segment_bytes: config.segment_bytes,
             timestamp_type: config.timestamp_type,
             age: Age::new(config.segment_span()),
+            bound: Bound::of(config),
             sealed: Vec::new(),
             unnamed: false,
             unsynced_bytes: 0,
@@ -283,6 +299,8 @@ impl Partition {
             syncing: Mutex::new(false),
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
+            removing: Mutex::new(()),
+            room: home.env.scheduler.bell(),
             home,
         }
     }
@@ -348,6 +366,7 @@ impl Partition {
         writer.segment_bytes = config.segment_bytes;
         writer.timestamp_type = config.timestamp_type;
         writer.age = Age::new(config.segment_span());
+        writer.bound = Bound::of(config);
         if config.durability != Durability::Sync {
             // What waited for a sync waits no longer; the other way round nothing is taken back.
             self.high_watermark.store(writer.next.get(), Ordering::Release);
@@ -355,6 +374,7 @@ impl Partition {
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
+        self.room.ring();
         self.run_callbacks();
     }
 
@@ -381,11 +401,8 @@ impl Partition {
         if layout.length > writer.max_record_bytes.min(self.largest_batch(&writer)) {
             return Err(self.too_large(layout.length, &writer));
         }
-        if writer.age.may_be_over(layout.latest) {
-            self.roll_by_age(&mut writer, layout.latest)?;
-        }
-        if writer.position + layout.length + MARKER_ROOM > writer.valid {
-            self.make_room(&mut writer, layout.length)?;
+        if writer.age.may_be_over(layout.latest) || writer.position + layout.length + MARKER_ROOM > writer.valid {
+            writer = self.prepare_for(writer, &layout)?;
         }
         let base = writer.next;
         self.put(&mut writer, layout, records);
@@ -499,6 +516,7 @@ impl Partition {
                 let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
                 let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
                 let path = active.slot.path.clone();
+                self.check_bound(writer.bound, to - from)?;
                 self.home.allocate(&*active.file, &path, from, to)?;
                 active.pen.extend(to);
                 self.home.prepare(&mut active.pen, &path, writer.position..to)?;
@@ -532,20 +550,6 @@ impl Partition {
         Ok(writer.next)
     }
 
-    /// Removes the segments below `base`, which is where one begins; the oldest first, so that what is left is always a
-    /// log. Whoever reads them goes on reading them.
-    pub(crate) fn remove_before(&self, base: Offset) -> Result<()> {
-        let storage = &self.home.env.storage;
-        loop {
-            let oldest = self.slots.read().first().filter(|slot| slot.base < base).cloned();
-            let Some(oldest) = oldest else { break };
-            storage.remove(&oldest.path).map_err(Error::io("remove", self.home.full(&oldest.path)))?;
-            self.slots.write().remove(0);
-        }
-        self.log_start.fetch_max(base.get(), Ordering::AcqRel);
-        storage.sync_dir(&self.home.dir).map_err(Error::io("sync", self.home.full(&self.home.dir)))
-    }
-
     /// Begins a new segment. The old one is synced by the next sync, and gets its marker then.
     fn roll(&self, writer: &mut Writer) -> Result<()> {
         let predecessor = match &writer.active {
@@ -560,6 +564,7 @@ impl Partition {
             durable_end: self.durable_end(),
         };
         let home = Home { segment_bytes: writer.segment_bytes, ..self.home.clone() };
+        self.check_bound(writer.bound, home.first_room())?;
         let active = recovery::create(&home, &header)?;
         self.slots.write().push(Arc::clone(&active.slot));
         writer.position = active.walk.position;

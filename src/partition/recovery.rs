@@ -11,6 +11,7 @@
 //! | a rolled marker at the end of the newest segment               | its successor is gone       | report it, go on far behind it      |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
+//! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
 //!
 //! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
 //! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
@@ -126,8 +127,9 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = read_heads(home, access)?;
-    let (witness, epoch) = (known.durable_end, 0);
+    let heads = drop_deleted(home, access, read_heads(home, access)?, known.start)?;
+    // What was deleted on purpose was durable.
+    let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
@@ -193,11 +195,33 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file, but has the name of one");
                 return Err(Error::Io { action: "open", path: home.full(&path), source });
             }
-            heads.push(read_head(home, base, path)?);
+            match read_head(home, base, path) {
+                // Whoever writes the log has removed it since.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && access == Access::Read => {
+                }
+                head => heads.push(head?),
+            }
         } else if access == Access::Write && entry.name.ends_with(".log.new") && entry.kind == Kind::File {
             // It never got its name, so nobody was ever told of it.
             storage.remove(&path).map_err(Error::io("remove", home.full(&path)))?;
         }
+    }
+    Ok(heads)
+}
+
+/// Leaves out the segments that hold nothing but what was deleted on purpose, and removes them: their removal was
+/// interrupted, or a power cut undid it. What is not of this partition is left alone.
+fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option<Offset>) -> Result<Vec<Head>> {
+    let Some(start) = start else { return Ok(heads) };
+    let deleted = heads.partition_point(|head| head.base <= start).saturating_sub(1);
+    let storage = &home.env.storage;
+    for head in heads.drain(..deleted) {
+        if access == Access::Write && !matches!(head.header, Err(Flaw::Foreign)) {
+            storage.remove(&head.path).map_err(Error::io("remove", home.full(&head.path)))?;
+        }
+    }
+    if access == Access::Write && deleted > 0 {
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
     }
     Ok(heads)
 }
@@ -370,7 +394,7 @@ impl Recovery<'_> {
                 // One further than the base at least: the next segment needs a name of its own.
                 let next = successor.map_or(self.behind(head.base.advance(1)), |successor| successor.base);
                 self.report(head, 0, head.base..next, *flaw);
-                (Slot::broken(head.base, path, *flaw, next), next)
+                (Slot::broken(head.base, path, *flaw, (next, head.length)), next)
             }
         }
     }

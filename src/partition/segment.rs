@@ -245,18 +245,20 @@ impl Segment {
         Ok(before.max(self.times.latest_in(inner)).max(behind))
     }
 
-    /// Whether no record is from `limit` or later. Reads no further than it must.
+    /// Whether no record is from `limit` or later; `None` if there is none that can be read. Reads no further than it
+    /// must.
     ///
     /// # Errors
     ///
     /// What the disk said.
-    pub(crate) fn is_older_than(&self, limit: Timestamp) -> io::Result<bool> {
+    pub(crate) fn is_older_than(&self, limit: Timestamp) -> io::Result<Option<bool>> {
         loop {
-            if self.times.latest().is_some_and(|latest| latest >= limit) {
-                return Ok(false);
+            let latest = self.times.latest();
+            if latest.is_some_and(|latest| latest >= limit) {
+                return Ok(Some(false));
             }
             if !self.check_more(self.known_end())? {
-                return Ok(true);
+                return Ok(latest.map(|_| true));
             }
         }
     }

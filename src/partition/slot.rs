@@ -8,8 +8,12 @@ use parking_lot::Mutex;
 use crate::env::storage::region::Region;
 use crate::env::storage::{Access, Storage};
 use crate::error::{Error, Flaw, Result};
+use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
 use crate::types::Offset;
+
+/// What a file takes of the disk at least.
+const PAGE_BYTES: u64 = 4096;
 
 /// Where a segment lies, and what it should hold.
 #[derive(Debug)]
@@ -52,8 +56,8 @@ impl Slot {
         Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt) }) }
     }
 
-    pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, next: Offset) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some((next, 0)), content: Content::Broken(flaw) }) }
+    pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, end: (Offset, u64)) -> Self {
+        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::Broken(flaw) }) }
     }
 
     /// Says where the segment ends: nothing will be appended to it.
@@ -64,6 +68,26 @@ impl Slot {
     /// The offset behind its last, if it is sealed.
     pub(crate) fn next(&self) -> Option<Offset> {
         self.state.lock().end.map(|(next, _)| next)
+    }
+
+    /// Its offsets and its bytes, with the header; `log_end`: where it ends while it is appended to.
+    pub(crate) fn extent(&self, log_end: Offset) -> Extent {
+        let state = self.state.lock();
+        let (next, bytes) = match (&state.end, &state.content) {
+            (Some(end), _) => *end,
+            (None, Content::Mapped(segment)) => (log_end, segment.region().written()),
+            (None, _) => (log_end, 0),
+        };
+        Extent { offsets: self.base..next.max(self.base), bytes }
+    }
+
+    /// How many bytes of the disk it takes.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        match (&state.content, state.end) {
+            (Content::Mapped(segment), _) => segment.region().valid(),
+            (_, end) => end.map_or(0, |(_, position)| position.next_multiple_of(PAGE_BYTES)),
+        }
     }
 
     /// The segment, mapped now if it was not.
