@@ -434,6 +434,7 @@ pub struct LogConfig {
     pub(crate) background: bool,
     pub(crate) commit_durability: Durability,
     pub(crate) retention_interval: Duration,
+    pub(crate) copy_reads: bool,
 }
 
 impl Default for LogConfig {
@@ -444,6 +445,7 @@ impl Default for LogConfig {
             background: true,
             commit_durability: Durability::Sync,
             retention_interval: Duration::from_secs(5 * 60),
+            copy_reads: false,
         }
     }
 }
@@ -492,6 +494,22 @@ impl LogConfig {
     #[must_use]
     pub fn retention_interval(mut self, interval: Duration) -> Self {
         self.retention_interval = interval;
+        self
+    }
+
+    /// Whether segments that were full when the log was opened are copied into memory to be read, a whole one at a time,
+    /// and not mapped. Default: false.
+    ///
+    /// Bytes of a mapping that were checked, that memory has lost since, and that the disk does not give again, end the
+    /// process (SIGBUS). Of a copy they are an [`Error::Io`] when it is made, and cannot be lost afterwards. A copy takes
+    /// as much memory as the segment is long ([`TopicConfig::segment_bytes`]), for as long as somebody reads it or
+    /// holds records of it. The newest segment, and those that this opening has filled itself, are mapped in any case:
+    /// the log writes through the mapping.
+    ///
+    /// Kafka copies always; it has no such setting.
+    #[must_use]
+    pub fn copy_reads(mut self, copy_reads: bool) -> Self {
+        self.copy_reads = copy_reads;
         self
     }
 

@@ -153,7 +153,8 @@ impl EventLog {
         Ok(log)
     }
 
-    pub(crate) fn open_in(env: Env, config: LogConfig) -> Result<Self> {
+    pub(crate) fn open_in(mut env: Env, config: LogConfig) -> Result<Self> {
+        env.copy_reads = config.copy_reads;
         let background = config.background;
         let keeper = Arc::new(Keeper::new(env.clone()));
         let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;

@@ -71,6 +71,7 @@ mod event_log;
 mod format;
 mod group;
 pub mod inspect;
+mod offset_tracker;
 mod partition;
 mod partitioner;
 mod producer;
@@ -82,7 +83,10 @@ mod topic;
 mod types;
 mod upkeep;
 
-pub use crate::assignor::{Assignor, RebalanceProtocol, Subscription};
+pub use crate::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    Subscription,
+};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;
@@ -95,6 +99,7 @@ pub use crate::config::{
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
+pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};

@@ -38,6 +38,7 @@ const FLOORS: &[&str] = &[
     "inspect",
     "producer",
     "consumer",
+    "offset_tracker",
     "event_log",
     "sim",
     "promises",

@@ -252,33 +252,6 @@ fn what_a_topic_keeps_survives_an_opening_and_can_be_changed() {
 }
 
 #[test]
-fn a_step_of_the_wall_clock_does_not_empty_the_log() {
-    let year = Duration::from_secs(365 * 24 * 3600);
-    let machine = Machine::new(8);
-    let log = log_with(&machine, config().retention(Retention::new().time(year)), 12);
-    log.apply_retention().unwrap();
-    for moment in [4_294_967_296_000, i64::MAX - 1, 0, -5, machine.now().as_millis() + 2 * year.as_millis() as i64] {
-        machine.set_wall_clock(Timestamp::from_millis(moment));
-        log.apply_retention().unwrap();
-        assert_eq!(state(&log).0, 0, "{moment}");
-        machine.set_wall_clock(Timestamp::from_millis(1_577_836_800_000));
-        log.apply_retention().unwrap();
-    }
-    let report = log.retention_report();
-    assert_eq!((report.rounds, report.clock_steps, report.records), (11, 10, 0));
-    // Nor does it keep what is over by other limits; and time that goes by for both clocks is believed.
-    log.alter_topic(TOPIC, config().retention(Retention::new().time(year).records(5))).unwrap();
-    machine.set_wall_clock(Timestamp::from_millis(0));
-    log.apply_retention().unwrap();
-    assert_eq!(state(&log).0, 5);
-    machine.set_wall_clock(Timestamp::from_millis(1_577_836_800_000));
-    log.apply_retention().unwrap();
-    machine.advance(2 * year);
-    log.apply_retention().unwrap();
-    assert_eq!(state(&log).0, 12);
-}
-
-#[test]
 fn one_record_from_the_future_keeps_its_segment_and_those_behind_it() {
     let machine = Machine::new(9);
     let log = log_with(&machine, config().retention(Retention::new().time(Duration::from_secs(60))), 7);

@@ -1,11 +1,26 @@
 //! Assignors: who of a group reads which partition. Pure, and the same answer for the same question, always.
 //!
+//! | assignor             | what it gives                                                     | what moves when somebody joins or leaves |
+//! |----------------------|-------------------------------------------------------------------|------------------------------------------|
+//! | `range`              | of each topic a range; those of one number of different topics together | what the new ranges say            |
+//! | `roundrobin`         | one partition after the other, in a circle                        | almost everything                        |
+//! | `sticky`             | as equal in number as can be                                      | only what must, all of it is revoked     |
+//! | `cooperative-sticky` | the same                                                          | only what must, only that is revoked     |
+//!
 //! They stand below the configuration, as the partitioners do, because a consumer's configuration names one.
+
+mod range;
+mod round_robin;
+mod sticky;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::types::TopicPartition;
+
+pub use crate::assignor::range::RangeAssignor;
+pub use crate::assignor::round_robin::RoundRobinAssignor;
+pub use crate::assignor::sticky::{CooperativeStickyAssignor, StickyAssignor};
 
 /// Decides who reads what. Kafka: `ConsumerPartitionAssignor`, named by `partition.assignment.strategy`.
 ///
@@ -122,4 +137,23 @@ impl Subscription {
     pub fn group_instance_id(&self) -> Option<&str> {
         self.group_instance_id.as_deref()
     }
+}
+
+/// The members in the order in which partitions are given to them, as Kafka has it: static ones first, by instance id,
+/// because that stays when the member is started again; then the others by member id.
+fn in_order(members: &BTreeMap<String, Subscription>) -> Vec<(&str, &Subscription)> {
+    let mut ordered: Vec<_> = members.iter().map(|(id, subscription)| (id.as_str(), subscription)).collect();
+    ordered.sort_by_key(|(id, subscription)| {
+        let instance = subscription.group_instance_id();
+        (instance.is_none(), instance, *id)
+    });
+    ordered
+}
+
+/// The assignment in which the member at each place of `ordered` has the partitions at that place of `given`.
+fn assignment(
+    ordered: &[(&str, &Subscription)],
+    given: Vec<Vec<TopicPartition>>,
+) -> BTreeMap<String, Vec<TopicPartition>> {
+    ordered.iter().map(|(id, _)| (*id).to_owned()).zip(given).collect()
 }

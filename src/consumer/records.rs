@@ -31,11 +31,13 @@ impl ConsumerRecords {
         self.last_chunks().map(|(name, _)| name)
     }
 
-    /// The last chunk of each partition; the chunks of a partition are neighbours.
+    /// The chunks of each partition: they are neighbours, and more than one where a segment ends.
+    fn by_partition(&self) -> impl Iterator<Item = &[(TopicPartition, Chunk)]> {
+        self.chunks.chunk_by(|(name, _), (next, _)| name == next)
+    }
+
     fn last_chunks(&self) -> impl Iterator<Item = &(TopicPartition, Chunk)> {
-        let next = self.chunks.iter().skip(1).map(Some).chain([None]);
-        let pairs = self.chunks.iter().zip(next);
-        pairs.filter(|(chunk, next)| next.is_none_or(|next| next.0 != chunk.0)).map(|(chunk, _)| chunk)
+        self.by_partition().filter_map(|chunks| chunks.last())
     }
 
     /// All of them, partition after partition, in order within each.
@@ -46,8 +48,7 @@ impl ConsumerRecords {
 
     /// Those of one partition, in order.
     pub fn records<'a>(&'a self, partition: &TopicPartition) -> Records<'a> {
-        let chunk = self.chunks.iter().position(|(name, _)| name == partition);
-        Records::of(chunk.map_or(&[], |at| &self.chunks[at..=at]))
+        Records::of(self.by_partition().find(|chunks| chunks[0].0 == *partition).unwrap_or_default())
     }
 
     /// For each partition the offset behind the last record: what to commit once they are processed. Kafka:

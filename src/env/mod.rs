@@ -35,6 +35,8 @@ pub(crate) struct Env {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) fork: Arc<ForkGuard>,
+    /// Whether sealed segments are copied to be read, and not mapped.
+    pub(crate) copy_reads: bool,
     /// The only source of randomness: identities of logs and topics are drawn from it.
     pub(crate) seed: u64,
 }
@@ -52,6 +54,7 @@ impl Env {
             storage: Arc::new(Disk::open(root, create)?),
             scheduler: Arc::new(Threads::new()),
             fork: Arc::new(ForkGuard::new()),
+            copy_reads: false,
             seed: clock::random_seed(),
         })
     }
@@ -59,7 +62,7 @@ impl Env {
     /// A disk in memory, a clock that moves only when everybody waits, one member at a time.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<SimScheduler>, seed: u64) -> Env {
-        Env { clock, storage: disk, scheduler, fork: Arc::new(ForkGuard::Never), seed }
+        Env { clock, storage: disk, scheduler, fork: Arc::new(ForkGuard::Never), copy_reads: false, seed }
     }
 
     /// Refuses to work in a child of the process that opened the log: before any lock, which nobody may be left to give

@@ -10,12 +10,17 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(not(target_os = "linux"))]
 use parking_lot::{Condvar, Mutex};
 
 /// Starts threads and makes bells.
 pub(crate) trait Scheduler: Send + Sync + fmt::Debug {
     /// A new bell.
     fn bell(&self) -> Bell;
+
+    /// Gives way to the other threads until `ready`, which they will make true if they run, and at most for `at_most`:
+    /// for waits that are shorter than it takes to go to sleep and be woken.
+    fn give_way(&self, ready: &dyn Fn() -> bool, at_most: Duration);
 
     /// Runs `work` beside the caller.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> std::io::Result<Box<dyn Worker>>;
@@ -87,7 +92,14 @@ impl Threads {
 
 impl Scheduler for Threads {
     fn bell(&self) -> Bell {
-        Bell::new(Arc::new(ThreadParking { turn: Mutex::new(()), rang: Condvar::new() }))
+        Bell::new(Arc::new(ThreadParking::default()))
+    }
+
+    fn give_way(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
+        let start = Instant::now();
+        while !ready() && start.elapsed() < at_most {
+            thread::yield_now();
+        }
     }
 
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> std::io::Result<Box<dyn Worker>> {
@@ -96,12 +108,52 @@ impl Scheduler for Threads {
     }
 }
 
-#[derive(Debug)]
+/// Threads that wait for a word to change. The kernel wakes all of them at once; with a condition variable that has a
+/// mutex each would have to wait until the one before it has given that back.
+#[cfg(target_os = "linux")]
+#[derive(Debug, Default)]
+struct ThreadParking {
+    /// Changes with every ring that somebody is parked for.
+    word: AtomicU32,
+}
+
+#[cfg(target_os = "linux")]
+impl Parking for ThreadParking {
+    fn park(&self, rung: &AtomicU64, seen: u64, timeout: Option<Duration>) {
+        // A timeout past the end of the clock is for ever.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let word = self.word.load(Ordering::SeqCst);
+            // In this order: who rings changes the number first and the word then, so that one of the two has changed.
+            if rung.load(Ordering::SeqCst) != seen {
+                return;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return;
+            }
+            // A time that the kernel cannot tell is longer than anybody waits.
+            let left = left.and_then(|left| rustix::thread::futex::Timespec::try_from(left).ok());
+            // Whatever it says, the number is looked at again.
+            rustix::thread::futex::wait(&self.word, rustix::thread::futex::Flags::PRIVATE, word, left.as_ref()).ok();
+        }
+    }
+
+    fn unpark(&self) {
+        self.word.fetch_add(1, Ordering::SeqCst);
+        // It cannot fail: the word is there.
+        rustix::thread::futex::wake(&self.word, rustix::thread::futex::Flags::PRIVATE, i32::MAX as u32).ok();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Default)]
 struct ThreadParking {
     turn: Mutex<()>,
     rang: Condvar,
 }
 
+#[cfg(not(target_os = "linux"))]
 impl Parking for ThreadParking {
     fn park(&self, rung: &AtomicU64, seen: u64, timeout: Option<Duration>) {
         // A timeout past the end of the clock is for ever.

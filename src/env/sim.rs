@@ -135,6 +135,9 @@ impl Scheduler for SimScheduler {
         Bell::new(Arc::new(SimParking { stage: Arc::clone(&self.stage), bell }))
     }
 
+    /// Nobody runs before this member waits, and to wait is more than it asks for.
+    fn give_way(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
+
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Worker>> {
         let member = self.stage.cast.lock().enter(name);
         let stage = Arc::clone(&self.stage);

@@ -459,6 +459,12 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether `bytes` begin with the marker that the segment was rolled, and that its successor begins at `next`.
+pub(crate) fn begins_with_rolled(bytes: &[u8], salt: u32, next: Offset) -> bool {
+    let Ok(Some(batch)) = Batch::at(bytes) else { return false };
+    batch.verify(salt).is_ok() && batch.base() == next && batch.marker() == Some(Marker::Rolled)
+}
+
 /// The whole batches of a segment, one after the other: what [the format](super) says to believe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {

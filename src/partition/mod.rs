@@ -16,6 +16,7 @@ mod bound;
 mod callbacks;
 mod following;
 mod index;
+mod preparing;
 mod reading;
 mod recovery;
 mod retention;
@@ -40,7 +41,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{Durability, TopicConfig};
 use crate::env::Env;
 use crate::env::scheduling::Bell;
-use crate::env::storage::region::Pen;
+use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
@@ -49,6 +50,7 @@ use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
+use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
@@ -57,7 +59,7 @@ pub(crate) use crate::partition::segment::Hole;
 use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
-use crate::partition::syncing::notify;
+use crate::partition::syncing::{Turn, notify};
 use crate::partition::times::Age;
 
 /// What every append leaves free behind it: room for one marker that says that all is durable, and one for the roll.
@@ -139,8 +141,10 @@ pub(crate) struct Partition {
     durable_end: AtomicU64,
     high_watermark: AtomicU64,
     state: AtomicU8,
-    /// Whether somebody syncs; whoever wants to waits for `synced`.
-    syncing: Mutex<bool>,
+    /// Who syncs; whoever wants to and is not the one waits for `synced`.
+    turn: Mutex<Turn>,
+    /// How many have come to wait for a sync since the last one began.
+    arrived: AtomicU32,
     synced: Bell,
     callbacks: Callbacks,
     /// Held by whoever removes segments.
@@ -161,6 +165,7 @@ struct Writer {
     /// Where the next batch goes in the active segment, and how far its file reaches.
     position: u64,
     valid: u64,
+    ahead: Ahead,
     durability: Durability,
     max_record_bytes: u64,
     segment_bytes: u32,
@@ -209,7 +214,7 @@ impl Partition {
         storage.create_dir(&home.dir).map_err(Error::making("create", home.full(&home.dir)))?;
         let header =
             Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
-        let active = recovery::create(&home, &header)?;
+        let active = recovery::create(&home, &header, home.first_room())?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
         let recovered = Recovered {
             slots: vec![Arc::clone(&active.slot)],
@@ -265,12 +270,16 @@ impl Partition {
             Some(active) => (active.walk.position, active.pen.region().valid()),
             None => (0, 0),
         };
+        if let Some(active) = &active {
+            prefer_large_pages(active.pen.region(), config.durability);
+        }
         let writer = Writer {
             active,
             predecessor,
             next,
             position,
             valid,
+            ahead: Ahead::new(position),
             durability: config.durability,
             max_record_bytes: u64::from(config.max_record_bytes),
             segment_bytes: config.segment_bytes,
@@ -296,7 +305,8 @@ impl Partition {
             durable_end: AtomicU64::new(durable.get()),
             high_watermark: AtomicU64::new(high_watermark.get()),
             state: AtomicU8::new(OPEN),
-            syncing: Mutex::new(false),
+            turn: Mutex::default(),
+            arrived: AtomicU32::new(0),
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
             removing: Mutex::new(()),
@@ -467,6 +477,11 @@ impl Partition {
         if writer.durability != Durability::Sync {
             self.high_watermark.store(writer.next.get(), Ordering::Release);
         }
+        if writer.position >= writer.ahead.ask_at {
+            writer.ahead.ask_at = u64::MAX;
+            writer.looked_after = true;
+            return true;
+        }
         let urgent = match writer.durability {
             Durability::Os if writer.sealed.is_empty() => return false,
             Durability::Os => return !mem::replace(&mut writer.looked_after, true),
@@ -510,19 +525,7 @@ impl Partition {
                 writer.valid = to;
                 Ok(())
             }
-            Some(active) if needed <= active.pen.region().capacity() => {
-                let capacity = active.pen.region().capacity();
-                let from = active.pen.region().valid();
-                let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
-                let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
-                let path = active.slot.path.clone();
-                self.check_bound(writer.bound, to - from)?;
-                self.home.allocate(&*active.file, &path, from, to)?;
-                active.pen.extend(to);
-                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
-                writer.valid = to;
-                Ok(())
-            }
+            Some(active) if needed <= active.pen.region().capacity() => self.grow(writer, needed),
             // Made when segments were smaller, and its successor could not have another name.
             Some(active) if active.segment.base() == writer.next => {
                 let limit = active.pen.region().capacity() - HEADER_BYTES - MARKER_ROOM;
@@ -537,6 +540,22 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// Grows the file of the active segment by a step, at least to `needed`, which lies below its capacity.
+    fn grow(&self, writer: &mut Writer, needed: u64) -> Result<()> {
+        let active = writer.active.as_mut().expect("only an active segment grows");
+        let capacity = active.pen.region().capacity();
+        let from = active.pen.region().valid();
+        let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
+        let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
+        let path = active.slot.path.clone();
+        self.check_bound(writer.bound, to - from)?;
+        self.home.allocate(&*active.file, &path, from, to)?;
+        active.pen.extend(to);
+        self.home.prepare(&mut active.pen, &path, writer.position..to)?;
+        writer.valid = to;
+        Ok(())
     }
 
     /// Begins a new segment, whatever room the active one has.
@@ -564,9 +583,14 @@ impl Partition {
             durable_end: self.durable_end(),
         };
         let home = Home { segment_bytes: writer.segment_bytes, ..self.home.clone() };
-        self.check_bound(writer.bound, home.first_room())?;
-        let active = recovery::create(&home, &header)?;
+        // Whoever has filled a segment soon needs as much again; it would only be taken in steps.
+        let room = writer.position.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end) / 4096 * 4096;
+        let room = room.min(home.capacity());
+        self.check_bound(writer.bound, room)?;
+        let active = recovery::create(&home, &header, room)?;
+        prefer_large_pages(active.pen.region(), writer.durability);
         self.slots.write().push(Arc::clone(&active.slot));
+        writer.ahead.roll(writer.position, active.walk.position);
         writer.position = active.walk.position;
         writer.valid = active.pen.region().valid();
         writer.age.begin();
@@ -578,5 +602,13 @@ impl Partition {
             writer.sealed.push(Sealed { pen, file, path, salt: walk.salt, next: writer.next });
         }
         Ok(())
+    }
+}
+
+/// Asks for large pages where they make appends cheaper: in a topic that nobody syncs, behind the first bytes, so that
+/// small partitions stay small.
+fn prefer_large_pages(region: &Region, durability: Durability) {
+    if durability == Durability::Os && region.capacity() > LARGE_PAGE {
+        region.prefer_large_pages(LARGE_PAGE..region.capacity());
     }
 }

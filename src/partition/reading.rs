@@ -265,7 +265,7 @@ impl Partition {
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
-        let found = slot.get(&*self.home.env.storage);
+        let found = slot.get(&self.home.env);
         match found.map_err(|error| if offset < self.log_start() { self.out_of_range(offset) } else { error })? {
             Found::Segment(segment) => {
                 let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;

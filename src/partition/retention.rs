@@ -113,7 +113,7 @@ impl Partition {
     }
 
     fn is_older_than(&self, slot: &Slot, limit: Timestamp) -> Result<Option<bool>> {
-        match slot.get(&*self.home.env.storage) {
+        match slot.get(&self.home.env) {
             Ok(Found::Segment(segment)) => segment.is_older_than(limit).map_err(Error::io("read", segment.path())),
             Ok(Found::Broken(_)) => Ok(None),
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),

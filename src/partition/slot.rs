@@ -1,12 +1,13 @@
-//! A sealed segment in its place among the others: mapped when somebody first reads from it.
+//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::env::Env;
+use crate::env::storage::Access;
 use crate::env::storage::region::Region;
-use crate::env::storage::{Access, Storage};
 use crate::error::{Error, Flaw, Result};
 use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
@@ -33,8 +34,8 @@ struct State {
 #[derive(Debug)]
 enum Content {
     Mapped(Arc<Segment>),
-    /// Not mapped yet; the salt of its batches.
-    OnDisk(u32),
+    /// Not mapped yet, or copied for as long as somebody reads it; the salt of its batches.
+    OnDisk(u32, Weak<Segment>),
     /// Its header is gone, or is that of another file.
     Broken(Flaw),
 }
@@ -53,7 +54,7 @@ impl Slot {
     }
 
     pub(crate) fn on_disk(base: Offset, path: PathBuf, salt: u32, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt) }) }
+        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt, Weak::new()) }) }
     }
 
     pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, end: (Offset, u64)) -> Self {
@@ -91,25 +92,37 @@ impl Slot {
     }
 
     /// The segment, mapped now if it was not.
-    pub(crate) fn get(&self, storage: &dyn Storage) -> Result<Found> {
+    pub(crate) fn get(&self, env: &Env) -> Result<Found> {
         let mut state = self.state.lock();
         let salt = match &state.content {
             Content::Mapped(segment) => return Ok(Found::Segment(Arc::clone(segment))),
             Content::Broken(flaw) => return Ok(Found::Broken(*flaw)),
-            Content::OnDisk(salt) => *salt,
+            Content::OnDisk(salt, copy) => match copy.upgrade() {
+                Some(segment) => return Ok(Found::Segment(segment)),
+                None => *salt,
+            },
         };
         let (next, end_position) = state.end.expect("what is not mapped is sealed");
+        let storage = &env.storage;
         let full_path = || storage.root().join(&self.path);
         let file = storage.open(&self.path, Access::Read).map_err(Error::io("open", full_path()))?;
         let length = file.len().map_err(Error::io("measure", full_path()))?;
         if length == 0 {
             return Ok(Found::Broken(Flaw::Missing));
         }
-        let memory = file.map(length).map_err(Error::io("map", full_path()))?;
+        let memory = if env.copy_reads {
+            file.copy(length).map_err(Error::io("read", full_path()))?
+        } else {
+            file.map(length).map_err(Error::io("map", full_path()))?
+        };
         let (region, mut pen) = Region::new(memory, length);
         pen.adopt(end_position.min(length));
         let segment = Arc::new(Segment::sealed(full_path(), self.base, salt, region, next));
-        state.content = Content::Mapped(Arc::clone(&segment));
+        state.content = if env.copy_reads {
+            Content::OnDisk(salt, Arc::downgrade(&segment))
+        } else {
+            Content::Mapped(Arc::clone(&segment))
+        };
         Ok(Found::Segment(segment))
     }
 }

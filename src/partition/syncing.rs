@@ -6,7 +6,7 @@
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -25,6 +25,63 @@ use crate::types::{Offset, TimestampType};
 const SYNC_DELAY: Duration = Duration::from_millis(1);
 /// How long nothing must have been appended before a marker is worth its 48 bytes.
 const IDLE_DELAY: Duration = Duration::from_millis(20);
+/// How long nothing must have been appended before rolled segments are synced that nobody asked to sync; and how many
+/// of them do not wait for that.
+const ROLLED_DELAY: Duration = Duration::from_millis(100);
+const MOST_ROLLED: usize = 16;
+
+/// The longest that a sync is put off for others to join it.
+const GATHER_AT_MOST: Duration = Duration::from_micros(200);
+
+/// Whose turn it is to sync, for all who wait.
+///
+/// Threads that append and wait, again and again, come in one after the other when a sync has woken them. If the first of
+/// them began the next sync at once, it would sync its own record alone, and all the others the one after that. So it
+/// gives way to them, for a part of the time that a sync takes, until as many wait as the last sync served.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    syncing: bool,
+    /// Whether somebody gives way to others, to sync then.
+    gathering: bool,
+    /// How many the last sync served, and how long it took.
+    served: u32,
+    took: Duration,
+}
+
+/// What somebody has to do who waits for a sync.
+enum Part {
+    Lead,
+    Gather { others: u32, at_most: Duration },
+    Wait,
+}
+
+impl Turn {
+    /// The part of one of those who have `arrived`; who is not `patient` has gathered the others already.
+    fn part(&mut self, arrived: &AtomicU32, patient: bool) -> Part {
+        if self.syncing {
+            return Part::Wait;
+        }
+        if !patient || arrived.load(Ordering::Relaxed) >= self.served {
+            self.syncing = true;
+            // Whoever has arrived has appended before, so this sync serves them.
+            self.served = arrived.swap(0, Ordering::Relaxed);
+            return Part::Lead;
+        }
+        if mem::replace(&mut self.gathering, true) {
+            return Part::Wait;
+        }
+        Part::Gather { others: self.served, at_most: (self.took / 2).min(GATHER_AT_MOST) }
+    }
+
+    /// Takes the turn, whoever waits, if nobody has it.
+    fn take(&mut self) -> bool {
+        !mem::replace(&mut self.syncing, true)
+    }
+
+    fn end(&mut self, took: Duration) {
+        (self.syncing, self.took) = (false, took);
+    }
+}
 
 /// What one look at a partition says of when to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,27 +97,35 @@ impl Partition {
     /// Waits until everything below `target` is durable, syncing if nobody else does. `timeout`: `None` is for ever.
     pub(crate) fn sync_to(&self, target: Offset, timeout: Option<Duration>) -> Result<()> {
         let clock = &self.home.env.clock;
-        let start = clock.monotonic();
+        let start = timeout.map(|_| clock.monotonic());
+        let (mut arrived, mut patient) = (false, true);
         loop {
             let seen = self.synced.rung();
             if self.durable_end() >= target {
                 return Ok(());
             }
             self.check_open()?;
-            let leads = {
-                let mut syncing = self.syncing.lock();
-                !mem::replace(&mut *syncing, true)
-            };
-            if leads {
-                self.lead_sync(true);
-                continue;
+            if !mem::replace(&mut arrived, true) {
+                self.arrived.fetch_add(1, Ordering::Relaxed);
             }
-            let waited = clock.monotonic().saturating_sub(start);
-            let left = timeout.map(|timeout| timeout.saturating_sub(waited));
-            if left == Some(Duration::ZERO) {
-                return Err(Error::Timeout { waited });
+            let part = self.turn.lock().part(&self.arrived, patient);
+            match part {
+                Part::Lead => self.lead_sync(true),
+                Part::Gather { others, at_most } => {
+                    let all_here = || self.arrived.load(Ordering::Relaxed) >= others;
+                    self.home.env.scheduler.give_way(&all_here, at_most);
+                    self.turn.lock().gathering = false;
+                    patient = false;
+                }
+                Part::Wait => {
+                    let waited = start.map_or(Duration::ZERO, |start| clock.monotonic().saturating_sub(start));
+                    let left = timeout.map(|timeout| timeout.saturating_sub(waited));
+                    if left == Some(Duration::ZERO) {
+                        return Err(Error::Timeout { waited });
+                    }
+                    self.synced.wait(seen, left);
+                }
             }
-            self.synced.wait(seen, left);
         }
     }
 
@@ -78,10 +143,11 @@ impl Partition {
         if self.check_open().is_err() {
             // The files are gone, so nothing can be said of them.
             drop(writer);
-            *self.syncing.lock() = false;
+            self.turn.lock().syncing = false;
             self.synced.ring();
             return;
         }
+        let start = self.home.env.clock.monotonic();
         let sealed = mem::take(&mut writer.sealed);
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
@@ -105,14 +171,20 @@ impl Partition {
                     writer.dirty_since = Some(self.home.env.clock.monotonic());
                 }
             }
-            Err(_) => self.state.store(FAILED, Ordering::Release),
+            Err(_) => self.fail(),
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
-        *self.syncing.lock() = false;
+        let took = self.home.env.clock.monotonic().saturating_sub(start);
+        self.turn.lock().end(took);
         self.synced.ring();
         notify(listeners);
         self.run_callbacks();
+    }
+
+    /// A sync has failed, and that is final.
+    pub(super) fn fail(&self) {
+        self.state.store(FAILED, Ordering::Release);
     }
 
     /// Old segments first, then the name of the new one, then the new one: a prefix is durable at every moment.
@@ -171,13 +243,14 @@ impl Partition {
         writer.witnessed = true;
         drop(writer);
         file.sync().map_err(|source| {
-            self.state.store(FAILED, Ordering::Release);
+            self.fail();
             Error::Io { action: "sync", path, source }
         })
     }
 
     /// Does what the time has come for: the sync that nobody waits for, the marker of an idle partition.
     pub(crate) fn look(&self) -> Look {
+        self.prepare_ahead();
         let now = self.home.env.clock.monotonic();
         let mut writer = self.writer.lock();
         if self.state.load(Ordering::Acquire) != OPEN {
@@ -185,7 +258,7 @@ impl Partition {
             return Look::Done;
         }
         if writer.durability == Durability::Os {
-            return self.look_at_rolled(writer);
+            return self.look_at_rolled(writer, now);
         }
         if let Some(since) = writer.dirty_since {
             let delay = match writer.durability {
@@ -220,12 +293,26 @@ impl Partition {
     }
 
     /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
-    /// Kafka flushes a segment after its roll, too.
-    fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>) -> Look {
+    /// Kafka flushes a segment after its roll, too. Not while more is appended, unless there are many: the disk is slower
+    /// than a burst, and the worker has better things to do then.
+    fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>, now: Duration) -> Look {
+        if writer.sealed.is_empty() {
+            writer.looked_after = false;
+            return Look::Done;
+        }
+        let (end, since) = writer.quiet;
+        if writer.sealed.len() < MOST_ROLLED {
+            if end != writer.next {
+                writer.quiet = (writer.next, now);
+                return Look::At(now.saturating_add(ROLLED_DELAY));
+            }
+            if since.saturating_add(ROLLED_DELAY) > now {
+                return Look::At(since.saturating_add(ROLLED_DELAY));
+            }
+        }
         writer.looked_after = false;
-        let rolled = !writer.sealed.is_empty();
         drop(writer);
-        if rolled && !mem::replace(&mut *self.syncing.lock(), true) {
+        if self.turn.lock().take() {
             self.lead_sync(false);
         }
         Look::Done

@@ -84,7 +84,7 @@ impl Partition {
     fn segments_of(&self, offsets: &Range<Offset>) -> impl Iterator<Item = Result<Arc<Segment>>> {
         let holds = |slot: &&Arc<Slot>| slot.base < offsets.end && slot.next().is_none_or(|next| next > offsets.start);
         let slots: Vec<Arc<Slot>> = self.slots.read().iter().filter(holds).cloned().collect();
-        slots.into_iter().filter_map(|slot| match slot.get(&*self.home.env.storage) {
+        slots.into_iter().filter_map(|slot| match slot.get(&self.home.env) {
             Ok(Found::Segment(segment)) => Some(Ok(segment)),
             Ok(Found::Broken(_)) => None,
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,

@@ -207,6 +207,7 @@ fn a_child_plays_its_part() {
         "address space" => address_space(&directory),
         "parent" => parent(&directory),
         "syncs" => syncs(&directory),
+        "copying" => copying(&directory),
         part => panic!("there is no part {part}"),
     }
 }
@@ -639,4 +640,112 @@ fn bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_o
     let end = log.describe_topic("orders").unwrap().partitions[0].log_end.get();
     reader.seek(&name("orders", 0), end - 1).unwrap();
     assert_eq!(reader.poll(NOW).unwrap().len(), 1);
+}
+
+/// A log of two sealed segments and a newest one, closed; and their paths.
+fn log_of_pages(directory: &Path) -> Vec<PathBuf> {
+    let log = EventLog::open_with(directory, config()).unwrap();
+    log.create_topic("orders", TopicConfig::new().segment_bytes(64 << 10).durability(Durability::Os)).unwrap();
+    for n in 0..150u32 {
+        log.producer().send(ProducerRecord::new("orders", &[n as u8; 1000])).unwrap();
+    }
+    log.close().unwrap();
+    let mut paths: Vec<_> =
+        fs::read_dir(directory.join("topics/orders/0")).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    assert_eq!(paths.len(), 3);
+    paths
+}
+
+#[test]
+fn what_was_copied_to_be_read_is_there_whatever_becomes_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = log_of_pages(directory.path());
+    let log = EventLog::open_with(directory.path(), config().copy_reads(true)).unwrap();
+    let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::None).max_poll_records(1);
+    let mut reader = log.consumer(config).unwrap();
+    reader.assign([name("orders", 0)]).unwrap();
+    reader.seek_to_beginning(&[]).unwrap();
+    let first = reader.poll(NOW).unwrap();
+
+    // In a mapping, the next byte that anybody reads would end the process.
+    fs::OpenOptions::new().write(true).open(&paths[0]).unwrap().set_len(0).unwrap();
+
+    for n in 1..100u64 {
+        let records = reader.poll(NOW).unwrap();
+        let record = records.iter().next().unwrap();
+        assert_eq!((record.offset().get(), record.value()), (n, Some(&[n as u8; 1000][..])));
+    }
+    assert_eq!(first.iter().next().unwrap().value(), Some(&[0; 1000][..]), "whoever holds a record keeps its segment");
+    // The copy goes with the last who reads it; the next one is of what is there now.
+    drop(first);
+    reader.seek(&name("orders", 0), 3).unwrap();
+    assert!(matches!(reader.poll(NOW), Err(Error::Corrupt(_))));
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_an_error_of_a_copying_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let sealed = log_of_pages(directory.path()).remove(0).display().to_string();
+    let inject = "inject=pread64:error=EIO:when=1";
+    let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", inject, "-P", &sealed];
+    let mut child = Child::under("strace", &arguments, "copying", directory.path());
+    let Some(said) = child.as_mut().and_then(Child::listen) else {
+        println!("skipped: strace is not here, or may not trace");
+        return;
+    };
+    assert_eq!(said, format!("cannot read {sealed}: Input/output error (os error 5)"));
+    assert_eq!(child.unwrap().hear(), "then 150 records");
+}
+
+/// Reads by copying; what the disk refused once it gives the second time.
+fn copying(directory: &Path) {
+    let log = EventLog::open_with(directory, config().copy_reads(true)).unwrap();
+    let mut reader = reader(&log, &name("orders", 0));
+    say(reader.poll(NOW).unwrap_err());
+    let mut read = 0;
+    while let count @ 1.. = reader.poll(NOW).unwrap().len() {
+        read += count;
+    }
+    say(format!("then {read} records"));
+}
+
+#[test]
+fn a_rolled_segment_that_its_writer_shortens_disturbs_no_reader_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = EventLog::open_with(directory.path(), config()).unwrap();
+    writer.create_topic("orders", TopicConfig::new().segment_bytes(64 << 10).durability(Durability::Os)).unwrap();
+    let send = |count: usize| {
+        for n in 0..count {
+            writer.producer().send(ProducerRecord::new("orders", &[n as u8; 4000])).unwrap();
+        }
+    };
+    send(2);
+    let early = EventLog::open_read_only(directory.path()).unwrap();
+    let mut follower = reader(&early, &name("orders", 0));
+    assert_eq!(follower.poll(NOW).unwrap().len(), 2);
+
+    // Rolls in the middle of a segment, where the file goes on behind the end: the worker has marked it.
+    writer.alter_topic("orders", TopicConfig::new().segment_bytes(8 << 10).durability(Durability::Os)).unwrap();
+    send(40);
+    writer.maintain();
+    let mut paths: Vec<_> =
+        fs::read_dir(directory.path().join("topics/orders/0")).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let newest = paths.pop().unwrap();
+    for path in &paths {
+        let bytes = fs::read(path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+        let kept = (end.next_multiple_of(8) + 8).next_multiple_of(4096).min(bytes.len() as u64);
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(kept).unwrap();
+    }
+    assert!(paths.len() > 5 && newest.exists());
+
+    let mut read = 0;
+    while let count @ 1.. = follower.poll(NOW).unwrap().len() {
+        read += count;
+    }
+    assert_eq!(read, 40);
+    let late = EventLog::open_read_only(directory.path()).unwrap();
+    assert!(late.recovery_report().is_clean(), "{:?}", late.recovery_report());
 }

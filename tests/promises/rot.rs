@@ -1,6 +1,7 @@
 //! Bytes that were on the disk and are no longer, or are others: each byte, each length, each page, each file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tidelog::sim::{Machine, PowerCut};
@@ -308,6 +309,101 @@ fn a_rolled_segment_misses_its_successor_also_after_a_kill() {
         assert_eq!(reported, 14 - 4 * gone as u64, "from segment {gone} on");
     }
     drop(log);
+}
+
+/// Segments of four records each of which only the first was synced, and says with its rolled marker that the second has
+/// its name: no other witness reaches beyond the first.
+fn log_behind_a_rolled_segment(seed: u64) -> (Machine, Ledger, TopicPartition) {
+    let machine = Machine::new(seed);
+    let log = open(&machine);
+    let (mut ledger, clicks) = (Ledger::default(), name("clicks", 0));
+    log.create_topic("clicks", small(Durability::Os)).unwrap();
+    for nth in 0..14 {
+        ledger.send(&log, &clicks).unwrap();
+        if nth == 4 {
+            log.maintain();
+        }
+    }
+    // Before the log is dropped, which would close it.
+    let killed = machine.kill();
+    assert_eq!(segments(&killed, &clicks).len(), 4);
+    (killed, ledger, clicks)
+}
+
+#[test]
+fn a_segment_that_is_gone_behind_a_rolled_one_takes_no_later_segment_with_it() {
+    let (machine, ledger, clicks) = log_behind_a_rolled_segment(19);
+    let all = segments(&machine, &clicks);
+    for (gone, lost) in [(vec![1], 4), (vec![1, 2], 8), (vec![1, 2, 3], 10)] {
+        let machine = machine.kill();
+        gone.iter().for_each(|at| machine.remove_file(&all[*at]));
+        assert!(!machine.verify().unwrap().is_sound(), "without the segments {gone:?}");
+        let log = machine.kill().open(config()).unwrap();
+        let damage = &log.recovery_report().damage;
+        assert!(damage.iter().any(|damage| damage.offsets.start.get() == 4), "{gone:?}: {damage:?}");
+        drop(log);
+        let mended = machine.kill();
+        assert!(mended.repair(true).unwrap().beyond.is_empty(), "without the segments {gone:?}");
+        assert!(mended.verify().unwrap().is_sound(), "{gone:?}: {:?}", mended.verify());
+        assert!(open(&mended).recovery_report().is_clean(), "without the segments {gone:?}");
+
+        let reported =
+            ledger.check_damaged(&machine, std::slice::from_ref(&clicks), &format!("without the segments {gone:?}"));
+
+        assert_eq!(reported, lost, "without the segments {gone:?}");
+    }
+}
+
+#[test]
+fn what_a_rolled_segment_lost_is_damage_also_if_nothing_else_says_that_it_was_synced() {
+    let machine = Machine::new(20);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync)).unwrap();
+    for _ in 0..5 {
+        ledger.send(&log, &harmed()).unwrap();
+    }
+    // One sync for all five: header and batch of the second segment were written before it, and know of none.
+    log.producer().flush().unwrap();
+    let machine = machine.kill();
+    let all = segments(&machine, &harmed());
+    assert_eq!(all.len(), 2);
+    for at in (130..128 + 4 * 952).step_by(300) {
+        let reported = tamper(&machine, &ledger, &all[0], &format!("byte {at}"), |bytes| bytes[at] ^= 1);
+        assert_eq!(reported, 1, "byte {at}");
+    }
+    for length in [128, 1000, 128 + 4 * 952 - 1] {
+        let zeros = |bytes: &mut Vec<u8>| bytes[length..128 + 4 * 952].fill(0);
+        let reported = tamper(&machine, &ledger, &all[0], &format!("zeros from byte {length} on"), zeros);
+        assert!((1..=4).contains(&reported), "zeros from byte {length} on: {reported} records");
+    }
+}
+
+#[test]
+fn a_marker_that_is_damaged_before_the_one_of_the_roll_does_not_hide_that_the_successor_is_gone() {
+    let machine = Machine::new(21);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync)).unwrap();
+    for nth in 0..6 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+        for _ in 0..3 {
+            if nth == 3 {
+                // The partition is idle, and is marked as synced.
+                log.maintain();
+                machine.advance(Duration::from_millis(30));
+            }
+        }
+    }
+    let machine = machine.kill();
+    let all = segments(&machine, &harmed());
+    assert_eq!((all.len(), used(&machine, &all[0])), (2, 128 + 4 * 952 + 48 + 45), "two markers behind the records");
+    machine.remove_file(&all[1]);
+    machine.flip_bit(&all[0], 8 * (128 + 4 * 952 + 20));
+
+    let reported = ledger.check_damaged(&machine, &[harmed()], "the successor and a marker are gone");
+
+    assert_eq!(reported, 2);
 }
 
 #[test]

@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(any(test, feature = "sim"))]
 use std::thread::{self, ThreadId};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 #[cfg(any(test, feature = "sim"))]
 use parking_lot::Mutex;
 
@@ -59,7 +59,7 @@ pub(crate) struct Memory {
 }
 
 enum Backing {
-    /// A file, shared with everybody who maps it.
+    /// A file, shared with everybody who maps it; or the copy of one, which is ours alone.
     File(MmapRaw),
     /// Anonymous memory that the simulated disk keeps too, as far as the capacity.
     #[cfg(any(test, feature = "sim"))]
@@ -80,6 +80,18 @@ impl Memory {
         let map =
             if writable { options.map_raw(file.as_raw_fd())? } else { options.map_raw_read_only(file.as_raw_fd())? };
         Ok(Memory { backing: Backing::File(map), writable, copies_on_write: false })
+    }
+
+    /// Memory of our own, `capacity` bytes long, which `fill` has filled.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when there is no more, and what `fill` says.
+    pub(crate) fn filled(capacity: u64, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Memory> {
+        let bytes = usize::try_from(capacity).expect("a capacity fits the address space of a 64-bit system");
+        let mut map = MmapMut::map_anon(bytes)?;
+        fill(&mut map)?;
+        Ok(Memory { backing: Backing::File(map.into()), writable: false, copies_on_write: false })
     }
 
     /// The same memory, of a file system that may copy a page before it is stored to.
@@ -128,10 +140,11 @@ impl Memory {
         }
     }
 
-    /// Asks the kernel for the pages of `range`, which lies below the capacity. A kernel that does not know the question
-    /// (before Linux 5.14) is taken to agree.
+    /// Advises the kernel on the pages of `range`, which lies below the capacity: the advice is one that changes no byte of
+    /// a file, and asks nobody who touches the pages to wait for more than their bytes. A kernel that does not know the
+    /// advice (populating: before Linux 5.14) is taken to agree.
     #[cfg(target_os = "linux")]
-    fn populate(&self, range: Range<u64>, advice: rustix::mm::Advice) -> io::Result<()> {
+    fn advise(&self, range: Range<u64>, advice: rustix::mm::Advice) -> io::Result<()> {
         /// The largest page of any system that the log runs on.
         const ANY_PAGE: u64 = 64 << 10;
         #[cfg(any(test, feature = "sim"))]
@@ -145,8 +158,8 @@ impl Memory {
         }
         // SAFETY: `start` lies inside of the mapped memory, as asserted above.
         let from = unsafe { self.start().add(start as usize) };
-        // SAFETY: the range is mapped for as long as `self` lives, as asserted above. Populating changes no byte, and needs
-        // none to be there: it is the question whether they are.
+        // SAFETY: the range is mapped for as long as `self` lives, as asserted above. Populating and forgetting the pages of
+        // a shared mapping change no byte, for those are the file's; nor does the wish for large pages.
         let done = unsafe { rustix::mm::madvise(from.cast(), (range.end - start) as usize, advice) };
         match done {
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => Ok(()),
@@ -251,7 +264,7 @@ impl Region {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::Errno;
-            let asked = self.memory.populate(range, rustix::mm::Advice::LinuxPopulateRead);
+            let asked = self.memory.advise(range, rustix::mm::Advice::LinuxPopulateRead);
             // A bad address is how the kernel says that the bytes cannot be read.
             let bad = Some(Errno::FAULT.raw_os_error());
             asked.map_err(|error| if error.raw_os_error() == bad { Errno::IO.into() } else { error })
@@ -261,6 +274,33 @@ impl Region {
             drop(range);
             Ok(())
         }
+    }
+
+    /// Makes the pages of `range` ahead of whoever stores to them, so that storing costs no page fault. Changes no byte,
+    /// and may be done while others read and store. It is a help and no promise: what fails here is met again by whoever
+    /// stores.
+    pub(crate) fn populate(&self, range: Range<u64>) {
+        assert!(range.end <= self.valid(), "bytes {range:?} of {} that may be touched", self.valid());
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxPopulateWrite).ok();
+    }
+
+    /// Takes the pages of `range` out of the memory that counts as this process's. Their bytes stay in the file, and
+    /// whoever touches them again has them again.
+    pub(crate) fn let_go(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxDontNeed).ok();
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
+    }
+
+    /// Asks for large pages in `range`, where there are some for files: for bytes that are stored to one after the other
+    /// and not synced one by one, because a large page is written to the disk as a whole.
+    pub(crate) fn prefer_large_pages(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        self.memory.advise(range, rustix::mm::Advice::LinuxHugepage).ok();
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
     }
 
     /// Written bytes.
@@ -383,7 +423,7 @@ impl Pen {
         #[cfg(target_os = "linux")]
         {
             use rustix::io::Errno;
-            let asked = self.region.memory.populate(range, rustix::mm::Advice::LinuxPopulateWrite);
+            let asked = self.region.memory.advise(range, rustix::mm::Advice::LinuxPopulateWrite);
             // A bad address is how the kernel says that there is no page to store to.
             let bad = Some(Errno::FAULT.raw_os_error());
             asked.map_err(|error| if error.raw_os_error() == bad { Errno::NOSPC.into() } else { error })
@@ -714,7 +754,7 @@ impl fmt::Debug for Heap {
 /// A page that holds a byte in the process that made it, and zeros in its children.
 #[cfg(target_os = "linux")]
 pub(crate) struct WipedOnFork {
-    page: memmap2::MmapMut,
+    page: MmapMut,
 }
 
 #[cfg(target_os = "linux")]
@@ -726,7 +766,7 @@ impl WipedOnFork {
     ///
     /// The kernel has no such pages (before Linux 4.14), or no memory.
     pub(crate) fn new() -> io::Result<Self> {
-        let mut page = memmap2::MmapMut::map_anon(PAGE as usize)?;
+        let mut page = MmapMut::map_anon(PAGE as usize)?;
         // SAFETY: the page is private and anonymous, and belongs to the map for as long as that lives. The advice changes
         // nothing in this process; in a child the bytes become zeros before anything of the child runs, so nobody sees
         // them change.

@@ -539,6 +539,17 @@ impl File for SimFile {
         Ok(Memory::heap_part(Arc::clone(&contents.cache), capacity, self.writable))
     }
 
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Map, &self.path)?;
+        let contents = world.contents_mut(self.node)?;
+        let there = length.min(contents.cache.capacity());
+        Memory::filled(length, |bytes| {
+            contents.cache.read(0, &mut bytes[..there as usize]);
+            Ok(())
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.number(Operation::Sync, &self.path)?;
