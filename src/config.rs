@@ -6,8 +6,10 @@
 mod retention;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::assignor::{Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol};
 use crate::error::{Error, Result};
 use crate::partitioner::Partitioner;
 use crate::types::TimestampType;
@@ -563,7 +565,14 @@ pub struct ConsumerConfig {
     pub(crate) auto_offset_reset: OffsetReset,
     pub(crate) auto_commit: Option<bool>,
     pub(crate) auto_commit_interval: Duration,
+    pub(crate) auto_offset_store: bool,
     pub(crate) max_poll_records: usize,
+    pub(crate) max_poll_interval: Duration,
+    pub(crate) session_timeout: Duration,
+    pub(crate) client_id: String,
+    pub(crate) group_instance_id: Option<String>,
+    pub(crate) assignors: Vec<Arc<dyn Assignor>>,
+    pub(crate) spin: Duration,
 }
 
 impl Default for ConsumerConfig {
@@ -573,7 +582,14 @@ impl Default for ConsumerConfig {
             auto_offset_reset: OffsetReset::Latest,
             auto_commit: None,
             auto_commit_interval: Duration::from_millis(5000),
+            auto_offset_store: true,
             max_poll_records: 500,
+            max_poll_interval: Duration::from_millis(300_000),
+            session_timeout: Duration::from_millis(45_000),
+            client_id: "consumer".to_owned(),
+            group_instance_id: None,
+            assignors: vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
+            spin: Duration::ZERO,
         }
     }
 }
@@ -620,6 +636,89 @@ impl ConsumerConfig {
         self
     }
 
+    /// Whether what `poll` returns is what is committed next. Default: true. If false, only what was stored with
+    /// [`store_offsets`](crate::Consumer::store_offsets) is committed, by itself or by
+    /// [`commit`](crate::Consumer::commit): each record once it is processed. librdkafka: `enable.auto.offset.store`.
+    #[must_use]
+    pub fn auto_offset_store(mut self, store: bool) -> Self {
+        self.auto_offset_store = store;
+        self
+    }
+
+    /// The longest time between two polls, by the log's clock: a member of a group that takes longer is put out of it,
+    /// its partitions go to others, and its commits are refused until it has joined again, which its next poll does. The
+    /// time inside of `poll`, and so in a rebalance listener, does not count. It is also the longest that a rebalance
+    /// waits for a member to join again. Default: 5 min. From 1 ms. Kafka: `max.poll.interval.ms`.
+    #[must_use]
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.max_poll_interval = interval;
+        self
+    }
+
+    /// How long the partitions of a static member ([`group_instance_id`](Self::group_instance_id)) are kept for it when
+    /// it is closed, dropped or does not poll. Default: 45 s. From 1 ms. Kafka: `session.timeout.ms`.
+    ///
+    /// Kafka also finds with it that a process has died. Within one process nobody dies unnoticed: a consumer that is
+    /// dropped is out of its group at once, and one that is leaked does not poll ([`max_poll_interval`](Self::max_poll_interval)).
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// What the consumer is called where the members of a group are shown; its member id begins with it. Default:
+    /// `consumer`. Kafka: `client.id`.
+    #[must_use]
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.client_id = id.into();
+        self
+    }
+
+    /// Makes the consumer a static member of its group. Not empty. Default: none. Kafka: `group.instance.id`.
+    ///
+    /// One that is closed and comes back under the same id within the [`session_timeout`](Self::session_timeout) gets the
+    /// same partitions, and the others notice nothing. One that comes while another with the id is there takes its place,
+    /// and the calls of that fail with [`Error::FencedInstanceId`].
+    #[must_use]
+    pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
+        self.group_instance_id = Some(id.into());
+        self
+    }
+
+    /// By what the members of the group can be assigned partitions, the best first: the one that most members like best,
+    /// of those that all of them have, is used. At least one. Kafka: `partition.assignment.strategy`.
+    ///
+    /// Default: range, then cooperative-sticky. If all that a consumer has are of the cooperative protocol, it keeps what
+    /// it has through a rebalance, but for what goes to another; otherwise it gives up everything first.
+    #[must_use]
+    pub fn assignors(mut self, assignors: impl IntoIterator<Item = Arc<dyn Assignor>>) -> Self {
+        self.assignors = assignors.into_iter().collect();
+        self
+    }
+
+    /// This assignor and no other: [`assignors`](Self::assignors) with one.
+    #[must_use]
+    pub fn assignor(self, assignor: impl Assignor + 'static) -> Self {
+        self.assignors([Arc::new(assignor) as Arc<dyn Assignor>])
+    }
+
+    /// Whether this consumer keeps its partitions through a rebalance, but for those that go to others.
+    pub(crate) fn is_cooperative(&self) -> bool {
+        self.assignors.iter().all(|assignor| assignor.protocol() == RebalanceProtocol::Cooperative)
+    }
+
+    /// How long a poll that finds nothing looks again and again before it goes to sleep. Kafka has no such setting.
+    ///
+    /// Whoever looks sees a record a fraction of a microsecond after it became visible, whoever sleeps must be woken, which
+    /// takes several, and costs its producer some of them; but looking keeps a processor busy, for as long as the timeout
+    /// of the poll if this is longer. On a machine without a processor to spare it makes everybody slower. Default: zero,
+    /// sleep at once. Range: any. In a log that was opened read-only nobody is told of news, so spinning is without effect.
+    #[must_use]
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.spin = spin;
+        self
+    }
+
     /// Whether this consumer commits by itself, after Kafka's rule for one without a group.
     pub(crate) fn commits_by_itself(&self) -> bool {
         self.group.is_some() && self.auto_commit.unwrap_or(true)
@@ -634,6 +733,17 @@ impl ConsumerConfig {
         }
         if self.max_poll_records == 0 {
             return Err(Error::InvalidConfig { setting: "max.poll.records", reason: "it is at least 1".into() });
+        }
+        let times = [("max.poll.interval.ms", self.max_poll_interval), ("session.timeout.ms", self.session_timeout)];
+        if let Some((setting, _)) = times.into_iter().find(|(_, time)| *time < Duration::from_millis(1)) {
+            return Err(Error::InvalidConfig { setting, reason: "it is at least 1 ms".into() });
+        }
+        if self.group_instance_id.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::InvalidConfig { setting: "group.instance.id", reason: "it is empty".into() });
+        }
+        if self.assignors.is_empty() {
+            let reason = "it names no assignor; at least one is needed".into();
+            return Err(Error::InvalidConfig { setting: "partition.assignment.strategy", reason });
         }
         Ok(())
     }

@@ -60,11 +60,13 @@
 #[cfg(feature = "sim")]
 pub mod sim;
 
+mod administration;
 mod assignor;
 mod catalog;
 mod codec;
 mod config;
 mod consumer;
+mod dead_letters;
 mod env;
 mod error;
 mod event_log;
@@ -83,6 +85,7 @@ mod topic;
 mod types;
 mod upkeep;
 
+pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
 pub use crate::assignor::{
     Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
     Subscription,
@@ -96,9 +99,11 @@ pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
 pub use crate::config::{
     ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
-pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
+pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
-pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
+pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};
+pub use crate::group::GroupState;
 pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};

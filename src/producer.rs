@@ -253,6 +253,11 @@ impl Producer {
         self.flush()
     }
 
+    /// How many partitions a topic has; it is created now if the log is configured to.
+    pub(crate) fn partition_count(&self, topic: &str) -> Result<u32> {
+        Ok(self.way(topic)?.topic.count())
+    }
+
     /// The way to a topic, which is created now if the log is configured to.
     #[inline]
     fn way(&self, topic: &str) -> Result<WayRef<'_>> {

@@ -24,7 +24,7 @@ use crate::group::Groups;
 use crate::partition::{Partition, Removal};
 use crate::topic::Topic;
 use crate::types::{Offset, Timestamp, TopicPartition};
-use crate::upkeep::Retain;
+use crate::upkeep::{Retain, Ward};
 
 /// The wall clock has stepped if, since the last round, it went by so much more or less than the one that never steps.
 const STEP: Duration = Duration::from_secs(60);
@@ -192,12 +192,11 @@ impl Retainer {
     }
 }
 
-impl Retain for Retainer {
-    fn look(&self) -> Option<Duration> {
+impl Ward for Retainer {
+    fn look(&self, now: Duration) -> Option<Duration> {
         if self.catalog.check_writable().is_err() || !self.has_work() {
             return None;
         }
-        let now = self.catalog.env().clock.monotonic();
         let due = self.rounds.lock().due;
         if due > now {
             return Some(due);
@@ -208,7 +207,9 @@ impl Retain for Retainer {
         rounds.due = now.saturating_add(self.interval);
         Some(rounds.due.max(now.saturating_add(SHORTEST_REST)))
     }
+}
 
+impl Retain for Retainer {
     fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()> {
         self.delete(partition, start).map(drop)
     }

@@ -1,6 +1,7 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
-//! Beside them there is whoever knows what topics keep, which is looked after now and then.
+//! Beside them there are *wards*, which must be looked at in time: the groups of the log, whose members have deadlines, and
+//! whoever knows what topics keep.
 //!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
@@ -22,11 +23,14 @@ use crate::types::Offset;
 /// Whoever puts a partition on the list rings only if the worker would otherwise sleep longer than this.
 const NAP: Duration = Duration::from_millis(2);
 
-/// Whoever knows what topics keep, and writes down what was removed.
-pub(crate) trait Retain: Send + Sync + fmt::Debug {
+/// Something besides partitions that must be looked at in time.
+pub(crate) trait Ward: Send + Sync {
     /// Does what the time has come for; returns when something is due next.
-    fn look(&self) -> Option<Duration>;
+    fn look(&self, now: Duration) -> Option<Duration>;
+}
 
+/// Whoever knows what topics keep, and writes down what was removed.
+pub(crate) trait Retain: Ward {
     /// See [`Upkeep::delete_before`].
     fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()>;
 
@@ -37,6 +41,7 @@ pub(crate) trait Retain: Send + Sync + fmt::Debug {
 pub(crate) struct Keeper {
     env: Env,
     list: Mutex<Vec<Arc<Partition>>>,
+    ward: OnceLock<Weak<dyn Ward>>,
     retainer: OnceLock<Weak<dyn Retain>>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
@@ -75,10 +80,10 @@ impl Upkeep for Keeper {
 impl Keeper {
     pub(crate) fn new(env: Env) -> Self {
         let bell = env.scheduler.bell();
-        let list = Mutex::default();
         Keeper {
             env,
-            list,
+            list: Mutex::default(),
+            ward: OnceLock::new(),
             retainer: OnceLock::new(),
             bell,
             sleeping: AtomicBool::new(false),
@@ -86,9 +91,15 @@ impl Keeper {
         }
     }
 
-    /// Looks after this one too, from now on, for as long as it lives.
-    pub(crate) fn adopt(&self, retainer: Weak<dyn Retain>) {
-        // There is one in a log, and it is adopted when that is opened.
+    /// Looks after `ward` too, from now on, for as long as it lives.
+    pub(crate) fn adopt(&self, ward: Weak<dyn Ward>) {
+        // There is one, and it is adopted when the log is opened.
+        drop(self.ward.set(ward));
+    }
+
+    /// Looks after whoever knows what topics keep, too, from now on, for as long as it lives.
+    pub(crate) fn adopt_retainer(&self, retainer: Weak<dyn Retain>) {
+        // There is one, and it is adopted when the log is opened.
         drop(self.retainer.set(retainer));
     }
 
@@ -96,7 +107,7 @@ impl Keeper {
         self.retainer.get().and_then(Weak::upgrade)
     }
 
-    /// What topics keep may have changed.
+    /// Something of a ward may be due earlier than it was when it was last looked at.
     pub(crate) fn hurry(&self) {
         self.bell.ring();
     }
@@ -104,11 +115,14 @@ impl Keeper {
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
         let of_partitions = self.look_at_partitions();
-        of_partitions.into_iter().chain(self.look_at_retention()).min()
+        of_partitions.into_iter().chain(self.look_at_wards()).min()
     }
 
-    fn look_at_retention(&self) -> Option<Duration> {
-        self.retainer()?.look()
+    fn look_at_wards(&self) -> Option<Duration> {
+        let now = self.env.clock.monotonic();
+        let of_groups = self.ward.get().and_then(Weak::upgrade).and_then(|ward| ward.look(now));
+        let of_retention = self.retainer().and_then(|retainer| retainer.look(now));
+        of_groups.into_iter().chain(of_retention).min()
     }
 
     fn look_at_partitions(&self) -> Option<Duration> {
@@ -153,7 +167,7 @@ impl Keeper {
                 return;
             }
             let of_partitions = self.look_at_partitions();
-            let due = of_partitions.into_iter().chain(self.look_at_retention()).min();
+            let due = of_partitions.into_iter().chain(self.look_at_wards()).min();
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);

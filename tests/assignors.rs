@@ -59,7 +59,7 @@ mod kafkas_own {
             let mut subscription = Subscription::new(topics);
             if member["owned"].is_array() {
                 let generation = member["generation"].as_u64().unwrap_or(1);
-                subscription = subscription.owning(partitions(&member["owned"]), u32::try_from(generation).unwrap());
+                subscription = subscription.owning(partitions(&member["owned"]), generation);
             }
             if let Some(instance) = member["instance"].as_str() {
                 subscription = subscription.instance(instance);
@@ -280,7 +280,7 @@ fn assert_nothing_moved_in_vain(before: &Assignment, members: &Members, found: &
 }
 
 /// The members with what they were given, as they say it when they join again.
-fn owning(members: &Members, given: &Assignment, generation: u32) -> Members {
+fn owning(members: &Members, given: &Assignment, generation: u64) -> Members {
     let with = |(id, member): (&String, &Subscription)| {
         let owned = given.get(id).into_iter().flatten().cloned();
         (id.clone(), member.clone().owning(owned.collect::<Vec<_>>(), generation))
@@ -332,7 +332,7 @@ fn members_of(lives: &[Life], wish: impl Fn(&Life) -> Option<u16>) -> Members {
 }
 
 /// What a member says of itself: topics as in [`Life`], numbers of topics and partitions that it owns, a generation.
-type Claim = (u16, Vec<(u32, u32)>, u32);
+type Claim = (u16, Vec<(u32, u32)>, u64);
 
 proptest! {
     #[test]
@@ -446,7 +446,7 @@ proptest! {
     #[test]
     fn sticky_believes_nobody_too_much(
         topics in topics(),
-        claims in prop::collection::vec((any::<u16>(), prop::collection::vec((0..9u32, 0..14u32), 0..20), 0..4u32), 1..8),
+        claims in prop::collection::vec((any::<u16>(), prop::collection::vec((0..9u32, 0..14u32), 0..20), 0..4u64), 1..8),
     ) {
         let member = |(at, claim): (usize, &Claim)| {
             let (wish, owned, generation) = claim;

@@ -506,22 +506,6 @@ fn a_consumer_that_panics_commits_nothing_and_leaves_the_group() {
 }
 
 #[test]
-fn a_group_has_one_member_at_a_time() {
-    let (_machine, log) = log();
-    let mut first = consumer(&log);
-    first.subscribe(["topic"]).unwrap();
-    first.poll(NOW).unwrap();
-    let mut second = consumer(&log);
-    second.subscribe(["topic"]).unwrap();
-
-    assert!(matches!(second.poll(NOW), Err(Error::GroupBusy { group, .. }) if group == "group"));
-    assert!(matches!(second.commit(), Err(Error::CommitFailed { .. }) | Ok(())));
-    first.close().unwrap();
-    second.poll(NOW).unwrap();
-    assert_eq!(second.assignment().len(), 2);
-}
-
-#[test]
 fn records_stay_readable_after_topic_consumer_and_log_are_gone() {
     let (_machine, log) = log();
     send(&log, &tp(), 3);

@@ -39,6 +39,8 @@ const FLOORS: &[&str] = &[
     "producer",
     "consumer",
     "offset_tracker",
+    "dead_letters",
+    "administration",
     "event_log",
     "sim",
     "promises",

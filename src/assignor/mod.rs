@@ -79,7 +79,7 @@ pub enum RebalanceProtocol {
 pub struct Subscription {
     topics: BTreeSet<String>,
     owned_partitions: Vec<TopicPartition>,
-    generation: Option<u32>,
+    generation: Option<u64>,
     group_instance_id: Option<String>,
 }
 
@@ -96,7 +96,7 @@ impl Subscription {
     /// Says what the member has been given, and in which generation of the group. Where two members believe to have the
     /// same partition, the later generation is right; where the generations are equal, neither is.
     #[must_use]
-    pub fn owning<I, P>(mut self, partitions: I, generation: u32) -> Self
+    pub fn owning<I, P>(mut self, partitions: I, generation: u64) -> Self
     where
         I: IntoIterator<Item = P>,
         P: Into<TopicPartition>,
@@ -129,7 +129,7 @@ impl Subscription {
     }
 
     /// The generation in which the member was given what it has; `None` if it has never been given anything.
-    pub fn generation(&self) -> Option<u32> {
+    pub fn generation(&self) -> Option<u64> {
         self.generation
     }
 

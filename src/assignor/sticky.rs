@@ -212,7 +212,7 @@ fn claims<'a>(
     ordered: &[(&str, &Subscription)],
 ) -> BTreeMap<&'a str, Vec<Option<Member>>> {
     /// A generation, and who says to have had the partition in it; `None`: more than one.
-    type Claim = (Option<u32>, Option<Member>);
+    type Claim = (Option<u64>, Option<Member>);
     let empty = |count: u32| vec![None::<Claim>; count as usize];
     let mut latest: BTreeMap<&str, Vec<Option<Claim>>> =
         topics.iter().map(|(name, count)| (name.as_str(), empty(*count))).collect();

@@ -6,20 +6,45 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OffsetReset;
-use crate::consumer::{Consumer, ConsumerRecords, ConsumerWaker, Fetch, Mode, Position, times};
+use crate::consumer::{Consumer, ConsumerRecords, Mode, times};
+use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::Group;
-use crate::partition::Chunk;
+use crate::partition::{Chunk, Cursor, Partition};
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
 
 /// How often a consumer of a log that another process writes looks for news: a mapped file announces nothing.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A partition that is read, and how far.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) partition: Arc<Partition>,
+    pub(super) position: Position,
+    cursor: Option<Cursor>,
+    pub(super) paused: bool,
+    /// How many offsets a reset has stepped over.
+    pub(super) skipped: u64,
+    /// What was stored to be committed next, if that is said apart from polling.
+    pub(super) stored: Option<OffsetAndMetadata>,
+}
+
+/// Where a consumer is in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// Wherever the group has committed, or the reset policy says; found out when it is needed.
+    Unknown,
+    /// At the beginning or the end, whatever that will be when it is needed.
+    Beginning,
+    End,
+    At(Offset),
+}
+
 /// Reading.
 impl Consumer {
     /// Returns records from where the positions are, at most [`max_poll_records`](ConsumerConfig::max_poll_records) of
     /// them, and moves the positions behind them. If there are none, waits for some, up to `timeout`, without using
-    /// the processor; then returns nothing.
+    /// the processor unless [`spin`](ConsumerConfig::spin) says otherwise; then returns nothing.
     ///
     /// Joins the group first, if the consumer subscribes and has not yet; commits first, if automatic commits are on and
     /// due: what *earlier* polls returned.
@@ -29,31 +54,32 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`] was called; [`Corrupt`](Error::Corrupt) where records that
-    /// were promised cannot be read, again and again until the consumer seeks past them, or where what the group had
-    /// committed cannot, until it seeks or commits;
+    /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`](crate::ConsumerWaker::wake) was called;
+    /// [`Corrupt`](Error::Corrupt) where records that were promised cannot be read, again and again until the consumer
+    /// seeks past them, or where what the group had committed cannot, until it seeks or commits;
     /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
-    /// [`OffsetReset::None`]; [`GroupBusy`](Error::GroupBusy), [`InvalidState`](Error::InvalidState) if neither
-    /// subscribed nor assigned; what an automatic commit can meet. The positions are as they were.
+    /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
+    /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
+    /// [`FencedInstanceId`](Error::FencedInstanceId) in a group; what the rebalance listener returns; what an automatic
+    /// commit can meet. The positions are as they were.
     pub fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
-        self.check_usable()?;
+        self.check_free()?;
         if matches!(self.mode, Mode::None) {
             let reason = "the consumer reads nothing yet; subscribe to topics or assign partitions first";
             return Err(Error::InvalidState { reason: reason.into() });
         }
-        let clock = Arc::clone(&self.catalog.env().clock);
-        let start = clock.monotonic();
+        let _polling = self.polling();
+        let mut start = None;
         let mut looked_again = false;
         loop {
             let seen = self.bell.rung();
-            if self.woken.swap(false, Ordering::AcqRel) {
-                return Err(Error::Wakeup);
-            }
+            self.take_wakeup()?;
             self.check_usable()?;
             if self.catalog.is_read_only() {
                 self.catalog.follow()?;
             }
-            self.refresh()?;
+            self.keep_up()?;
+            self.run_callbacks();
             self.auto_commit_if_due()?;
             let records = match self.fetch() {
                 // Another process has removed it since the last look; the next one finds out.
@@ -65,63 +91,62 @@ impl Consumer {
                 }
                 fetched => fetched?,
             };
-            let waited = clock.monotonic().saturating_sub(start);
-            if !records.is_empty() || waited >= timeout {
+            // Who finds something, or is in a hurry, need not know the time.
+            if !records.is_empty() || timeout.is_zero() {
                 return Ok(records);
             }
-            if !self.listen() {
+            let now = self.now();
+            let waited = now.saturating_sub(*start.get_or_insert(now));
+            if waited >= timeout {
+                return Ok(records);
+            }
+            if waited < self.config.spin && !self.catalog.is_read_only() {
+                self.spin((self.config.spin - waited).min(timeout - waited));
+            } else if !self.listen() {
                 self.bell.wait(seen, Some(self.longest_wait(timeout - waited)));
             }
         }
     }
 
+    pub(super) fn take_wakeup(&self) -> Result<()> {
+        if self.woken.swap(false, Ordering::AcqRel) { Err(Error::Wakeup) } else { Ok(()) }
+    }
+
     /// Takes what there is, beginning with another partition each time.
     fn fetch(&mut self) -> Result<ConsumerRecords> {
         self.resolve_positions()?;
-        let mut chunks: Vec<(TopicPartition, Chunk)> = Vec::new();
-        let mut left = self.config.max_poll_records;
-        let first = self.first.take();
-        let split = |name: &TopicPartition| first.as_ref().is_none_or(|first| name >= first);
-        let names =
-            self.partitions.keys().filter(|name| split(name)).chain(self.partitions.keys().filter(|name| !split(name)));
-        // Only names that have something are cloned, so a poll that finds nothing allocates nothing.
-        let ready: Vec<TopicPartition> = names.filter(|name| self.partitions[*name].has_news()).cloned().collect();
-        for name in ready {
-            if left == 0 {
-                self.first = Some(name);
-                break;
+        let policy = self.config.auto_offset_reset;
+        let mut catch = Catch { chunks: Vec::new(), left: self.config.max_poll_records, policy };
+        let stopped = match self.first.take() {
+            None => catch.all(self.partitions.iter_mut()),
+            Some(first) => match catch.all(self.partitions.range_mut(&first..)) {
+                None => catch.all(self.partitions.range_mut(..&first)),
+                stopped => stopped,
+            },
+        };
+        match stopped {
+            Some((name, Some(error))) if catch.chunks.is_empty() => {
+                self.first = self.partitions.range(name..).nth(1).map(|(next, _)| next.clone());
+                return Err(error);
             }
-            let policy = self.config.auto_offset_reset;
-            let fetch = self.partitions.get_mut(&name).expect("its name was just read");
-            // A chunk ends with its segment, so there may be more than one.
-            let failed = loop {
-                match fetch.read(policy, left) {
-                    Ok(Some(chunk)) => {
-                        left = left.saturating_sub(chunk.count);
-                        chunks.push((name.clone(), chunk));
-                        if left == 0 {
-                            break None;
-                        }
-                    }
-                    Ok(None) => break None,
-                    Err(error) => break Some(error),
-                }
-            };
-            if let Some(error) = failed {
-                if chunks.is_empty() {
-                    self.first = self.partitions.range(name..).nth(1).map(|(next, _)| next.clone());
-                    return Err(error);
-                }
-                // What was read is not lost: the error comes next time, and from this partition first.
-                self.first = Some(name);
-                break;
-            }
+            // What was read is not lost: an error comes next time, and from this partition first.
+            Some((name, _)) => self.first = Some(name),
+            None => {}
         }
-        Ok(ConsumerRecords { chunks })
+        Ok(ConsumerRecords { chunks: catch.chunks })
+    }
+
+    /// Looks for news until there are some, or something else to do.
+    fn spin(&self, at_most: Duration) {
+        let ready = || self.woken.load(Ordering::Relaxed) || self.partitions.values().any(Fetch::has_news);
+        self.catalog.env().scheduler.spin(&ready, self.longest_wait(at_most));
     }
 
     /// Asks to be told of news. Returns whether there are some already.
     fn listen(&self) -> bool {
+        if self.listen_for_topics() || self.listen_for_commits() {
+            return true;
+        }
         self.partitions.values().filter(|fetch| !fetch.paused).any(|fetch| match fetch.position {
             Position::At(offset) => fetch.partition.listen(offset, &self.bell),
             _ => false,
@@ -129,14 +154,18 @@ impl Consumer {
     }
 
     /// How long to wait for news that somebody announces, when there is something else to do in time.
-    fn longest_wait(&self, left: Duration) -> Duration {
+    pub(super) fn longest_wait(&self, left: Duration) -> Duration {
         let mut longest = left;
+        let now = self.now();
         if self.catalog.is_read_only() {
             longest = longest.min(FOLLOW_INTERVAL);
         }
         if self.commits_by_itself() {
-            let now = self.catalog.env().clock.monotonic();
-            longest = longest.min(self.next_auto_commit.saturating_sub(now));
+            longest = longest.min(self.commits.next_auto.saturating_sub(now));
+        }
+        if let (Mode::Subscribed(_), Some(group)) = (&self.mode, &self.group) {
+            // Somebody must look whether others are late, also where there is no worker.
+            longest = longest.min(group.due().saturating_sub(now));
         }
         longest
     }
@@ -174,10 +203,42 @@ impl Consumer {
         self.catalog.env().check_not_forked()?;
         self.partitions.get_mut(name).ok_or_else(|| Error::NotAssigned { partition: name.clone() })
     }
+}
 
-    /// A handle that wakes this consumer from another thread.
-    pub fn waker(&self) -> ConsumerWaker {
-        ConsumerWaker { bell: Arc::clone(&self.bell), woken: Arc::clone(&self.woken) }
+/// What one poll takes.
+struct Catch {
+    chunks: Vec<(TopicPartition, Chunk)>,
+    /// How many more records may be taken.
+    left: usize,
+    policy: OffsetReset,
+}
+
+impl Catch {
+    /// Takes from these partitions; the one at which that ended early, and what failed there, if something did.
+    fn all<'a>(
+        &mut self,
+        partitions: impl Iterator<Item = (&'a TopicPartition, &'a mut Fetch)>,
+    ) -> Option<(TopicPartition, Option<Error>)> {
+        for (name, fetch) in partitions.filter(|(_, fetch)| fetch.has_news()) {
+            if self.left == 0 {
+                return Some((name.clone(), None));
+            }
+            if let Err(error) = self.one(name, fetch) {
+                return Some((name.clone(), Some(error)));
+            }
+        }
+        None
+    }
+
+    fn one(&mut self, name: &TopicPartition, fetch: &mut Fetch) -> Result<()> {
+        // A chunk ends with its segment, so there may be more than one.
+        while self.left > 0
+            && let Some(chunk) = fetch.read(self.policy, self.left)?
+        {
+            self.left = self.left.saturating_sub(chunk.count);
+            self.chunks.push((name.clone(), chunk));
+        }
+        Ok(())
     }
 }
 
@@ -186,6 +247,22 @@ fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAnd
 }
 
 impl Fetch {
+    pub(super) fn new(partition: Arc<Partition>) -> Self {
+        Fetch { partition, position: Position::Unknown, cursor: None, paused: false, skipped: 0, stored: None }
+    }
+
+    pub(super) fn is_of(&self, partition: &Partition) -> bool {
+        self.partition.topic_id() == partition.topic_id()
+    }
+
+    pub(super) fn unlisten(&self, bell: &Arc<Bell>) {
+        self.partition.unlisten(bell);
+    }
+
+    pub(super) fn move_to(&mut self, position: Position) {
+        self.position = position;
+    }
+
     /// Whether reading may find something: a record, or an error.
     fn has_news(&self) -> bool {
         !self.paused && self.position != Position::At(self.partition.high_watermark())

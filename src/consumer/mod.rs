@@ -2,25 +2,32 @@
 
 mod committing;
 mod fetching;
+mod membership;
 mod positions;
 mod records;
 mod times;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::config::ConsumerConfig;
+use crate::consumer::committing::Commits;
+use crate::consumer::fetching::Fetch;
+use crate::consumer::membership::Subscribed;
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
-use crate::group::{Group, Groups, Input, MemberId, Output};
-use crate::partition::{Cursor, Partition};
+use crate::group::{Group, Groups, Member, Wanted};
+use crate::partition::Partition;
 use crate::producer::Lifeline;
-use crate::types::{Offset, TopicPartition};
+use crate::types::TopicPartition;
 
+pub use crate::consumer::membership::RebalanceListener;
 pub use crate::consumer::records::{ConsumerRecord, ConsumerRecords, Records};
 
 /// Reads records, in order within each partition, and keeps how far it has come.
@@ -51,18 +58,29 @@ pub use crate::consumer::records::{ConsumerRecord, ConsumerRecords, Records};
 /// # }
 /// ```
 ///
-/// Dropping a consumer closes it, as far as that goes without anybody to tell of an error.
+/// # In a group
+///
+/// Consumers that subscribe with the same [`group`](ConsumerConfig::group) share the partitions: each is read by one of
+/// them. A consumer joins in its first [`poll`](Self::poll), and must go on polling: all that a group asks of its
+/// members, letting go of partitions and taking others over, happens in their polls
+/// ([`max_poll_interval`](ConsumerConfig::max_poll_interval)). A [`RebalanceListener`] is told of it.
+///
+/// Dropping a consumer closes it, as far as that goes without anybody to tell of an error. One that is dropped by a panic
+/// commits nothing, and is out of its group at once.
 pub struct Consumer {
     catalog: Arc<Catalog>,
     group: Option<Arc<Group>>,
-    member: MemberId,
+    member: Arc<Member>,
     config: ConsumerConfig,
     mode: Mode,
     /// What is read, in the order of names and numbers.
     partitions: BTreeMap<TopicPartition, Fetch>,
     /// The partition that the next poll asks first.
     first: Option<TopicPartition>,
-    next_auto_commit: Duration,
+    commits: Commits,
+    listener: Option<Box<dyn RebalanceListener>>,
+    /// Whether the listener is being called.
+    in_listener: bool,
     bell: Arc<Bell>,
     woken: Arc<AtomicBool>,
     closed: bool,
@@ -74,33 +92,7 @@ pub struct Consumer {
 enum Mode {
     None,
     Assigned,
-    Subscribed {
-        topics: Vec<String>,
-        /// As of which generation of the group the assignment holds; `None`: not joined yet.
-        generation: Option<u32>,
-    },
-}
-
-/// A partition that is read, and how far.
-#[derive(Debug)]
-struct Fetch {
-    partition: Arc<Partition>,
-    position: Position,
-    cursor: Option<Cursor>,
-    paused: bool,
-    /// How many offsets a reset has stepped over.
-    skipped: u64,
-}
-
-/// Where a consumer is in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    /// Wherever the group has committed, or the reset policy says; found out when it is needed.
-    Unknown,
-    /// At the beginning or the end, whatever that will be when it is needed.
-    Beginning,
-    End,
-    At(Offset),
+    Subscribed(Subscribed),
 }
 
 impl fmt::Debug for Consumer {
@@ -121,14 +113,17 @@ impl Consumer {
         catalog.check_open()?;
         let group = config.group.as_deref().map(|name| groups.group(name)).transpose()?;
         let env = catalog.env();
+        let bell = Arc::new(env.scheduler.bell());
         Ok(Consumer {
             group,
-            member: groups.next_member(),
+            member: groups.next_member(Arc::clone(&bell)),
             mode: Mode::None,
             partitions: BTreeMap::new(),
             first: None,
-            next_auto_commit: env.clock.monotonic().saturating_add(config.auto_commit_interval),
-            bell: Arc::new(env.scheduler.bell()),
+            commits: Commits::new(env.clock.monotonic().saturating_add(config.auto_commit_interval)),
+            listener: None,
+            in_listener: false,
+            bell,
             woken: Arc::new(AtomicBool::new(false)),
             closed: false,
             config,
@@ -138,7 +133,7 @@ impl Consumer {
     }
 
     /// Reads these partitions, and no others. With a group the consumer can commit, but it is no member: nobody keeps
-    /// others from reading and committing the same.
+    /// others from reading and committing the same. While the group has members, its commits are refused.
     ///
     /// Replaces an earlier assignment. Partitions that were in it keep their position; with automatic commits, the
     /// positions are committed first.
@@ -152,8 +147,8 @@ impl Consumer {
         I: IntoIterator<Item = P>,
         P: Into<TopicPartition>,
     {
-        self.check_usable()?;
-        if matches!(self.mode, Mode::Subscribed { .. }) {
+        self.check_free()?;
+        if matches!(self.mode, Mode::Subscribed(_)) {
             let reason = "the consumer subscribes to topics, so it cannot be assigned partitions; unsubscribe first";
             return Err(Error::InvalidState { reason: reason.into() });
         }
@@ -168,7 +163,8 @@ impl Consumer {
         Ok(())
     }
 
-    /// Reads all partitions of these topics, and those that are added to them; replaces an earlier subscription.
+    /// Reads the partitions of these topics, and those that are added to them, sharing them with the other members of the
+    /// group; without a group, all of them. Replaces an earlier subscription.
     ///
     /// With a group, the consumer joins it in the next [`poll`](Self::poll), and starts where the group has
     /// committed. Without one it starts where [`auto_offset_reset`](ConsumerConfig::auto_offset_reset) says.
@@ -181,11 +177,7 @@ impl Consumer {
         I: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        self.check_usable()?;
-        if matches!(self.mode, Mode::Assigned) {
-            let reason = "the consumer was assigned partitions, so it cannot subscribe to topics; unsubscribe first";
-            return Err(Error::InvalidState { reason: reason.into() });
-        }
+        self.check_can_subscribe()?;
         let topics: BTreeSet<String> = topics.into_iter().map(Into::into).collect();
         if topics.is_empty() {
             return self.unsubscribe();
@@ -193,30 +185,46 @@ impl Consumer {
         for topic in &topics {
             self.catalog.topic_or_create(topic)?;
         }
-        // Whatever the new subscription takes away is committed as it stands.
-        self.auto_commit_now()?;
-        self.mode = Mode::Subscribed { topics: topics.into_iter().collect(), generation: None };
-        Ok(())
+        self.subscribe_to(Wanted::Names(topics))
     }
 
-    /// Reads nothing any more, and leaves the group; with automatic commits, the positions are committed first.
+    /// [`subscribe`](Self::subscribe) to every topic of whose name this is true, also to those that are created later.
+    ///
+    /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. Kafka:
+    /// `subscribe(Pattern)`.
     ///
     /// # Errors
     ///
-    /// What committing can meet.
+    /// As [`subscribe`](Self::subscribe); that no topic matches is none.
+    pub fn subscribe_matching<F>(&mut self, matches: F) -> Result<()>
+    where
+        F: Fn(&str) -> bool + Send + Sync + 'static,
+    {
+        self.check_can_subscribe()?;
+        self.subscribe_to(Wanted::Matching(Arc::new(matches)))
+    }
+
+    fn check_can_subscribe(&self) -> Result<()> {
+        self.check_free()?;
+        if matches!(self.mode, Mode::Assigned) {
+            let reason = "the consumer was assigned partitions, so it cannot subscribe to topics; unsubscribe first";
+            return Err(Error::InvalidState { reason: reason.into() });
+        }
+        Ok(())
+    }
+
+    /// Reads nothing any more, and leaves the group; with automatic commits, the positions are committed first. A static
+    /// member leaves nothing but its partitions, which wait for it.
+    ///
+    /// # Errors
+    ///
+    /// What committing can meet, and what the rebalance listener returns.
     pub fn unsubscribe(&mut self) -> Result<()> {
-        self.check_usable()?;
-        let result = self.auto_commit_now();
-        self.leave();
+        self.check_free()?;
+        let result = self.stop();
         self.mode = Mode::None;
         self.partitions.clear();
         result
-    }
-
-    fn leave(&mut self) {
-        if let (Some(group), Mode::Subscribed { .. }) = (&self.group, &self.mode) {
-            group.step(&BTreeMap::new(), Input::Leave { member: self.member });
-        }
     }
 
     /// The partitions that are read now.
@@ -228,96 +236,85 @@ impl Consumer {
     fn take_over(&mut self, found: Vec<(TopicPartition, Arc<Partition>)>) {
         let mut before = std::mem::take(&mut self.partitions);
         for (name, partition) in found {
-            let kept = before.remove(&name).filter(|fetch| fetch.partition.topic_id() == partition.topic_id());
-            let fresh = Fetch { partition, position: Position::Unknown, cursor: None, paused: false, skipped: 0 };
-            self.partitions.insert(name, kept.unwrap_or(fresh));
+            let kept = before.remove(&name).filter(|fetch| fetch.is_of(&partition));
+            self.partitions.insert(name, kept.unwrap_or_else(|| Fetch::new(partition)));
         }
     }
 
-    /// Joins the group if that is still to be done, and notices partitions that were added and topics that went.
-    fn refresh(&mut self) -> Result<()> {
-        let Mode::Subscribed { topics, generation } = &mut self.mode else { return Ok(()) };
-        let counts: BTreeMap<String, u32> = topics
-            .iter()
-            .filter_map(|name| self.catalog.find(name).map(|topic| (name.clone(), topic.count())))
-            .collect();
-        let known = self.partitions.len() == counts.values().map(|count| *count as usize).sum::<usize>();
-        if known && generation.is_some() {
-            return Ok(());
+    /// For what changes who reads what: not while the rebalance listener is told of just that.
+    fn check_free(&self) -> Result<()> {
+        if self.in_listener {
+            let reason = "a rebalance listener can commit, seek and pause, but neither poll nor change what is read";
+            return Err(Error::InvalidState { reason: reason.into() });
         }
-        let joining = generation.is_none();
-        let wanted = topics.clone();
-        let (new, partitions) = match &self.group {
-            // Nobody else reads for a consumer without a group, so it has all there is.
-            None => (1, all(&counts)),
-            Some(group) => {
-                let input = if joining { Input::Join { member: self.member, topics: wanted } } else { Input::Changed };
-                match group.step(&counts, input) {
-                    Some(Output::Assigned { generation, partitions, .. }) => (generation, partitions),
-                    Some(Output::Refused { holder, .. }) => {
-                        let member = format!("consumer {holder}");
-                        return Err(Error::GroupBusy { group: group.name().to_owned(), member });
-                    }
-                    None => return Ok(()),
-                }
-            }
-        };
-        *generation = Some(new);
-        // Of a topic that was deleted since it was counted nothing is left to read.
-        let found = partitions.into_iter().filter_map(|name| Some((name.clone(), self.catalog.partition(&name).ok()?)));
-        let found = found.collect();
-        self.take_over(found);
-        if joining {
-            self.restart_auto_commit();
-        }
-        Ok(())
+        self.check_usable()
     }
 
     fn check_usable(&self) -> Result<()> {
         if self.closed { Err(Error::Closed) } else { self.catalog.check_open() }
     }
-}
 
-fn all(counts: &BTreeMap<String, u32>) -> Vec<TopicPartition> {
-    let of_topic = |(name, count): (&String, &u32)| {
-        let name: Arc<str> = name.as_str().into();
-        (0..*count).map(move |number| TopicPartition::new(Arc::clone(&name), number)).collect::<Vec<_>>()
-    };
-    counts.iter().flat_map(of_topic).collect()
+    /// What the clock of the log shows.
+    fn now(&self) -> Duration {
+        self.catalog.env().clock.monotonic()
+    }
+
+    /// A handle that wakes this consumer from another thread.
+    pub fn waker(&self) -> ConsumerWaker {
+        ConsumerWaker { bell: Arc::clone(&self.bell), woken: Arc::clone(&self.woken) }
+    }
 }
 
 /// Ending.
 impl Consumer {
-    /// Commits the positions, if automatic commits are on, leaves the group, and ends the consumer.
+    /// Commits the positions, if automatic commits are on, leaves the group, and ends the consumer. A static member
+    /// ([`group_instance_id`](ConsumerConfig::group_instance_id)) stays in its group for the
+    /// [`session_timeout`](ConsumerConfig::session_timeout).
     ///
     /// # Errors
     ///
-    /// What committing can meet. The consumer is closed in any case.
+    /// What committing can meet, and what the rebalance listener returns. The consumer is closed in any case.
     pub fn close(mut self) -> Result<()> {
         self.end()
     }
 
     fn end(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.closed, true) {
+        if self.closed {
             return Ok(());
         }
-        self.catalog.env().check_not_forked()?;
-        let result = if self.catalog.check_open().is_ok() { self.auto_commit_now() } else { Ok(()) };
-        self.partitions.values().for_each(|fetch| fetch.partition.unlisten(&self.bell));
-        self.leave();
+        self.catalog.env().check_not_forked().inspect_err(|_| self.closed = true)?;
+        let result = if self.catalog.check_open().is_ok() { self.stop() } else { Ok(()) };
+        self.closed = true;
+        self.forget();
         result
+    }
+
+    /// Commits if that is automatic, and leaves the group if it is in one.
+    fn stop(&mut self) -> Result<()> {
+        match self.mode {
+            Mode::Subscribed(_) => self.leave(),
+            _ => self.auto_commit_now(),
+        }
+        .and(self.finish_commits())
+    }
+
+    /// Takes its bell from wherever it hangs.
+    fn forget(&mut self) {
+        self.partitions.values().for_each(|fetch| fetch.unlisten(&self.bell));
+        self.catalog.unlisten(&self.bell);
     }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
         // A panic in the middle of processing must not commit what it did not get to.
-        if std::thread::panicking() && self.catalog.env().check_not_forked().is_ok() {
+        if std::thread::panicking() && !self.closed && self.catalog.env().check_not_forked().is_ok() {
             self.closed = true;
-            self.leave();
+            self.vanish();
+            self.forget();
         }
-        // There is nobody to tell; whoever wants to know calls `close`.
-        drop(self.end());
+        // There is nobody to tell; whoever wants to know calls `close`. Of a panic of the listener the panic hook has told.
+        drop(panic::catch_unwind(AssertUnwindSafe(|| self.end())));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::consumer::{Consumer, Position};
+use crate::consumer::Consumer;
+use crate::consumer::fetching::Position;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
 use crate::types::{Offset, TopicPartition};
@@ -52,9 +53,7 @@ impl Consumer {
     }
 
     pub(super) fn move_to(&mut self, partition: &TopicPartition, position: Position) -> Result<()> {
-        let fetch = self.fetch_of(partition)?;
-        fetch.position = position;
-        fetch.cursor = None;
+        self.fetch_of(partition)?.move_to(position);
         Ok(())
     }
 

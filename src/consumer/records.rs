@@ -176,7 +176,7 @@ impl<'a> ConsumerRecord<'a> {
     ///
     /// # Errors
     ///
-    /// [`Deserialization`](Error::Deserialization) with topic, partition and offset. The records behind it can be read.
+    /// [`Deserialization`](crate::Error::Deserialization) with topic, partition and offset. The records behind it can be read.
     pub fn decode_value<T, C: Decode<T>>(&self, codec: &C) -> Result<Option<T>> {
         decode_at(codec, || self.partition.clone(), self.view.offset, self.view.value)
     }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::config::OffsetReset;
-use crate::consumer::{Consumer, Position};
+use crate::consumer::Consumer;
+use crate::consumer::fetching::Position;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
 use crate::types::{Offset, OffsetAndTimestamp, Timestamp, TopicPartition};
@@ -14,8 +15,9 @@ impl Consumer {
     /// `None` if there is none. Kafka: `offsetsForTimes`.
     ///
     /// The first by its offset: if timestamps are not in order, that is not the one that is nearest to it. A record that
-    /// cannot be read, because it is damaged, has no timestamp and is stepped over. A segment is read for that once
-    /// after the log was opened, up to where the record is; after that a lookup reads a few pages.
+    /// cannot be read, because it is damaged, has no timestamp and is stepped over. The first lookup after the log was
+    /// opened reads the segments up to where the record is. After that, those that have no such record are passed over
+    /// without a look, and of one that is in use a few pages are read.
     ///
     /// # Errors
     ///

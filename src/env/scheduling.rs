@@ -5,6 +5,7 @@
 //! one addition and one load if nobody waits.
 
 use std::fmt;
+use std::hint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
@@ -21,6 +22,10 @@ pub(crate) trait Scheduler: Send + Sync + fmt::Debug {
     /// Gives way to the other threads until `ready`, which they will make true if they run, and at most for `at_most`:
     /// for waits that are shorter than it takes to go to sleep and be woken.
     fn give_way(&self, ready: &dyn Fn() -> bool, at_most: Duration);
+
+    /// Looks again and again until `ready`, at most for `at_most`, and keeps the processor for it: for who wants to know at
+    /// once.
+    fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration);
 
     /// Runs `work` beside the caller.
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> std::io::Result<Box<dyn Worker>>;
@@ -99,6 +104,20 @@ impl Scheduler for Threads {
         let start = Instant::now();
         while !ready() && start.elapsed() < at_most {
             thread::yield_now();
+        }
+    }
+
+    fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
+        /// The clock takes as long as a few looks.
+        const LOOKS: u32 = 16;
+        let start = Instant::now();
+        while start.elapsed() < at_most {
+            for _ in 0..LOOKS {
+                if ready() {
+                    return;
+                }
+                hint::spin_loop();
+            }
         }
     }
 

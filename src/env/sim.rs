@@ -138,6 +138,18 @@ impl Scheduler for SimScheduler {
     /// Nobody runs before this member waits, and to wait is more than it asks for.
     fn give_way(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
 
+    /// Looks once in a while of simulated time, in which the others go on.
+    fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
+        let end = self.stage.clock.monotonic().saturating_add(at_most);
+        loop {
+            let left = end.saturating_sub(self.stage.clock.monotonic());
+            if left.is_zero() || ready() {
+                return;
+            }
+            self.sleep(left.min(TURNS_TAKE));
+        }
+    }
+
     fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Worker>> {
         let member = self.stage.cast.lock().enter(name);
         let stage = Arc::clone(&self.stage);

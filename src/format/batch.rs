@@ -53,7 +53,7 @@
 
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, Writer};
-use crate::format::segment::checksum;
+use crate::format::segment::{self, checksum};
 use crate::record::Header;
 use crate::types::{Offset, Timestamp, TimestampType};
 
@@ -478,6 +478,11 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// At the first batch of the segment with this header, whose epoch none of its batches is below.
+    pub(crate) fn begin(header: &segment::Header, salt: u32) -> Walk {
+        Walk { position: segment::HEADER_BYTES, due: header.base, epoch: header.epoch, salt }
+    }
+
     /// The whole batch that is due, and goes on behind it. `None` where the length is zero, or the bytes end.
     ///
     /// `bytes` are those of the segment from its start to where the caller's interest ends.

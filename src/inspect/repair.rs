@@ -255,6 +255,8 @@ impl Repair<'_> {
             file.allocate(segment.length, bytes.end).map_err(self.io("allocate", &segment.path))?;
         }
         let (file, mut pen) = survey::map(self.env, &segment.path, Access::Write)?.expect("it has a header");
+        // The room behind the last batch may have been given back.
+        file.reclaim(bytes.clone()).map_err(self.io("allocate", &segment.path))?;
         let salt = segment::salt(pen.unread(0..HEADER_BYTES));
         pen.spare(bytes.clone()).fill(0);
         let word = self.encode_gap(pen.spare(bytes.start..bytes.start + gap_bytes), salt, epoch, lost);

@@ -9,7 +9,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
-use crate::format::segment::{self, HEADER_BYTES, Header};
+use crate::format::segment::{self, Header};
 use crate::partition::Hole;
 use crate::types::Offset;
 
@@ -140,7 +140,7 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, O
     surveyed.header = Header::decode(bytes);
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let walk = Walk { position: HEADER_BYTES, due: base, epoch: header.epoch, salt: segment::salt(bytes) };
+        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)) };
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
         if let Some((_, next)) = end

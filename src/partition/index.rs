@@ -1,6 +1,7 @@
 //! A sparse index in memory: where in a segment to begin looking for an offset.
 //!
-//! An entry for about every 4 KiB of batches. It is derived from the log, never stored, so it cannot be stale. One
+//! An entry for about every KiB of batches: who looks for one record walks over a few, and what the entries take is
+//! less than a hundredth of what they point to. It is derived from the log, never stored, so it cannot be stale. One
 //! writer at a time adds to it (the appender, or whoever checks a sealed segment, under that segment's lock);
 //! readers need no lock: the length is published after the entry.
 
@@ -8,8 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// An entry for a batch that begins at least this many bytes behind the last one indexed. Kafka:
-/// `index.interval.bytes`.
-const INTERVAL_BYTES: u64 = 4096;
+/// `index.interval.bytes`, which is 4096: there the index is a file.
+const INTERVAL_BYTES: u64 = 1024;
 /// Entries are made room for in blocks, so that a large segment that holds little costs little.
 const BLOCK: usize = 512;
 
@@ -68,12 +69,34 @@ impl Index {
         block[at % BLOCK].load(Ordering::Relaxed)
     }
 
+    /// Whether the batches that are known reach to the offset that is `ahead` of the base.
+    pub(crate) fn reaches(&self, ahead: u64) -> bool {
+        let length = self.length.load(Ordering::Acquire);
+        length > 0 && self.entry(length - 1) >> 32 >= ahead
+    }
+
     /// The position of a batch at or before the offset that is `ahead` of the base; `None`: from the first batch on.
     pub(crate) fn floor(&self, ahead: u64) -> Option<u64> {
-        let (mut low, mut high) = (0, self.length.load(Ordering::Acquire));
+        let length = self.length.load(Ordering::Acquire);
+        let last = self.entry(length.checked_sub(1)?) >> 32;
+        // Where it would be if all batches were alike; from there the steps double, until it lies between two of them.
+        let guess = usize::try_from(length as u64 * ahead.min(last) / (last + 1)).expect("less than the length");
+        let is_before = |at: usize| self.entry(at) >> 32 <= ahead;
+        let (mut low, mut high) = (guess, guess);
+        let mut step = 1;
+        while low > 0 && !is_before(low - 1) {
+            high = low - 1;
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        while high < length && is_before(high) {
+            low = high + 1;
+            high = (high + step).min(length);
+            step *= 2;
+        }
         while low < high {
             let middle = usize::midpoint(low, high);
-            if self.entry(middle) >> 32 <= ahead { low = middle + 1 } else { high = middle }
+            if is_before(middle) { low = middle + 1 } else { high = middle }
         }
         low.checked_sub(1).map(|at| self.entry(at) & u64::from(u32::MAX))
     }
@@ -129,9 +152,30 @@ mod tests {
     fn batches_closer_than_the_interval_share_an_entry() {
         let index = Index::new(1 << 20);
         for batch in 0..100u64 {
-            index.note(batch, 128 + batch * 1024);
+            index.note(batch, 128 + batch * 256);
         }
-        assert_eq!(index.floor(99), Some(128 + 96 * 1024));
-        assert_eq!(index.floor(5), Some(128 + 4 * 1024));
+        assert_eq!(index.floor(99), Some(128 + 96 * 256));
+        assert_eq!(index.floor(5), Some(128 + 4 * 256));
+    }
+
+    #[test]
+    fn however_unlike_the_batches_are_the_floor_is_the_same_as_of_a_search_from_the_start() {
+        for seed in 0..20u64 {
+            let index = Index::new(4 << 20);
+            let mut entries = Vec::new();
+            let (mut ahead, mut position) = (0, 128);
+            for batch in 0..2000u64 {
+                let draw = (batch + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                ahead += if draw % 97 == 0 { 100_000 } else { draw % 3 };
+                position += INTERVAL_BYTES;
+                index.note(ahead, position);
+                entries.push((ahead, position));
+            }
+            for wanted in entries.iter().flat_map(|(ahead, _)| [ahead.saturating_sub(1), *ahead, ahead + 1]) {
+                let expected = entries.iter().rev().find(|(ahead, _)| *ahead <= wanted).map(|(_, position)| *position);
+                assert_eq!(index.floor(wanted), expected, "seed {seed}, {wanted}");
+                assert_eq!(index.reaches(wanted), wanted <= ahead, "seed {seed}, {wanted}");
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@
 mod bound;
 mod callbacks;
 mod following;
+mod handle;
 mod index;
 mod preparing;
 mod reading;
@@ -41,7 +42,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{Durability, TopicConfig};
 use crate::env::Env;
 use crate::env::scheduling::Bell;
-use crate::env::storage::region::{Pen, Region};
+use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
@@ -94,14 +95,26 @@ impl Home {
         GROWTH_BYTES.start.min(self.capacity())
     }
 
-    /// Grows a file from one length to another, and says it in the log's words when there is no room.
+    /// Grows a file from one length to another.
     fn allocate(&self, file: &dyn File, path: &Path, from: u64, to: u64) -> Result<()> {
-        file.allocate(from, to).map_err(|source| match source.kind() {
+        file.allocate(from, to).map_err(self.no_room(path, to - from))
+    }
+
+    /// Takes the room of bytes of a file that may have been given back.
+    fn reclaim(&self, file: &dyn File, path: &Path, range: Range<u64>) -> Result<()> {
+        let bytes = range.end - range.start;
+        file.reclaim(range).map_err(self.no_room(path, bytes))
+    }
+
+    /// Says it in the log's words when there is no room.
+    fn no_room(&self, path: &Path, bytes: u64) -> impl FnOnce(io::Error) -> Error {
+        let path = self.full(path);
+        move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Error::NoSpace { path: self.full(path), bytes: to - from, source }
+                Error::NoSpace { path, bytes, source }
             }
-            _ => Error::Io { action: "allocate", path: self.full(path), source },
-        })
+            _ => Error::Io { action: "allocate", path, source },
+        }
     }
 
     /// Takes care that storing to allocated bytes cannot fail, where the file system may need room for that too.
@@ -191,9 +204,11 @@ struct Writer {
 struct Sealed {
     pen: Pen,
     file: Arc<dyn File>,
-    path: PathBuf,
+    slot: Arc<Slot>,
     salt: u32,
     next: Offset,
+    /// Whether its pages were let go of, so that they do not stay in memory until the sync.
+    let_go: bool,
 }
 
 impl fmt::Debug for Partition {
@@ -265,9 +280,8 @@ impl Partition {
         let durable = if read_only { witness.min(next) } else { next };
         let high_watermark = if config.durability == Durability::Sync { durable } else { next };
         let (position, valid) = match &active {
-            // What is there is prepared before it is first stored to, which need not be now.
-            Some(active) if active.pen.needs_preparing() => (active.walk.position, active.walk.position),
-            Some(active) => (active.walk.position, active.pen.region().valid()),
+            // Behind what is known to have room it is taken before it is first stored to, which need not be now.
+            Some(active) => (active.walk.position, active.roomy.max(active.walk.position)),
             None => (0, 0),
         };
         if let Some(active) = &active {
@@ -518,13 +532,6 @@ impl Partition {
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
-            Some(active) if needed <= active.pen.region().valid() => {
-                let path = active.slot.path.clone();
-                let to = active.pen.region().valid();
-                self.home.prepare(&mut active.pen, &path, writer.position..to)?;
-                writer.valid = to;
-                Ok(())
-            }
             Some(active) if needed <= active.pen.region().capacity() => self.grow(writer, needed),
             // Made when segments were smaller, and its successor could not have another name.
             Some(active) if active.segment.base() == writer.next => {
@@ -542,17 +549,20 @@ impl Partition {
         }
     }
 
-    /// Grows the file of the active segment by a step, at least to `needed`, which lies below its capacity.
+    /// Takes room for the active segment, a step further or at least to `needed`, which lies below its capacity.
     fn grow(&self, writer: &mut Writer, needed: u64) -> Result<()> {
         let active = writer.active.as_mut().expect("only an active segment grows");
-        let capacity = active.pen.region().capacity();
-        let from = active.pen.region().valid();
+        let (length, capacity) = (active.pen.region().valid(), active.pen.region().capacity());
+        let from = writer.valid / PAGE * PAGE;
         let step = from.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end);
-        let to = (from + step).max(needed.next_multiple_of(4096)).min(capacity);
+        let to = (from + step).max(needed).next_multiple_of(PAGE).min(capacity);
         let path = active.slot.path.clone();
-        self.check_bound(writer.bound, to - from)?;
-        self.home.allocate(&*active.file, &path, from, to)?;
-        active.pen.extend(to);
+        self.home.reclaim(&*active.file, &path, from.min(length)..to.min(length))?;
+        if to > length {
+            self.check_bound(writer.bound, to - length)?;
+            self.home.allocate(&*active.file, &path, length, to)?;
+            active.pen.extend(to);
+        }
         self.home.prepare(&mut active.pen, &path, writer.position..to)?;
         writer.valid = to;
         Ok(())
@@ -592,14 +602,13 @@ impl Partition {
         self.slots.write().push(Arc::clone(&active.slot));
         writer.ahead.roll(writer.position, active.walk.position);
         writer.position = active.walk.position;
-        writer.valid = active.pen.region().valid();
+        writer.valid = active.roomy;
         writer.age.begin();
         writer.unnamed = true;
         if let (Some(old), Some(end)) = (writer.active.replace(active), predecessor) {
             old.slot.seal(writer.next, end.end_position);
-            let path = old.segment.path().to_path_buf();
-            let Active { pen, file, walk, .. } = old;
-            writer.sealed.push(Sealed { pen, file, path, salt: walk.salt, next: writer.next });
+            let Active { pen, file, walk, slot, .. } = old;
+            writer.sealed.push(Sealed { pen, file, slot, salt: walk.salt, next: writer.next, let_go: false });
         }
         Ok(())
     }

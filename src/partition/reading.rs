@@ -149,6 +149,7 @@ impl Partition {
         }
         let mut at = match cursor.take() {
             Some(cursor) if cursor.offset == offset => cursor,
+            Some(cursor) if cursor.segment.is_known_to_hold(offset) => self.find_in(cursor.segment, offset)?,
             _ => self.seek(offset)?,
         };
         loop {
@@ -160,7 +161,9 @@ impl Partition {
                 return Ok(None);
             }
             // This segment ends before the high watermark, so it has a successor.
-            at = self.enter(&self.slot_after(at.segment.base(), at.offset)?, at.offset)?;
+            let left = at.segment.base();
+            at = self.enter(&self.slot_after(left, at.offset)?, at.offset)?;
+            self.rest_slots(left);
         }
     }
 
@@ -264,13 +267,24 @@ impl Partition {
         }
     }
 
+    fn find_in(&self, segment: Arc<Segment>, offset: Offset) -> Result<Cursor> {
+        let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
+        Ok(Cursor { segment, position, offset })
+    }
+
+    /// Lets go of the segment with this base, from which a reader has gone on to the next, and of the few before it, which
+    /// the reader may still have held when it left them.
+    fn rest_slots(&self, base: Offset) {
+        const FEW: usize = 3;
+        let slots = self.slots.read();
+        let behind = slots.partition_point(|slot| slot.base <= base);
+        slots[behind.saturating_sub(FEW)..behind].iter().for_each(|slot| slot.rest());
+    }
+
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
         let found = slot.get(&self.home.env);
         match found.map_err(|error| if offset < self.log_start() { self.out_of_range(offset) } else { error })? {
-            Found::Segment(segment) => {
-                let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
-                Ok(Cursor { segment, position, offset })
-            }
+            Found::Segment(segment) => self.find_in(segment, offset),
             Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
                 partition: Some(self.home.partition.clone()),
                 offsets: slot.base..slot.next().unwrap_or(slot.base),
@@ -286,7 +300,7 @@ impl Partition {
         let slots = self.slots.read();
         let length = |slot: &Arc<Slot>| {
             let file = self.home.env.storage.open(&slot.path, Access::Read).ok()?;
-            file.len().ok()
+            file.room().ok()
         };
         (slots.len(), slots.iter().filter_map(length).sum())
     }

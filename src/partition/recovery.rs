@@ -37,6 +37,7 @@ use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
+use crate::partition::handle::Handle;
 use crate::partition::segment::{Hole, Segment};
 use crate::partition::slot::Slot;
 use crate::types::Offset;
@@ -84,6 +85,8 @@ pub(crate) struct Active {
     pub(crate) slot: Arc<Slot>,
     pub(crate) pen: Pen,
     pub(crate) file: Arc<dyn File>,
+    /// Up to here there is room for what is to come; behind it nobody knows.
+    pub(crate) roomy: u64,
     /// Behind its last whole batch.
     pub(crate) walk: Walk,
 }
@@ -291,10 +294,10 @@ impl Recovery<'_> {
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
         if self.access == Access::Write {
-            pen.check_readable(0..head.length).map_err(Error::io("read", home.full(&head.path)))?;
+            check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
         }
-        let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
-        let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
+        let mut walk = Walk::begin(header, head.salt);
+        let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
@@ -317,7 +320,7 @@ impl Recovery<'_> {
                     rolled = batch.marker() == Some(Marker::Rolled);
                     continue;
                 }
-                Ok(None) if bytes[bytes.len().min(position as usize)..].iter().all(|byte| *byte == 0) => break,
+                Ok(None) if is_zero(&*file, bytes, position) => break,
                 Ok(None) => Flaw::Hole,
                 Err(flaw) => flaw,
             };
@@ -339,7 +342,8 @@ impl Recovery<'_> {
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
-        let active = Active { segment, slot, pen, file: Arc::from(file), walk };
+        let file = Handle::new(&home.env.storage, head.path.clone(), self.access, file);
+        let active = Active { segment, slot, pen, file, roomy: 0, walk };
         Ok(Scan { active, holes, tail, witness, rolled })
     }
 
@@ -403,10 +407,10 @@ impl Recovery<'_> {
     fn unscanned(&mut self, head: &Head, successor: Option<&Head>) -> Judged {
         let path = head.path.clone();
         let (slot, next) = match &head.header {
-            Ok(_) => {
+            Ok(header) => {
                 let next = successor.map_or(head.base, |successor| successor.follows(head.base));
                 let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
-                (Slot::on_disk(head.base, path, head.salt, (next, end)), next)
+                (Slot::on_disk(path, Walk::begin(header, head.salt), (next, end)), next)
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
@@ -586,6 +590,37 @@ impl Head {
     }
 }
 
+/// Whether the disk gives all bytes of the file. What it holds no bytes of it need not be asked for.
+fn check_readable(file: &dyn File, pen: &Pen, length: u64) -> io::Result<()> {
+    let mut from = 0;
+    while let Some(data) = file.data(from)?.filter(|data| data.start < length) {
+        pen.check_readable(data.start..data.end.min(length))?;
+        from = data.end;
+    }
+    Ok(())
+}
+
+/// Whether all of `bytes`, which are those of the file from its start, are zero from `position` on.
+fn is_zero(file: &dyn File, bytes: &[u8], position: u64) -> bool {
+    let mut from = position;
+    loop {
+        let data = match file.data(from) {
+            Ok(None) => return true,
+            Ok(Some(data)) => data,
+            // Who cannot tell where there are none looks at all of them.
+            Err(_) => from..bytes.len() as u64,
+        };
+        let (start, end) = (bytes.len().min(data.start as usize), bytes.len().min(data.end as usize));
+        if bytes[start..end].iter().any(|byte| *byte != 0) {
+            return false;
+        }
+        if end == bytes.len() {
+            return true;
+        }
+        from = data.end;
+    }
+}
+
 /// Makes a new segment of at least so many bytes, or with less if there is no more room: header, sync, name. The name is
 /// durable once the directory is synced.
 pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> {
@@ -612,10 +647,12 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
         }
     };
     let region = Arc::clone(pen.region());
-    let segment = Arc::new(Segment::active(home.full(&path), header.base, salt, region));
+    let walk = Walk::begin(header, salt);
+    let segment = Arc::new(Segment::active(home.full(&path), walk, region));
+    let file = Handle::new(storage, path.clone(), Access::Write, file);
     let slot = Arc::new(Slot::mapped(&segment, path));
-    let walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt };
-    Ok(Active { segment, slot, pen, file: Arc::from(file), walk })
+    let roomy = segment.region().valid();
+    Ok(Active { segment, slot, pen, file, roomy, walk })
 }
 
 /// Gives a new file its room and its header, and syncs it.

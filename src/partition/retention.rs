@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use crate::config::Retention;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
-use crate::partition::slot::{Found, Slot};
+use crate::partition::slot::Slot;
 use crate::types::{Offset, Timestamp};
 
 /// A segment, as far as retention goes.
@@ -110,15 +110,6 @@ impl Partition {
             segments: count,
             bytes: extents[..count].iter().map(|segment| segment.bytes).sum(),
         })
-    }
-
-    fn is_older_than(&self, slot: &Slot, limit: Timestamp) -> Result<Option<bool>> {
-        match slot.get(&self.home.env) {
-            Ok(Found::Segment(segment)) => segment.is_older_than(limit).map_err(Error::io("read", segment.path())),
-            Ok(Found::Broken(_)) => Ok(None),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     /// Removes everything below `start`, for good: `record` says durably that it is. See the head of this file.

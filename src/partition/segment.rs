@@ -68,7 +68,8 @@ const READABLE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
-    base: Offset,
+    /// At the first batch.
+    begin: Walk,
     path: PathBuf,
     region: Arc<Region>,
     index: Index,
@@ -84,28 +85,34 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The active segment: whoever made or recovered it has seen every batch in it.
-    pub(crate) fn active(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>) -> Self {
-        Self::new(path, base, salt, region, u64::MAX, None)
+    pub(crate) fn active(path: PathBuf, begin: Walk, region: Arc<Region>) -> Self {
+        Self::new(path, begin, region, u64::MAX, None)
     }
 
     /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
-    pub(crate) fn sealed(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, next: Offset) -> Self {
-        Self::new(path, base, salt, region, HEADER_BYTES, Some(next))
+    pub(crate) fn sealed(path: PathBuf, begin: Walk, region: Arc<Region>, next: Offset) -> Self {
+        Self::new(path, begin, region, HEADER_BYTES, Some(next))
     }
 
-    fn new(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
+    /// `begin`: at the segment's first batch.
+    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
         let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
-        let check = Mutex::new(Walk { position: HEADER_BYTES, due: base, epoch: 0, salt });
+        let check = Mutex::new(begin);
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { base, path, region, index, times, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+        Segment { begin, path, region, index, times, checked: AtomicU64::new(checked), check, holes, hole_count, next }
     }
 
     pub(crate) fn base(&self) -> Offset {
-        self.base
+        self.begin.due
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its batches begin.
+    pub(crate) fn begin(&self) -> Walk {
+        self.begin
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
@@ -115,7 +122,7 @@ impl Segment {
     /// Says that a whole batch was put at `position`, and how late its records are.
     #[inline]
     pub(crate) fn note(&self, offset: Offset, position: u64, latest: Option<Timestamp>) {
-        self.index.note(offset.since(self.base), position);
+        self.index.note(offset.since(self.base()), position);
         if let Some(latest) = latest {
             self.times.note(position, latest);
         }
@@ -139,9 +146,19 @@ impl Segment {
         });
     }
 
+    /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
+    pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
+        offset >= self.base() && self.index.reaches(offset.since(self.base()))
+    }
+
+    /// Whether all of it can be forgotten: what a second look would find is all that there is to know.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        self.hole_count.load(Ordering::Acquire) == 0
+    }
+
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
-        self.index.floor(offset.since(self.base)).unwrap_or(HEADER_BYTES)
+        self.index.floor(offset.since(self.base())).unwrap_or(HEADER_BYTES)
     }
 
     /// Remembers a hole that was found while recovering.
@@ -182,7 +199,7 @@ impl Segment {
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
     pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
-        let mut position = match self.index.floor(offset.since(self.base)) {
+        let mut position = match self.index.floor(offset.since(self.base())) {
             Some(position) => position,
             None => HEADER_BYTES,
         };
@@ -231,7 +248,7 @@ impl Segment {
     /// What the disk said.
     pub(crate) fn latest(&self, offsets: &Range<Offset>) -> io::Result<Option<Timestamp>> {
         while self.check_more(self.known_end())? {}
-        if offsets.start <= self.base && self.next.is_some_and(|next| next <= offsets.end) {
+        if offsets.start <= self.base() && self.next.is_some_and(|next| next <= offsets.end) {
             return Ok(self.times.latest());
         }
         // The stretches in the middle are told by the index; what lies at the ends may be of other offsets.
@@ -243,6 +260,11 @@ impl Segment {
         let before = self.latest_by_reading(start..inner.start * STRETCH_BYTES, offsets);
         let behind = self.latest_by_reading(inner.end * STRETCH_BYTES..self.known_end(), offsets);
         Ok(before.max(self.times.latest_in(inner)).max(behind))
+    }
+
+    /// The latest timestamp of its records, if all of it was looked at.
+    pub(crate) fn known_latest(&self) -> Option<Option<Timestamp>> {
+        (self.checked.load(Ordering::Acquire) == u64::MAX).then(|| self.times.latest())
     }
 
     /// Whether no record is from `limit` or later; `None` if there is none that can be read. Reads no further than it

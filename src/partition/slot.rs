@@ -1,4 +1,5 @@
-//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it.
+//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it, and for as long as
+//! somebody does.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -9,9 +10,10 @@ use crate::env::Env;
 use crate::env::storage::Access;
 use crate::env::storage::region::Region;
 use crate::error::{Error, Flaw, Result};
+use crate::format::batch::Walk;
 use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
-use crate::types::Offset;
+use crate::types::{Offset, Timestamp};
 
 /// What a file takes of the disk at least.
 const PAGE_BYTES: u64 = 4096;
@@ -29,13 +31,15 @@ struct State {
     /// The offset behind the last, and the byte behind it; `None` while the segment is the active one.
     end: Option<(Offset, u64)>,
     content: Content,
+    /// The latest timestamp of a sealed segment that was let go of, if all of it had been looked at.
+    latest: Option<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
 enum Content {
     Mapped(Arc<Segment>),
-    /// Not mapped yet, or copied for as long as somebody reads it; the salt of its batches.
-    OnDisk(u32, Weak<Segment>),
+    /// Not mapped, or copied for as long as somebody reads it; where its batches begin.
+    OnDisk(Walk, Weak<Segment>),
     /// Its header is gone, or is that of another file.
     Broken(Flaw),
 }
@@ -49,16 +53,17 @@ pub(crate) enum Found {
 
 impl Slot {
     pub(crate) fn mapped(segment: &Arc<Segment>, path: PathBuf) -> Self {
-        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)) };
+        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)), latest: None };
         Slot { base: segment.base(), path, state: Mutex::new(state) }
     }
 
-    pub(crate) fn on_disk(base: Offset, path: PathBuf, salt: u32, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt, Weak::new()) }) }
+    pub(crate) fn on_disk(path: PathBuf, begin: Walk, end: (Offset, u64)) -> Self {
+        let content = Content::OnDisk(begin, Weak::new());
+        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content, latest: None }) }
     }
 
     pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::Broken(flaw) }) }
+        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::Broken(flaw), latest: None }) }
     }
 
     /// Says where the segment ends: nothing will be appended to it.
@@ -82,6 +87,15 @@ impl Slot {
         Extent { offsets: self.base..next.max(self.base), bytes }
     }
 
+    /// The latest timestamp of its records, if that is known: the segment is sealed, and all of it was looked at.
+    pub(crate) fn latest(&self) -> Option<Option<Timestamp>> {
+        let state = self.state.lock();
+        match &state.content {
+            Content::Mapped(segment) if state.end.is_some() => segment.known_latest(),
+            _ => state.latest,
+        }
+    }
+
     /// How many bytes of the disk it takes.
     pub(crate) fn taken_bytes(&self) -> u64 {
         let state = self.state.lock();
@@ -91,15 +105,32 @@ impl Slot {
         }
     }
 
+    /// Lets go of a sealed segment: of its pages at once, for whoever reads on gets them back from the file; and of the
+    /// rest, mapping and index, if nobody holds it. Whoever reads it next has it mapped and checked again.
+    pub(crate) fn rest(&self) {
+        let mut state = self.state.lock();
+        let (Content::Mapped(segment), Some(_)) = (&state.content, &state.end) else { return };
+        if !segment.is_forgettable() {
+            return;
+        }
+        if Arc::strong_count(segment) == 1 {
+            let (latest, begin) = (segment.known_latest(), segment.begin());
+            state.latest = latest;
+            state.content = Content::OnDisk(begin, Weak::new());
+        } else {
+            segment.region().let_go(0..segment.region().written());
+        }
+    }
+
     /// The segment, mapped now if it was not.
     pub(crate) fn get(&self, env: &Env) -> Result<Found> {
         let mut state = self.state.lock();
-        let salt = match &state.content {
+        let begin = match &state.content {
             Content::Mapped(segment) => return Ok(Found::Segment(Arc::clone(segment))),
             Content::Broken(flaw) => return Ok(Found::Broken(*flaw)),
-            Content::OnDisk(salt, copy) => match copy.upgrade() {
+            Content::OnDisk(begin, copy) => match copy.upgrade() {
                 Some(segment) => return Ok(Found::Segment(segment)),
-                None => *salt,
+                None => *begin,
             },
         };
         let (next, end_position) = state.end.expect("what is not mapped is sealed");
@@ -117,9 +148,9 @@ impl Slot {
         };
         let (region, mut pen) = Region::new(memory, length);
         pen.adopt(end_position.min(length));
-        let segment = Arc::new(Segment::sealed(full_path(), self.base, salt, region, next));
+        let segment = Arc::new(Segment::sealed(full_path(), begin, region, next));
         state.content = if env.copy_reads {
-            Content::OnDisk(salt, Arc::downgrade(&segment))
+            Content::OnDisk(begin, Arc::downgrade(&segment))
         } else {
             Content::Mapped(Arc::clone(&segment))
         };

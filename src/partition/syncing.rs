@@ -3,6 +3,7 @@
 //! Whoever needs a sync first leads it, without the partition's mutex, so that appends go on; the others wait for its end,
 //! look whether it covered them, and one of them leads the next. A sync that fails is final.
 
+use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use crate::config::Durability;
 use crate::env::Env;
 use crate::env::scheduling::Bell;
 use crate::env::storage::File;
-use crate::env::storage::region::Pen;
+use crate::env::storage::region::{PAGE, Pen};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::slot::Slot;
 use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
 use crate::types::{Offset, TimestampType};
 
@@ -152,11 +154,12 @@ impl Partition {
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
         let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
-        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
+        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf(), end));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
 
+        let rolled: Vec<Arc<Slot>> = sealed.iter().map(|old| Arc::clone(&old.slot)).collect();
         let synced = self.sync_files(sealed, unnamed, active);
 
         let mut writer = self.writer.lock();
@@ -175,6 +178,7 @@ impl Partition {
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
+        rolled.iter().for_each(|slot| slot.rest());
         let took = self.home.env.clock.monotonic().saturating_sub(start);
         self.turn.lock().end(took);
         self.synced.ring();
@@ -192,22 +196,34 @@ impl Partition {
         &self,
         mut sealed: Vec<Sealed>,
         unnamed: bool,
-        active: Option<(Arc<dyn File>, PathBuf)>,
+        active: Option<(Arc<dyn File>, PathBuf, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
-            old.file.sync().map_err(Error::io("sync", &old.path))?;
+            self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
         }
         if unnamed {
             let dir = &self.home.dir;
             self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
             for old in &mut sealed {
                 self.mark_rolled(old);
-                old.file.sync().map_err(Error::io("sync", &old.path))?;
+                self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
             }
         }
+        for old in &sealed {
+            release(&*old.file, old.pen.region().written());
+        }
         match active {
-            Some((file, path)) => file.sync().map_err(Error::io("sync", path)),
+            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", path)),
             None => Ok(()),
+        }
+    }
+
+    /// Syncs a segment that held nothing at or behind `next`. One that was removed meanwhile need not be durable, and may
+    /// not be there to be opened.
+    pub(super) fn sync_file(&self, file: &dyn File, next: Offset) -> io::Result<()> {
+        match file.sync() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && next <= self.log_start() => Ok(()),
+            synced => synced,
         }
     }
 
@@ -230,9 +246,11 @@ impl Partition {
         if writer.witnessed || self.durable_end() < writer.next || writer.active.is_none() {
             return Ok(());
         }
-        let position = writer.position;
-        if position + MARKER_ROOM > writer.valid {
-            // Only where a marker was written before and cut since: the room that is left is for the roll.
+        let (position, needed) = (writer.position, writer.position + MARKER_ROOM);
+        let capacity = writer.active.as_ref().map_or(0, |active| active.pen.region().capacity());
+        if needed > writer.valid && (needed > capacity || self.grow(&mut writer, needed).is_err()) {
+            // Only where a marker was written before and cut since, and the room that is left is for the roll; or where
+            // nothing was appended since the room was given back, and now there is none.
             return Ok(());
         }
         let stamp = self.stamp(&writer, writer.next);
@@ -241,8 +259,9 @@ impl Partition {
         let (file, path) = (Arc::clone(&active.file), active.segment.path().to_path_buf());
         writer.position += MARKER_BYTES as u64;
         writer.witnessed = true;
+        let next = writer.next;
         drop(writer);
-        file.sync().map_err(|source| {
+        self.sync_file(&*file, next).map_err(|source| {
             self.fail();
             Error::Io { action: "sync", path, source }
         })
@@ -300,6 +319,10 @@ impl Partition {
             writer.looked_after = false;
             return Look::Done;
         }
+        for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
+            old.let_go = true;
+            old.pen.region().let_go(0..old.pen.region().written());
+        }
         let (end, since) = writer.quiet;
         if writer.sealed.len() < MOST_ROLLED {
             if end != writer.next {
@@ -333,6 +356,12 @@ impl Partition {
     /// Takes no more appends, syncs nothing, lets go of the files.
     pub(crate) fn abandon(&self) {
         let mut writer = self.writer.lock();
+        if let Some(active) = &writer.active
+            && self.durable_end() == writer.next
+        {
+            // But for the marker that the roll writes.
+            release(&*active.file, writer.position + MARKER_ROOM);
+        }
         // A failure stays one: whoever waits for a delivery is told that it is in doubt.
         let state = self.state.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
         debug_assert!(state != Err(CLOSED) || writer.active.is_none(), "a closed partition has let go of its files");
@@ -386,6 +415,11 @@ impl Partition {
         let mut writer = self.writer.lock();
         writer.listeners.retain(|other| !matches!(other, Listener::Bell(other) if Arc::ptr_eq(other, bell)));
     }
+}
+
+/// Gives back the room of a file behind the page in which `end` lies. If that fails, the room is not lost, only not used.
+fn release(file: &dyn File, end: u64) {
+    file.release(end.next_multiple_of(PAGE)).ok();
 }
 
 fn put_marker(pen: &mut Pen, position: u64, stamp: &Stamp, env: &Env, marker: Marker) {

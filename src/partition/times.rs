@@ -2,7 +2,8 @@
 //!
 //! A lookup goes over the segments in the order of their offsets, because timestamps may come in any order. What a
 //! segment that is indexed answers costs a look at numbers in memory and at one or two stretches of 4 KiB. A segment that
-//! nobody has read since the log was opened is read for that, once, as far as needed.
+//! nobody has read since the log was opened is read for that, as far as needed; one that was let go of has left its latest
+//! timestamp behind, so that it is read again only if the record may be in it.
 
 use std::io;
 use std::ops::Range;
@@ -52,8 +53,11 @@ impl Partition {
     /// The first visible record that is from `since` or later.
     pub(crate) fn first_since(&self, since: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
         let offsets = self.log_start()..self.high_watermark();
-        for segment in self.segments_of(&offsets) {
-            let segment = segment?;
+        for slot in self.slots_of(&offsets) {
+            if slot.latest().is_some_and(|latest| latest < Some(since)) {
+                continue;
+            }
+            let Some(segment) = self.segment_of(&slot)? else { continue };
             let found = segment.first_since(since, &offsets).map_err(Error::io("read", segment.path()))?;
             if found.is_some() {
                 return Ok(found);
@@ -65,31 +69,53 @@ impl Partition {
     /// The visible record with the latest timestamp; the first of them, if there are several.
     pub(crate) fn latest(&self) -> Result<Option<(Offset, Timestamp)>> {
         let offsets = self.log_start()..self.high_watermark();
-        let mut latest: Option<(Timestamp, Arc<Segment>)> = None;
-        for segment in self.segments_of(&offsets) {
-            let segment = segment?;
-            let found = segment.latest(&offsets).map_err(Error::io("read", segment.path()))?;
+        let mut latest: Option<(Timestamp, Arc<Slot>)> = None;
+        for slot in self.slots_of(&offsets) {
+            let found = self.latest_of(&slot, &offsets)?;
             if let Some(found) = found
                 && latest.as_ref().is_none_or(|(latest, _)| found > *latest)
             {
-                latest = Some((found, segment));
+                latest = Some((found, slot));
             }
         }
-        let Some((latest, segment)) = latest else { return Ok(None) };
+        let Some((latest, slot)) = latest else { return Ok(None) };
+        let Some(segment) = self.segment_of(&slot)? else { return Ok(None) };
         segment.first_since(latest, &offsets).map_err(Error::io("read", segment.path()))
     }
 
-    /// The segments that hold these offsets, in order. Those that are damaged beyond their header are left out, and those
-    /// that retention removes meanwhile.
-    fn segments_of(&self, offsets: &Range<Offset>) -> impl Iterator<Item = Result<Arc<Segment>>> {
+    /// The latest timestamp of the records of a segment that have these offsets.
+    fn latest_of(&self, slot: &Slot, offsets: &Range<Offset>) -> Result<Option<Timestamp>> {
+        let is_within = slot.base >= offsets.start && slot.next().is_some_and(|next| next <= offsets.end);
+        if is_within && let Some(latest) = slot.latest() {
+            return Ok(latest);
+        }
+        let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
+        segment.latest(offsets).map_err(Error::io("read", segment.path()))
+    }
+
+    /// The places of the segments that hold these offsets, in order.
+    fn slots_of(&self, offsets: &Range<Offset>) -> Vec<Arc<Slot>> {
         let holds = |slot: &&Arc<Slot>| slot.base < offsets.end && slot.next().is_none_or(|next| next > offsets.start);
-        let slots: Vec<Arc<Slot>> = self.slots.read().iter().filter(holds).cloned().collect();
-        slots.into_iter().filter_map(|slot| match slot.get(&self.home.env) {
-            Ok(Found::Segment(segment)) => Some(Ok(segment)),
-            Ok(Found::Broken(_)) => None,
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(Err(error)),
-        })
+        self.slots.read().iter().filter(holds).cloned().collect()
+    }
+
+    /// The segment there; `None` if its header is damaged, or if retention has removed it meanwhile.
+    fn segment_of(&self, slot: &Slot) -> Result<Option<Arc<Segment>>> {
+        match slot.get(&self.home.env) {
+            Ok(Found::Segment(segment)) => Ok(Some(segment)),
+            Ok(Found::Broken(_)) => Ok(None),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether no record of the segment there is from `limit` or later; `None` if nothing in it can be read.
+    pub(super) fn is_older_than(&self, slot: &Slot, limit: Timestamp) -> Result<Option<bool>> {
+        if let Some(latest) = slot.latest() {
+            return Ok(latest.map(|latest| latest < limit));
+        }
+        let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
+        segment.is_older_than(limit).map_err(Error::io("read", segment.path()))
     }
 
     /// Rolls the active segment if a batch with a record of `latest` is too late for it. If there is no room for another

@@ -503,6 +503,7 @@ fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_deliv
         "fdatasync:error=ENOSPC",
         "fsync:error=EIO",
         "fallocate:error=ENOSPC",
+        "fallocate:error=EDQUOT",
         "mmap:error=ENOMEM",
     ];
     let (mut injected, mut noticed) = (0, 0);
@@ -605,6 +606,64 @@ fn a_real_file_system_that_is_full_raises_no_signal_and_goes_on_when_there_is_ro
     }
 }
 
+/// Takes all the room that a file system has.
+fn leave_no_room(mount: &Mount) {
+    let mut filler = fs::File::create(mount.path().join("filler")).unwrap();
+    for size in [1 << 20, 1 << 16, 4096] {
+        while filler.write_all(&vec![7; size]).and_then(|()| filler.sync_data()).is_ok() {}
+    }
+}
+
+#[test]
+fn a_log_whose_blocks_a_snapshot_shares_raises_no_signal_on_a_full_file_system() {
+    for (system, bytes) in [("xfs", 320 << 20), ("btrfs", 128 << 20)] {
+        let Some(mount) = Mount::image(system, bytes) else {
+            println!("skipped: {system}");
+            continue;
+        };
+        let root = mount.path().join("log");
+        let (log_path, snapshot) = (root.display().to_string(), mount.path().join("snapshot").display().to_string());
+        let subvolume = system == "btrfs" && run("btrfs", &["subvolume", "create", &log_path]);
+        let log = EventLog::open_with(&root, config()).unwrap();
+        log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 20)).unwrap();
+        let send = |log: &EventLog, n: u8| log.producer().send(ProducerRecord::new("orders", &[n; 3000])).map(drop);
+        (0..5).for_each(|n| send(&log, n).unwrap());
+        log.close().unwrap();
+        let shared = match subvolume {
+            true => run("btrfs", &["subvolume", "snapshot", &log_path, &snapshot]),
+            false => run("cp", &["-r", "--reflink=always", &log_path, &snapshot]),
+        };
+        if !shared {
+            println!("skipped: {system} makes no copies that share blocks");
+            continue;
+        }
+        leave_no_room(&mount);
+
+        // Every page that is stored to needs a block of its own now, although the file has had its room for long.
+        let sent = match EventLog::open_with(&root, config()) {
+            Ok(log) => {
+                let refused = (5..100).find_map(|n| send(&log, n).err().map(|error| (n, error)));
+                if let Some((_, error)) = &refused {
+                    assert!(matches!(error, Error::NoSpace { .. }), "{system}: {error}");
+                }
+                refused.map_or(100, |(n, _)| n)
+            }
+            Err(error) => {
+                println!("{system}: {error}");
+                5
+            }
+        };
+        fs::remove_file(mount.path().join("filler")).unwrap();
+        let gone = subvolume && run("btrfs", &["subvolume", "delete", &snapshot]);
+        assert!(gone || fs::remove_dir_all(&snapshot).is_ok());
+        let log = EventLog::open_with(&root, config()).unwrap();
+        let (found, damaged) = read_around_damage(&log, &name("orders", 0));
+        assert!(damaged.is_empty() && found.len() >= 5, "{system}: {damaged:?}");
+        assert!(found.iter().all(|(offset, value)| *value == [*offset as u8; 3000]), "{system}");
+        println!("{system}: {sent} records were sent to a full file system whose blocks were shared");
+    }
+}
+
 #[test]
 fn bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_of_the_process() {
     let directory = tempfile::tempdir().unwrap();
@@ -690,16 +749,18 @@ fn what_the_disk_does_not_give_is_an_error_of_a_copying_read() {
     let inject = "inject=pread64:error=EIO:when=1";
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", inject, "-P", &sealed];
     let mut child = Child::under("strace", &arguments, "copying", directory.path());
-    let Some(said) = child.as_mut().and_then(Child::listen) else {
+    if child.as_mut().and_then(Child::listen).is_none() {
         println!("skipped: strace is not here, or may not trace");
         return;
-    };
-    assert_eq!(said, format!("cannot read {sealed}: Input/output error (os error 5)"));
-    assert_eq!(child.unwrap().hear(), "then 150 records");
+    }
+    let mut child = child.unwrap();
+    assert_eq!(child.hear(), format!("cannot read {sealed}: Input/output error (os error 5)"));
+    assert_eq!(child.hear(), "then 150 records");
 }
 
 /// Reads by copying; what the disk refused once it gives the second time.
 fn copying(directory: &Path) {
+    say("ready");
     let log = EventLog::open_with(directory, config().copy_reads(true)).unwrap();
     let mut reader = reader(&log, &name("orders", 0));
     say(reader.poll(NOW).unwrap_err());

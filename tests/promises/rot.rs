@@ -233,6 +233,41 @@ fn bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records() {
 }
 
 #[test]
+fn a_batch_older_than_its_segment_is_none_whoever_looks() {
+    let (machine, mut ledger) = closed_log(22, 1);
+    let log = open(&machine);
+    for _ in 0..8 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    log.close().unwrap();
+    let all = segments(&machine, &harmed());
+    assert_eq!(all.len(), 3);
+    // The one in the middle is sealed, and looked at by who reads it; the newest is walked over by recovery.
+    for (nth, path) in [(1, &all[1]), (2, &all[2])] {
+        let machine = machine.kill();
+        let mut bytes = machine.read_file(path);
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let (salt, length) = (word(&bytes, 12), word(&bytes, 128));
+        let batch = &mut bytes[128..128 + length as usize];
+        assert_eq!(word(batch, 32), 2, "written by the second opening");
+        batch[32] = 1;
+        let mut crc = crc32fast::Hasher::new_with_initial(length ^ salt);
+        crc.update(&batch[8..]);
+        batch[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
+        machine.write_file(path, &bytes);
+
+        let log = open(&machine);
+        let mut reader = reader(&log, &harmed());
+        reader.seek(&harmed(), 4 * nth).unwrap();
+        let Err(Error::Corrupt(damage)) = reader.poll(NOW) else { panic!("segment {nth}: it was believed") };
+        assert_eq!(damage.flaw, Flaw::Epoch { stored: 1, expected: 2 }, "segment {nth}");
+        drop((reader, log));
+        let reported = ledger.check_damaged(&machine, &[harmed()], &format!("segment {nth}"));
+        assert_eq!(reported, 1, "segment {nth}");
+    }
+}
+
+#[test]
 fn corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on() {
     let (machine, ledger) = closed_log(7, 3);
     let path = &segments(&machine, &harmed())[0];
@@ -290,6 +325,23 @@ fn a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice() {
         let reported = ledger.check_damaged(&machine.kill(), &[harmed()], &format!("closed: {closed}"));
         assert_eq!(reported, if closed { 10 } else { 11 });
     }
+}
+
+#[test]
+fn a_lost_end_goes_on_behind_all_that_can_have_been_given_since_the_log_was_closed() {
+    let (machine, mut ledger) = closed_log(23, 2);
+    let log = open(&machine);
+    for _ in 0..2 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    // Before the log is dropped, which would close it: nobody is told that there are four records now.
+    let machine = machine.kill();
+    let path = &segments(&machine, &harmed())[0];
+
+    let reported =
+        tamper(&machine, &ledger, path, "all but the first record are gone", |bytes| bytes[128 + 952..].fill(0));
+
+    assert_eq!(reported, 3);
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
 use crate::peer::{Result, Unsupported};
 use crate::roster::{COLUMNS, Column, Contender, roster};
@@ -76,8 +76,8 @@ impl Parent {
         if let Some(outcome) = String::from_utf8_lossy(&output.stdout).lines().rev().find_map(heard) {
             return Ok(outcome);
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        Ok(Outcome::Failed(format!("{}: {}", output.status, said.lines().take(3).collect::<Vec<_>>().join(" "))))
+        let said = message(&String::from_utf8_lossy(&output.stderr));
+        Ok(Outcome::Failed(if said.is_empty() { output.status.to_string() } else { said }))
     }
 
     /// Has one child append until it is killed, and another open what is left.
@@ -101,10 +101,16 @@ impl Parent {
         let Some(acknowledged) = acknowledged else {
             let mut said = String::new();
             child.stderr.take().ok_or("the child has no output")?.read_to_string(&mut said)?;
-            return Ok(Outcome::Failed(said.lines().take(3).collect::<Vec<_>>().join(" ")));
+            return Ok(Outcome::Failed(message(&said)));
         };
         self.finished(self.start("reopen", contender, directory, acknowledged)?)
     }
+}
+
+/// What a child that died said, without the place of a panic, which is one of this machine.
+fn message(said: &str) -> String {
+    let lines = said.lines().filter(|line| !line.is_empty() && !line.contains("panicked at"));
+    lines.take(2).collect::<Vec<_>>().join(" ")
 }
 
 const MEASURED: &str = "MEASURED";
@@ -117,8 +123,8 @@ fn heard(line: &str) -> Option<Outcome> {
     match word {
         MEASURED => {
             let numbers: Vec<f64> = rest.split(' ').map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
-            let [value, disk, descriptors] = numbers[..] else { return None };
-            Some(Outcome::Measured(Measured { value, disk, descriptors }))
+            let [value, disk, descriptors, first] = numbers[..] else { return None };
+            Some(Outcome::Measured(Measured { value, disk, descriptors, first }))
         }
         UNSUPPORTED => Some(Outcome::Unsupported(rest.to_owned())),
         FAILED => Some(Outcome::Failed(rest.to_owned())),
@@ -144,15 +150,18 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     thread::spawn(|| {
         thread::park_timeout(PATIENCE);
         println!("{FAILED} not done after {} s", PATIENCE.as_secs());
-        process::exit(1);
+        kill_process(getpid(), Signal::KILL).expect("a process may kill itself");
     });
     match (contender.measure)(row, Path::new(directory), Effort::of(quick.parse()?)) {
-        Ok(Measured { value, disk, descriptors }) => println!("{MEASURED} {value} {disk} {descriptors}"),
+        Ok(Measured { value, disk, descriptors, first }) => {
+            println!("{MEASURED} {value} {disk} {descriptors} {first}");
+        }
         Err(error) => match error.downcast_ref::<Unsupported>() {
             Some(why) => println!("{UNSUPPORTED} {why}"),
             None => println!("{FAILED} {}", error.to_string().replace('\n', " ")),
         },
     }
-    // Without waiting for what peers still do in the background.
-    process::exit(0);
+    // At once: not after what peers still do in the background, and what some do at a process's exit.
+    kill_process(getpid(), Signal::KILL)?;
+    Ok(())
 }

@@ -9,7 +9,8 @@
 //!   minute touches all alike; the figure is the median.
 //! - **All is read back.** Outside of what is timed, each record is compared with what was appended: order, bytes, count.
 //!   Only what cannot be read back in the time is checked by the number in each record, as it comes.
-//! - **The slow do less.** A piece of work ends after a second; the figure is then that of the records until there.
+//! - **The slow do less.** A piece of work ends after half a second; the figure is then that of the records until
+//!   there. What is opened again is what was written in five seconds.
 //! - **The cheapest mode that survives kill -9** is what is measured where nothing is synced, and where one has no such
 //!   mode, its syncs are part of the figure.
 

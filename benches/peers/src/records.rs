@@ -104,3 +104,53 @@ impl Check {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The check of what `change` makes of five records.
+    fn checked(change: impl Fn(&mut Vec<Vec<u8>>)) -> Result<(), String> {
+        let mut records = Records::new(100);
+        let mut read: Vec<Vec<u8>> = (0..5).map(|number| records.get(number).to_vec()).collect();
+        change(&mut read);
+        let mut check = Check::new(100);
+        read.iter().for_each(|record| check.see(record));
+        check.finish(5)
+    }
+
+    #[test]
+    fn the_records_that_were_sent_pass() {
+        assert_eq!(checked(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_lost_a_doubled_a_swapped_and_an_altered_record_do_not() {
+        assert!(checked(|read| _ = read.pop()).is_err());
+        assert!(checked(|read| _ = read.remove(2)).is_err());
+        assert!(checked(|read| read.push(read[4].clone())).is_err());
+        assert!(checked(|read| read.swap(1, 2)).is_err());
+        assert!(checked(|read| read[3][99] ^= 1).is_err());
+        assert!(checked(|read| read[3].truncate(99)).is_err());
+        assert!(checked(|read| read[0].clear()).is_err());
+    }
+
+    #[test]
+    fn each_lane_has_an_order_of_its_own() {
+        let mut records = Records::new(100);
+        let mut check = Check::new(100);
+        for (lane, count) in [(0, 0), (7, 0), (7, 1), (0, 1), (63, 0)] {
+            check.see(records.get(number_in(lane, count)));
+        }
+        assert_eq!(check.finish(5), Ok(()));
+        check.see(records.get(number_in(7, 3)));
+        assert!(check.count().is_err());
+    }
+
+    #[test]
+    fn a_batch_is_the_same_as_its_records() {
+        let batch: Vec<Vec<u8>> = Records::new(1024).batch(900, 100).into_iter().map(<[u8]>::to_vec).collect();
+        let mut records = Records::new(1024);
+        assert!((900..).zip(batch).all(|(number, record)| record == records.get(number)));
+    }
+}

@@ -47,11 +47,11 @@ impl Results {
             figures.sort_by(f64::total_cmp);
             figures[figures.len() / 2]
         };
-        let value = middle(|one| one.value);
         Some(Outcome::Measured(Measured {
-            value,
+            value: middle(|one| one.value),
             disk: middle(|one| one.disk),
             descriptors: middle(|one| one.descriptors),
+            first: middle(|one| one.first),
         }))
     }
 
@@ -78,7 +78,10 @@ pub(crate) fn markdown(
         (Table::Append, "Append, one thread: ns per record, and bytes on the disk for one of 100".to_owned()),
         (Table::Sync, "Append and sync each, 100 B: records per second".to_owned()),
         (Table::Read, "Read, 100 B, warm, every byte touched: ns per record".to_owned()),
-        (Table::Open, format!("Open {} MiB of 1 KiB records after kill -9; 1,000 topics", effort.reopen_bytes >> 20)),
+        (
+            Table::Open,
+            format!("Open up to {} MiB of 1 KiB records after kill -9; 1,000 topics", effort.reopen_bytes >> 20),
+        ),
     ];
     for (table, title) in titles {
         let columns: Vec<Column> = columns.iter().filter(|column| column.table == table).copied().collect();
@@ -168,15 +171,22 @@ fn figures(columns: &[Column], contenders: &[Contender], results: &Results) -> S
 fn extra_headings(column: &Column) -> &'static [&'static str] {
     match column.row {
         Row::Append { record_bytes: 100, records_per_batch: 1 } => &["bytes on disk"],
-        Row::Topics => &["open files", "disk, MiB"],
+        Row::Reopen { .. } => &["of MiB"],
+        Row::Topics => &["until each has one, ms", "open files", "disk, MiB"],
         _ => &[],
     }
 }
 
 fn extras(column: &Column, measured: &Measured) -> Vec<String> {
     match column.row {
-        Row::Append { record_bytes: 100, records_per_batch: 1 } => vec![grouped(measured.disk)],
-        Row::Topics => vec![grouped(measured.descriptors), grouped(measured.disk / f64::from(1 << 20))],
+        Row::Append { record_bytes: 100, records_per_batch: 1 } if measured.disk > 0.0 => vec![grouped(measured.disk)],
+        Row::Append { record_bytes: 100, records_per_batch: 1 } => vec!["-".to_owned()],
+        Row::Reopen { .. } => vec![format!("{:.0}", measured.disk / f64::from(1 << 20))],
+        Row::Topics => vec![
+            grouped(measured.first / 1e6),
+            format!("{:.0}", measured.descriptors),
+            grouped(measured.disk / f64::from(1 << 20)),
+        ],
         _ => Vec::new(),
     }
 }
@@ -284,4 +294,47 @@ fn table(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
         let _ = writeln!(text, "| {} |", row.join(" | "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::roster::roster;
+
+    #[test]
+    fn every_peer_has_the_version_that_the_lock_file_says() {
+        for one in roster().iter().filter(|one| one.about.package != "limit") {
+            let version = version(one.about.package);
+            assert!(version.split('.').count() >= 3, "{}: `{version}`", one.about.package);
+        }
+        assert_eq!(version("limit"), "");
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let figures = [0.0, 1.234, 45.67, 128.4, 999.7, 1234.0, 1_234_567.0];
+        let texts = figures.map(grouped);
+        assert_eq!(texts, ["0.00", "1.23", "45.7", "128", "1,000", "1,230", "1,230,000"]);
+    }
+
+    #[test]
+    fn who_is_ahead_is_named_and_the_limit_is_nobody() {
+        let contenders = roster();
+        let column = COLUMNS[0];
+        let mut results = Results::default();
+        for (package, value) in [("limit", 1.0), ("tidelog", 100.0), ("redb", 50.0), ("heed", 99.0), ("yaque", 200.0)] {
+            let one = contenders.iter().find(|one| one.about.package == package).unwrap();
+            results.add(&column, one, Outcome::Measured(Measured { value, ..Measured::default() }));
+        }
+        assert_eq!(ahead(&[column], &contenders, &results), "\nAhead of tidelog: *100 B*: redb 2.0 times.\n");
+    }
+
+    #[test]
+    fn one_wrong_repetition_spoils_the_figure() {
+        let (column, one) = (COLUMNS[0], roster()[1]);
+        let mut results = Results::default();
+        results.add(&column, &one, Outcome::Measured(Measured::default()));
+        results.add(&column, &one, Outcome::Failed("1 of 2 records came back".into()));
+        assert!(matches!(results.of(&column, &one), Some(Outcome::Failed(_))));
+    }
 }

@@ -19,6 +19,9 @@ const CLOCK_EVERY: u64 = 64;
 /// What is sent before the clock starts: routes are looked up and files are made, which is no part of an append.
 const WARM_UP: u64 = 100;
 
+/// Records that say how much space one takes.
+const ENOUGH: u64 = 10_000;
+
 /// The word with which a child says that what follows is acknowledged.
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 
@@ -34,17 +37,20 @@ pub(crate) struct Effort {
     pub(crate) cap: Duration,
     /// The same for the preparation that is not measured.
     pub(crate) fill_cap: Duration,
+    /// The same for what is to be opened again.
+    pub(crate) reopen_cap: Duration,
 }
 
 impl Effort {
     pub(crate) const FULL: Effort = Effort {
         append_bytes: 256 << 20,
-        read_bytes: 64 << 20,
-        reads_by_offset: 300_000,
+        read_bytes: 32 << 20,
+        reads_by_offset: 200_000,
         reopen_bytes: 2 << 30,
         topic_rounds: 200,
-        cap: Duration::from_millis(1000),
-        fill_cap: Duration::from_secs(10),
+        cap: Duration::from_millis(500),
+        fill_cap: Duration::from_secs(2),
+        reopen_cap: Duration::from_secs(5),
     };
 
     /// To see that it runs.
@@ -55,7 +61,8 @@ impl Effort {
         reopen_bytes: 64 << 20,
         topic_rounds: 20,
         cap: Duration::from_millis(200),
-        fill_cap: Duration::from_secs(2),
+        fill_cap: Duration::from_secs(1),
+        reopen_cap: Duration::from_secs(1),
     };
 }
 
@@ -85,10 +92,12 @@ pub(crate) enum Row {
 pub(crate) struct Measured {
     /// Nanoseconds per record, records per second, or nanoseconds: the row knows.
     pub(crate) value: f64,
-    /// Bytes that the disk gives for a record, or for all topics.
+    /// Bytes that the disk gives for a record, or for all topics; of what is opened again, the bytes of the records.
     pub(crate) disk: f64,
     /// Open files.
     pub(crate) descriptors: f64,
+    /// Nanoseconds from opening until each topic had its first record.
+    pub(crate) first: f64,
 }
 
 impl Measured {
@@ -174,7 +183,9 @@ fn append<P: Peer>(setup: &Setup, effort: &Effort) -> Result<Measured> {
     drop(writer);
     read_back(&mut peer, setup.record_bytes, end)?;
     drop(peer);
-    Ok(Measured { disk: disk_bytes(&setup.directory)? as f64 / end as f64, ..measured })
+    // Of a few records, the space that is taken beforehand says nothing.
+    let disk = if end < ENOUGH { 0.0 } else { disk_bytes(&setup.directory)? as f64 / end as f64 };
+    Ok(Measured { disk, ..measured })
 }
 
 fn sync<P: Peer>(setup: &Setup, threads: usize, effort: &Effort) -> Result<Measured> {
@@ -347,7 +358,7 @@ fn doomed<P: Peer>(setup: &Setup, effort: &Effort) -> Result<Measured> {
     let mut writer = peer.writer()?;
     let mut records = Records::new(setup.record_bytes);
     let batch = setup.records_per_batch;
-    let mut count = append_some(&mut writer, &mut records, 0, all, batch, effort.fill_cap)?;
+    let mut count = append_some(&mut writer, &mut records, 0, all, batch, effort.reopen_cap)?;
     println!("{ACKNOWLEDGED} {count}");
     std::io::stdout().flush()?;
     while count < all * 2 - batch as u64 {
@@ -378,18 +389,23 @@ fn reopen<P: Peer>(setup: &Setup, acknowledged: u64) -> Result<Measured> {
     }
     match check.count()? {
         count if count < acknowledged => Err(format!("{} of {acknowledged} records lost", acknowledged - count).into()),
-        _ => Ok(Measured { value: took.as_secs_f64() * 1e9, ..Measured::default() }),
+        _ => {
+            let disk = (acknowledged * setup.record_bytes as u64) as f64;
+            Ok(Measured { value: took.as_secs_f64() * 1e9, disk, ..Measured::default() })
+        }
     }
 }
 
 fn topics<P: Peer>(setup: &Setup, effort: &Effort) -> Result<Measured> {
     let before = open_files()?;
     let mut records = Records::new(setup.record_bytes);
+    let opening = Instant::now();
     let mut peer = P::open(setup)?;
     let mut writer = peer.writer()?;
     for topic in 0..setup.topics {
         writer.append_to(topic, records.get(number_in(topic, 0)))?;
     }
+    let first = opening.elapsed().as_secs_f64() * 1e9;
     let start = Instant::now();
     let mut rounds = 1;
     while rounds <= effort.topic_rounds && (rounds == 1 || start.elapsed() < effort.cap) {
@@ -402,6 +418,7 @@ fn topics<P: Peer>(setup: &Setup, effort: &Effort) -> Result<Measured> {
     let measured = Measured {
         disk: disk_bytes(&setup.directory)? as f64,
         descriptors: open_files()?.saturating_sub(before) as f64,
+        first,
         ..Measured::nanos_per_record(took, (rounds - 1) * setup.topics as u64)
     };
     let mut reader = peer.reader()?;

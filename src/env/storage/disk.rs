@@ -21,9 +21,12 @@ compile_error!(
 use std::ffi::OsStr;
 use std::fs::TryLockError;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -58,6 +61,7 @@ pub(crate) struct Disk {
     root: PathBuf,
     directory: OwnedFd,
     copies_on_write: bool,
+    open_files: Arc<AtomicUsize>,
 }
 
 impl Disk {
@@ -79,7 +83,7 @@ impl Disk {
             opened => opened.map_err(io::Error::from).map_err(Error::io("open", &root))?,
         };
         let copies_on_write = copies_on_write(&directory);
-        Ok(Disk { root, directory, copies_on_write })
+        Ok(Disk { root, directory, copies_on_write, open_files: Arc::default() })
     }
 
     /// The directory below the root with this path.
@@ -100,6 +104,12 @@ impl Disk {
             return Err(outside());
         };
         Ok((self.directory(parent)?, name))
+    }
+
+    fn file(&self, file: std::fs::File, writable: bool) -> Box<dyn File> {
+        self.open_files.fetch_add(1, Ordering::Relaxed);
+        let copies_on_write = self.copies_on_write;
+        Box::new(DiskFile { file, writable, copies_on_write, open_files: Arc::clone(&self.open_files) })
     }
 
     /// The lock file, open, made if it is missing.
@@ -180,15 +190,14 @@ impl Storage for Disk {
         if self.copies_on_write {
             forbid_copy_on_write(&fd);
         }
-        Ok(Box::new(DiskFile { file: fd.into(), writable: true, copies_on_write: self.copies_on_write }))
+        Ok(self.file(fd.into(), true))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
         let (parent, name) = self.parent(path)?;
         let writable = access == Access::Write;
         let flags = FILE | if writable { OFlags::RDWR } else { OFlags::RDONLY };
-        let file = regular(open_at(&parent, name, flags)?)?;
-        Ok(Box::new(DiskFile { file, writable, copies_on_write: self.copies_on_write }))
+        Ok(self.file(regular(open_at(&parent, name, flags)?)?, writable))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -219,6 +228,12 @@ impl Storage for Disk {
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
         let (parent, name) = self.parent(dir)?;
         Ok(rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Half of what the process may have open is for others than segments.
+    fn is_crowded(&self) -> bool {
+        let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        cfg!(target_os = "linux") && self.open_files.load(Ordering::Relaxed) as u64 > limit / 2
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -254,6 +269,14 @@ struct DiskFile {
     file: std::fs::File,
     writable: bool,
     copies_on_write: bool,
+    /// How many there are of this log.
+    open_files: Arc<AtomicUsize>,
+}
+
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        self.open_files.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl File for DiskFile {
@@ -281,6 +304,50 @@ impl File for DiskFile {
             self.file.set_len(from).ok();
         }
         done
+    }
+
+    fn release(&self, from: u64) -> io::Result<()> {
+        let len = self.len()?;
+        if from < len { punch(&self.file, from..len) } else { Ok(()) }
+    }
+
+    fn reclaim(&self, range: Range<u64>) -> io::Result<()> {
+        if range.end > self.len()? {
+            let reason = format!("bytes {range:?} do not lie in the file");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        match reserve(&self.file, range.start, range.end) {
+            // Who cannot allocate cannot release either, so what was written is there.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            done => done,
+        }
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        /// What a block is to `stat`, whatever it is to the file system.
+        const BLOCK_BYTES: u64 = 512;
+        Ok(self.file.metadata()?.blocks() * BLOCK_BYTES)
+    }
+
+    fn data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::fs::{SeekFrom, seek};
+            let start = match seek(&self.file, SeekFrom::Data(from)) {
+                Err(Errno::NXIO) => return Ok(None),
+                // A file system that does not know its holes has none.
+                Err(Errno::INVAL) => from,
+                found => found?,
+            };
+            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(len);
+            Ok(Some(start..end.min(len)).filter(|data| data.start < data.end))
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        Ok(Some(from..len).filter(|data| data.start < data.end))
     }
 
     fn map(&self, capacity: u64) -> io::Result<Memory> {
@@ -400,6 +467,24 @@ fn reserve(file: &std::fs::File, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
+/// Gives back the blocks that lie in `range` as a whole, if the file system can.
+fn punch(file: &std::fs::File, range: Range<u64>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::fs::FallocateFlags;
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| rustix::fs::fallocate(file, mode, range.start, range.end - range.start)) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (file, range);
+        Ok(())
+    }
+}
+
 fn write_zeros(file: &std::fs::File, from: u64, to: u64) -> io::Result<()> {
     let mut at = from;
     while at < to {
@@ -439,7 +524,7 @@ fn forbid_copy_on_write(_file: impl AsFd) {}
 mod tests {
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
     use crate::env::storage::region::Region;
@@ -526,6 +611,31 @@ mod tests {
         assert_eq!(bytes, region.bytes());
         assert_eq!((bytes[4095], bytes[4096], bytes[8_999], bytes[9_000]), (1, 0, 0, 2));
         assert!(fs::metadata(disk.root().join("log")).unwrap().blocks() * 512 >= 10_000);
+    }
+
+    #[test]
+    fn room_that_is_given_back_reads_as_zeros_and_can_be_had_again() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("log")).unwrap();
+        file.allocate(0, 1 << 20).unwrap();
+        let (region, mut pen) = Region::new(file.map(1 << 20).unwrap(), 1 << 20);
+        pen.spare(0..5000).fill(7);
+        pen.adopt(5000);
+        let before = file.room().unwrap();
+
+        file.release(8192).unwrap();
+
+        assert_eq!((file.len().unwrap(), region.bytes()), (1 << 20, &[7; 5000][..]));
+        assert!(before >= 1 << 20 && file.room().unwrap() < 64 << 10, "{before}, then {}", file.room().unwrap());
+        assert_eq!(file.data(0).unwrap(), Some(0..8192));
+        assert_eq!(file.data(8192).unwrap(), None);
+        assert!(pen.unread(8192..1 << 20).iter().all(|byte| *byte == 0));
+
+        file.reclaim(8192..1 << 20).unwrap();
+        pen.spare(8192..9000).fill(8);
+        assert!(file.room().unwrap() >= 1 << 20);
+        assert_eq!(file.reclaim(0..(1 << 20) + 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(fs::read(disk.root().join("log")).unwrap()[8190..8194], [0, 0, 8, 8]);
     }
 
     #[test]

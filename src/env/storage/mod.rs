@@ -16,6 +16,7 @@ pub(crate) mod sim;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::env::storage::region::Memory;
@@ -84,6 +85,9 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     /// Removes an empty directory.
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Whether so many files are open that those that can be opened again should not stay open.
+    fn is_crowded(&self) -> bool;
+
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -96,6 +100,21 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     /// Makes the file `to` bytes long, of which those from `from`, its present length, are zero and really
     /// allocated, so that storing to them cannot fail. On error the file is as it was.
     fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
+
+    /// Gives back the room of the bytes from `from` on, which are zero and read as zero ever after; the length stays as it
+    /// is, so that nobody who has mapped the file is the worse for it. Nothing may be stored there before it is
+    /// [`reclaim`](Self::reclaim)ed. Where a file system cannot do that, nothing happens.
+    fn release(&self, from: u64) -> io::Result<()>;
+
+    /// Really allocates bytes below the length, whether they were or not, so that storing to them cannot fail. They stay
+    /// what they are.
+    fn reclaim(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// How many bytes of the disk the file takes.
+    fn room(&self) -> io::Result<u64>;
+
+    /// The next bytes from `from` on that may be other than zero; `None`: there are none up to the end of the file.
+    fn data(&self, from: u64) -> io::Result<Option<Range<u64>>>;
 
     /// Maps the address range of `capacity` bytes from the start of the file, of which those below the
     /// file's length may be touched. Writable if the file was opened for writing.

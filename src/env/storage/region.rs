@@ -25,8 +25,6 @@
 //! disk leaves those alone.
 
 #[cfg(any(test, feature = "sim"))]
-use std::alloc::{self, Layout};
-#[cfg(any(test, feature = "sim"))]
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -600,8 +598,10 @@ impl fmt::Debug for Pen {
 /// needs no lock, because what it reads never changes.
 #[cfg(any(test, feature = "sim"))]
 pub(crate) struct Heap {
+    /// The first byte of `_map`.
     start: *mut u8,
-    layout: Layout,
+    /// Anonymous memory, which costs nothing before it is touched: segments are mapped as long as they may become.
+    _map: MmapRaw,
     capacity: u64,
     state: Mutex<HeapState>,
 }
@@ -643,7 +643,8 @@ impl HeapState {
     }
 }
 
-// SAFETY: the allocation belongs to the heap and is not bound to a thread.
+// SAFETY: the memory belongs to the heap and is not bound to a thread; it goes with the heap, of which each region that
+// points to it holds an `Arc`.
 #[cfg(any(test, feature = "sim"))]
 unsafe impl Send for Heap {}
 
@@ -655,16 +656,14 @@ unsafe impl Sync for Heap {}
 #[cfg(any(test, feature = "sim"))]
 impl Heap {
     /// `capacity` zero bytes.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no more memory.
     pub(crate) fn new(capacity: u64) -> Arc<Heap> {
-        // Never of size zero, which an allocator need not serve.
         let size = usize::try_from(capacity.max(1)).expect("a capacity fits the address space of a 64-bit system");
-        let layout = Layout::from_size_align(size, PAGE as usize).expect("a capacity fits `isize`");
-        // SAFETY: the size is not zero.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            alloc::handle_alloc_error(layout);
-        }
-        Arc::new(Heap { start, layout, capacity, state: Mutex::default() })
+        let map = MmapRaw::from(MmapMut::map_anon(size).expect("the simulated disk has memory for its files"));
+        Arc::new(Heap { start: map.as_mut_ptr(), _map: map, capacity, state: Mutex::default() })
     }
 
     /// How many bytes there are.
@@ -732,15 +731,6 @@ impl Heap {
         let mut state = self.state.lock();
         state.touch(range.clone());
         state.lent = Some((range, thread::current().id()));
-    }
-}
-
-#[cfg(any(test, feature = "sim"))]
-impl Drop for Heap {
-    fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this layout, and is freed here only. No region points to it: each
-        // holds an `Arc` of the heap.
-        unsafe { alloc::dealloc(self.start, self.layout) };
     }
 }
 

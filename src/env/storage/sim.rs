@@ -25,6 +25,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -106,6 +107,8 @@ pub enum Operation {
     SyncDir,
     /// Taking room for a file.
     Allocate,
+    /// Giving back the room of a file's end.
+    Release,
     /// Mapping a file.
     Map,
     /// Syncing a file.
@@ -206,6 +209,7 @@ impl SimDisk {
             next_move: 0,
             locked: false,
             write_back: true,
+            crowded: seed % 2 == 1,
             capacity: None,
             trace: Vec::new(),
             faults: Vec::new(),
@@ -455,6 +459,11 @@ impl Storage for SimDisk {
         world.unlink(dir, node)
     }
 
+    /// In every other life, so that both ways are walked.
+    fn is_crowded(&self) -> bool {
+        self.life.world.lock().crowded
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::SyncDir, dir)?;
@@ -531,6 +540,39 @@ impl File for SimFile {
         world.contents_mut(self.node)?.grow(to)
     }
 
+    fn release(&self, from: u64) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Release, &self.path)?;
+        self.check_writable()?;
+        world.contents_mut(self.node)?.release(from);
+        Ok(())
+    }
+
+    fn reclaim(&self, range: Range<u64>) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Allocate, &self.path)?;
+        self.check_writable()?;
+        let contents = world.contents(self.node)?;
+        assert!(range.end <= contents.len, "bytes {range:?} of a file of {}", contents.len);
+        let more = range.end.saturating_sub(contents.held);
+        if world.capacity.is_some_and(|capacity| more > 0 && world.used().saturating_add(more) > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let contents = world.contents_mut(self.node)?;
+        contents.held = contents.held.max(range.end);
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        Ok(world.contents(self.node)?.held)
+    }
+
+    fn data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(Some(from..self.len()?).filter(|data| data.start < data.end))
+    }
+
     fn map(&self, capacity: u64) -> io::Result<Memory> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Map, &self.path)?;
@@ -588,6 +630,7 @@ struct World {
     next_move: u64,
     locked: bool,
     write_back: bool,
+    crowded: bool,
     capacity: Option<u64>,
     trace: Vec<(Operation, PathBuf)>,
     /// With how many matching calls each has seen.
@@ -673,7 +716,7 @@ impl World {
             }
         }
         let taken = |(number, node): (&u64, &Node)| match node {
-            Node::File(contents) if named.contains(number) || contents.cache.is_mapped() => contents.len,
+            Node::File(contents) if named.contains(number) || contents.cache.is_mapped() => contents.held,
             _ => 0,
         };
         self.nodes.iter().map(taken).sum()
@@ -787,6 +830,7 @@ impl World {
             next_move: self.next_move,
             locked: false,
             write_back: self.write_back,
+            crowded: !self.crowded,
             capacity: self.capacity,
             trace: Vec::new(),
             faults: Vec::new(),
@@ -975,6 +1019,8 @@ struct Contents {
     /// The page cache, zero from `len` on.
     cache: Arc<Heap>,
     len: u64,
+    /// Up to here there is room on the disk: nobody may store behind it.
+    held: u64,
     /// Zeros follow.
     platter: Vec<u8>,
     platter_len: u64,
@@ -1003,6 +1049,7 @@ impl Contents {
         let mut contents = Contents {
             cache,
             len,
+            held: len,
             platter: bytes.to_vec(),
             platter_len: len,
             lengths: Vec::new(),
@@ -1023,6 +1070,7 @@ impl Contents {
         Contents {
             cache,
             len: self.len,
+            held: self.held,
             platter: self.platter.clone(),
             platter_len: self.platter_len,
             lengths: self.lengths.clone(),
@@ -1037,6 +1085,11 @@ impl Contents {
         let mut bytes = self.platter.clone();
         bytes.resize(self.len as usize, 0);
         self.cache.read(0, &mut bytes);
+        let behind = bytes.get(self.held as usize..).unwrap_or_default();
+        assert!(
+            behind.iter().all(|byte| *byte == 0),
+            "bytes are stored where there is no room: a real disk may be full"
+        );
         bytes
     }
 
@@ -1062,8 +1115,16 @@ impl Contents {
     fn grow(&mut self, to: u64) -> io::Result<()> {
         self.reserve(to)?;
         self.len = to;
+        self.held = to;
         self.lengths.push(to);
         Ok(())
+    }
+
+    fn release(&mut self, from: u64) {
+        let bytes = self.cached();
+        let zeros = bytes.get(from as usize..).unwrap_or_default();
+        assert!(zeros.iter().all(|byte| *byte == 0), "room is given back that holds something");
+        self.held = self.held.min(from);
     }
 
     /// Forgets of the lost pages those that were stored to since: they are dirty again.

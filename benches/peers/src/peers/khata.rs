@@ -11,14 +11,15 @@ pub(crate) struct Peered {
     /// Lives as long as the process: writers and readers borrow it.
     queue: &'static Queue,
     mode: Mode,
-    has_writer: bool,
+    /// Opened with the queue: without one, a reader does not find the file of the day, whose name it cannot parse.
+    writer: Option<QueueWriter<'static>>,
 }
 
 impl Peer for Peered {
     const ABOUT: About = About {
         package: "khata-rs",
         mode: "mapped files, a CRC-16",
-        kill_takes: "nothing",
+        kill_takes: "nothing, but a reader finds what is there only beside a writer",
         power_cut_takes: "what the kernel had not written back",
         synced: "`write`, then `flush`: nothing",
         syncs: Syncs::AsAsked,
@@ -30,15 +31,15 @@ impl Peer for Peered {
     fn open(setup: &Setup) -> Result<Self> {
         // A file does not grow: it must have room for a day.
         let room = setup.records * (setup.record_bytes + HEADER_BYTES) + (1 << 20);
-        let queue = Queue::new(&setup.directory).block_size(room).build()?;
-        Ok(Peered { queue: Box::leak(Box::new(queue)), mode: setup.mode, has_writer: false })
+        let queue: &'static Queue = Box::leak(Box::new(Queue::new(&setup.directory).block_size(room).build()?));
+        Ok(Peered { queue, mode: setup.mode, writer: Some(queue.writer()?) })
     }
 
     fn writer(&mut self) -> Result<Appender> {
-        if std::mem::replace(&mut self.has_writer, true) {
-            return unsupported("one writer");
+        match self.writer.take() {
+            Some(writer) => Ok(Appender { writer, mode: self.mode }),
+            None => unsupported("one writer"),
         }
-        Ok(Appender { writer: self.queue.writer()?, mode: self.mode })
     }
 
     fn reader(&mut self) -> Result<Reading> {

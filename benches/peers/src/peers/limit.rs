@@ -85,6 +85,7 @@ impl Peer for Limit {
             written.map = Some(map);
         }
         match written.map {
+            Some(_) if written.records == 0 => unsupported("its file has no name: it cannot be opened again"),
             Some(map) => Ok(Walker { shape: self.shape, map, done: false }),
             None => unsupported("written first, then read"),
         }

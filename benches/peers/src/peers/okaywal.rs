@@ -1,43 +1,38 @@
 //! okaywal: a write-ahead log with entries of chunks. Where a chunk lies is for the caller to remember, as it is here.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use okaywal::{Configuration, Entry, EntryId, LogManager, LogPosition, ReadChunkResult, SegmentReader, WriteAheadLog};
 use parking_lot::Mutex;
 
-use crate::peer::{About, Peer, Reader, Result, Setup, Syncs, Writer};
+use crate::peer::{About, Peer, Reader, Result, Setup, Syncs, Writer, unsupported};
 
 /// Records that one call hands on.
 const BATCH: usize = 500;
 
 type Places = Arc<Mutex<Vec<LogPosition>>>;
+type Recovered = Arc<Mutex<VecDeque<Vec<u8>>>>;
 
 pub(crate) struct Peered {
     wal: WriteAheadLog,
     places: Places,
+    recovered: Recovered,
 }
 
-/// Notes where the records are when a log is opened, and keeps all.
+/// Takes what a log hands over when it is opened, and gives nothing up.
 #[derive(Debug)]
 struct Recovering {
-    places: Places,
+    recovered: Recovered,
 }
 
 impl LogManager for Recovering {
     fn recover(&mut self, entry: &mut Entry<'_>) -> io::Result<()> {
-        let mut found = Vec::new();
-        loop {
-            match entry.read_chunk()? {
-                ReadChunkResult::Chunk(chunk) => {
-                    found.push(chunk.log_position());
-                    chunk.skip_remaining_bytes()?;
-                }
-                ReadChunkResult::EndOfEntry => break,
-                ReadChunkResult::AbortedEntry => return Ok(()),
-            }
+        // None: the entry was not written to its end.
+        if let Some(records) = entry.read_all_chunks()? {
+            self.recovered.lock().extend(records);
         }
-        self.places.lock().extend(found);
         Ok(())
     }
 
@@ -50,7 +45,7 @@ impl Peer for Peered {
     const ABOUT: About = About {
         package: "okaywal",
         mode: "`commit`, which syncs, one sync for all who write",
-        kill_takes: "nothing",
+        kill_takes: "nothing; what is found when it is opened is handed over once",
         power_cut_takes: "nothing: it syncs each entry",
         synced: "the same: nothing",
         syncs: Syncs::Always,
@@ -60,11 +55,11 @@ impl Peer for Peered {
     type Reader = Reading;
 
     fn open(setup: &Setup) -> Result<Self> {
-        let places = Places::default();
+        let recovered = Recovered::default();
         // A checkpoint gives the records up.
         let config = Configuration::default_for(&setup.directory).checkpoint_after_bytes(u64::MAX);
-        let wal = config.open(Recovering { places: Arc::clone(&places) })?;
-        Ok(Peered { wal, places })
+        let wal = config.open(Recovering { recovered: Arc::clone(&recovered) })?;
+        Ok(Peered { wal, places: Places::default(), recovered })
     }
 
     fn writer(&mut self) -> Result<Appender> {
@@ -72,7 +67,8 @@ impl Peer for Peered {
     }
 
     fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { wal: self.wal.clone(), places: Arc::clone(&self.places), at: 0, record: Vec::new() })
+        let (places, recovered) = (Arc::clone(&self.places), Arc::clone(&self.recovered));
+        Ok(Reading { wal: self.wal.clone(), places, recovered, at: 0, record: Vec::new() })
     }
 }
 
@@ -100,6 +96,7 @@ impl Writer for Appender {
 pub(crate) struct Reading {
     wal: WriteAheadLog,
     places: Places,
+    recovered: Recovered,
     at: usize,
     record: Vec<u8>,
 }
@@ -115,6 +112,15 @@ impl Reading {
 
 impl Reader for Reading {
     fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+        let recovered: Vec<_> = {
+            let mut all = self.recovered.lock();
+            let count = all.len().min(BATCH);
+            all.drain(..count).collect()
+        };
+        if !recovered.is_empty() {
+            recovered.iter().for_each(|record| see(record));
+            return Ok(recovered.len());
+        }
         let places: Vec<_> = self.places.lock().iter().skip(self.at).take(BATCH).copied().collect();
         for place in &places {
             self.read(*place, see)?;
@@ -124,6 +130,9 @@ impl Reader for Reading {
     }
 
     fn rewind(&mut self) -> Result<()> {
+        if self.places.lock().is_empty() {
+            return unsupported("what was recovered is handed over once");
+        }
         self.at = 0;
         Ok(())
     }

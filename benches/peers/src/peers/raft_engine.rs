@@ -1,4 +1,6 @@
 //! raft-engine: the log of TiKV's Raft groups. A topic is a group, and the index of an entry is its number and one.
+//!
+//! A group is written by one thread at a time, in the order of its indexes; so each writer has a group of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +13,9 @@ use crate::peers::CHUNK;
 
 /// The group that stands for the one topic of most rows.
 const GROUP: u64 = 1;
+
+/// Groups that are counted on from the start: as many as there are threads in any row.
+const MOST_WRITERS: usize = 64;
 
 struct Entries;
 
@@ -26,6 +31,7 @@ pub(crate) struct Peered {
     engine: Arc<Engine>,
     next: Arc<Vec<AtomicU64>>,
     mode: Mode,
+    writers: usize,
 }
 
 impl Peer for Peered {
@@ -50,17 +56,24 @@ impl Peer for Peered {
         };
         let engine = Arc::new(Engine::open(config)?);
         let next = |group| AtomicU64::new(engine.last_index(GROUP + group).map_or(1, |last| last + 1));
-        let next = (0..setup.topics.max(1) as u64).map(next).collect();
-        Ok(Peered { engine, next: Arc::new(next), mode: setup.mode })
+        let next = (0..setup.topics.max(MOST_WRITERS) as u64).map(next).collect();
+        Ok(Peered { engine, next: Arc::new(next), mode: setup.mode, writers: 0 })
     }
 
     fn writer(&mut self) -> Result<Appender> {
+        let own = self.writers;
+        self.writers += 1;
         let batch = LogBatch::with_capacity(16);
-        Ok(Appender { engine: Arc::clone(&self.engine), next: Arc::clone(&self.next), mode: self.mode, batch })
+        Ok(Appender { engine: Arc::clone(&self.engine), next: Arc::clone(&self.next), mode: self.mode, own, batch })
     }
 
     fn reader(&mut self) -> Result<Reading> {
         Ok(Reading { engine: Arc::clone(&self.engine), at: 1, entries: Vec::new() })
+    }
+
+    fn read_back(&mut self, see: &mut impl FnMut(&[u8])) -> Result<()> {
+        let mut reader = self.reader()?;
+        (0..self.writers.max(1)).try_for_each(|own| reader.topic(own, see))
     }
 }
 
@@ -68,12 +81,13 @@ pub(crate) struct Appender {
     engine: Arc<Engine>,
     next: Arc<Vec<AtomicU64>>,
     mode: Mode,
+    /// The group of this writer.
+    own: usize,
     batch: LogBatch,
 }
 
 impl Appender {
     fn write(&mut self, topic: usize, records: &[&[u8]]) -> Result<()> {
-        // A Raft group is written by one thread: with several, each is a group of its own.
         let first = self.next[topic].fetch_add(records.len() as u64, Ordering::Relaxed);
         let entry = |(index, record): (u64, &&[u8])| {
             let mut entry = Entry::new();
@@ -90,11 +104,11 @@ impl Appender {
 
 impl Writer for Appender {
     fn append(&mut self, record: &[u8]) -> Result<()> {
-        self.write(0, &[record])
+        self.write(self.own, &[record])
     }
 
     fn append_batch(&mut self, records: &[&[u8]]) -> Result<()> {
-        self.write(0, records)
+        self.write(self.own, records)
     }
 
     fn append_to(&mut self, topic: usize, record: &[u8]) -> Result<()> {
