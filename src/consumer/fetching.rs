@@ -42,9 +42,10 @@ pub(super) enum Position {
 
 /// Reading.
 impl Consumer {
-    /// Returns records from where the positions are, at most [`max_poll_records`](ConsumerConfig::max_poll_records) of
-    /// them, and moves the positions behind them. If there are none, waits for some, up to `timeout`, without using
-    /// the processor unless [`spin`](ConsumerConfig::spin) says otherwise; then returns nothing.
+    /// Returns records from where the positions are, at most
+    /// [`max_poll_records`](crate::ConsumerConfig::max_poll_records) of them, and moves the positions behind them. If
+    /// there are none, waits for some, up to `timeout`, without using the processor unless
+    /// [`spin`](crate::ConsumerConfig::spin) says otherwise; then returns nothing.
     ///
     /// Joins the group first, if the consumer subscribes and has not yet; commits first, if automatic commits are on and
     /// due: what *earlier* polls returned.

@@ -373,6 +373,9 @@ fn log_behind_a_rolled_segment(seed: u64) -> (Machine, Ledger, TopicPartition) {
     for nth in 0..14 {
         ledger.send(&log, &clicks).unwrap();
         if nth == 4 {
+            // What was rolled is synced once nothing more has come for a while.
+            log.maintain();
+            machine.advance(Duration::from_millis(100));
             log.maintain();
         }
     }

@@ -284,7 +284,7 @@ impl Region {
     }
 
     /// Takes the pages of `range` out of the memory that counts as this process's. Their bytes stay in the file, and
-    /// whoever touches them again has them again.
+    /// whoever touches them again has them again. Not for the copy of a file, whose bytes are nowhere else.
     pub(crate) fn let_go(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         self.memory.advise(range, rustix::mm::Advice::LinuxDontNeed).ok();
