@@ -7,7 +7,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::group::{Group, GroupState, MemberView};
 use crate::partition::Partition;
-use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
+use crate::types::{Offset, OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// What there is to know of a group.
 #[derive(Clone, Debug)]
@@ -75,6 +75,9 @@ pub enum ResetTo {
     Current,
     /// This offset; where that is outside of what there is, the nearest that is not. Kafka: `--to-offset`.
     Offset(Offset),
+    /// The first record that is from then or later; where there is none, behind the last record. Kafka: `--to-datetime`,
+    /// `--by-duration`.
+    Since(Timestamp),
     /// So many offsets on from what is committed, or back, within what there is. Kafka: `--shift-by`.
     ShiftBy(i64),
 }
@@ -168,6 +171,7 @@ fn target(partition: &Partition, from: Option<Offset>, to: ResetTo) -> Result<Of
         ResetTo::Latest => end,
         ResetTo::Current => from.unwrap_or(end),
         ResetTo::Offset(offset) => offset.clamp(start, end.max(start)),
+        ResetTo::Since(since) => partition.first_since(since)?.map_or(end, |(offset, _)| offset),
         ResetTo::ShiftBy(by) => {
             let from = from.ok_or_else(|| Error::NoOffsetForPartition { partition: partition.name().clone() })?;
             Offset::new(from.get().saturating_add_signed(by)).clamp(start, end.max(start))

@@ -228,6 +228,11 @@ impl Catalog {
         &self.env
     }
 
+    /// Where the log keeps what it knows of itself.
+    pub(crate) fn table(&self) -> &Partition {
+        self.table.partition()
+    }
+
     pub(crate) fn config(&self) -> &LogConfig {
         &self.config
     }

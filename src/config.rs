@@ -389,14 +389,12 @@ impl TopicConfig {
         let least = 2 * u64::from(self.segment_bytes).next_multiple_of(4096);
         match self.max_bytes {
             Some(bytes) if bytes < least => {
-                return invalid(
-                    "partition.max.bytes",
-                    format!("{bytes} is less than two segments, {least}; room is made by a segment at a time"),
-                );
+                let reason = format!("{bytes} is less than two segments, {least}; room is made by a segment at a time");
+                invalid("partition.max.bytes", reason)
             }
             Some(_) if self.when_full == WhenFull::DropOldest && !self.retention.groups.is_empty() => {
                 let groups = self.retention.groups.join(", ");
-                return invalid("when.full", format!("`drop-oldest` contradicts keeping what {groups} did not commit"));
+                invalid("when.full", format!("`drop-oldest` contradicts keeping what {groups} did not commit"))
             }
             _ => self.retention.check(),
         }

@@ -19,6 +19,7 @@ use crate::group::{Group, Groups};
 use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};
 use crate::retainer::{Removed, Retainer, RetentionReport};
+use crate::space::{self, SpaceUse};
 use crate::types::{Offset, TopicPartition};
 use crate::upkeep::{Keeper, Retain};
 
@@ -336,6 +337,17 @@ impl EventLog {
         // The worker may sleep as if there were nothing to keep an eye on.
         self.shared.keeper.hurry();
         Ok(())
+    }
+
+    /// Where the room on the disk is: by partition, by group, and what the log itself takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](Error::Closed), [`Forked`](Error::Forked).
+    pub fn space(&self) -> Result<Vec<SpaceUse>> {
+        self.shared.catalog.check_open()?;
+        self.follow();
+        Ok(space::space(&self.shared.catalog, &self.shared.groups))
     }
 
     /// Removes the records of a partition below `before`; returns its log start offset, which is that, or what it was if

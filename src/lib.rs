@@ -80,6 +80,7 @@ mod producer;
 pub mod promises;
 mod record;
 mod retainer;
+mod space;
 mod table;
 mod topic;
 mod types;
@@ -109,6 +110,7 @@ pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
 pub use crate::retainer::{Removed, RetentionReport};
+pub use crate::space::{Place, SpaceUse};
 pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.

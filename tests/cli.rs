@@ -216,7 +216,7 @@ fn a_group_is_moved_when_it_is_told_to_execute_and_deleted() {
 
     let deleted = place.run(&["groups", "delete-offsets", "billing", "--topic", "orders:0,2"]);
     assert_eq!(deleted.text(), "deleted what group billing had committed for orders-0, orders-2\n");
-    let left = "TOPIC   PARTITION  COMMITTED  END  LAG  METADATA\norders          1          4    4    0\n";
+    let left = "TOPIC   PARTITION  COMMITTED  END  LAG  LOST  METADATA\norders          1          4    4    0     0\n";
     assert_eq!(place.run(&["groups", "describe", "billing"]).text(), left);
     assert_eq!(place.run(&["groups", "--delete", "--group", "billing"]).text(), "deleted group billing\n");
     assert_eq!(place.run(&["groups", "list"]).out(), b"");
@@ -416,6 +416,34 @@ deleted 0 records of orders-2, which begins at 0
     assert_eq!(delete(&["--before", "-1"]).text(), all);
     assert_eq!(place.run(&["verify"]).code, Some(0));
     assert_eq!(delete(&[]).code, Some(2));
+}
+
+#[test]
+fn stats_show_where_the_room_is() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders", "--segment-bytes", "4096", "--durability", "os"]).out();
+    let line = "x".repeat(700) + "\n";
+    place.run_with(&["produce", "orders"], line.repeat(12).as_bytes()).out();
+    place.run(&["consume", "orders", "--group", "billing", "--from-beginning"]).out();
+    place.run(&["delete-records", "orders", "--before", "6"]).out();
+    let stats = objects(&place.run(&["stats", "--output", "json"]).out());
+    let names: Vec<_> =
+        stats.iter().map(|one| (one["kind"].as_str().unwrap(), one["name"].as_str().unwrap())).collect();
+    assert_eq!(names, [("partition", "orders-0"), ("group", "billing"), ("log", "catalog"), ("log", "reserve")]);
+    assert_eq!((&stats[0]["segments"], &stats[0]["records"]), (&json!(2), &json!(6)));
+    for one in &stats {
+        assert!(one["bytes"].as_u64() <= one["disk_bytes"].as_u64(), "{one}");
+        assert_eq!(one["disk_bytes"].as_u64().unwrap() % 4096, 0, "{one}");
+    }
+    let of = |name: &str| -> u64 {
+        let files = std::fs::read_dir(place.path().join(name)).unwrap().map(|file| file.unwrap().metadata().unwrap());
+        files.map(|file| std::os::unix::fs::MetadataExt::blocks(&file) * 512).sum()
+    };
+    assert_eq!(stats[0]["disk_bytes"], json!(of("topics/orders/0")));
+    assert_eq!(stats[2]["disk_bytes"], json!(of("catalog")));
+    let text = place.run(&["stats"]).text();
+    let places: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(places, ["PLACE", "orders-0", "group billing", "catalog", "reserve", "all"]);
 }
 
 #[test]

@@ -41,6 +41,7 @@ const FLOORS: &[&str] = &[
     "offset_tracker",
     "dead_letters",
     "administration",
+    "space",
     "event_log",
     "sim",
     "promises",

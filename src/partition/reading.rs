@@ -295,6 +295,12 @@ impl Partition {
         }
     }
 
+    /// The bytes of its segments, as far as there is something in them.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let log_end = self.log_end();
+        self.slots.read().iter().map(|slot| slot.extent(log_end).bytes).sum()
+    }
+
     /// How many segments there are, and how many bytes of the disk they take.
     pub(crate) fn space(&self) -> (usize, u64) {
         let slots = self.slots.read();

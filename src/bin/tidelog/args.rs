@@ -104,6 +104,8 @@ pub(crate) enum Command {
     /// Delete the records of partitions up to an offset or a moment
     #[command(override_usage = "tidelog delete-records [OPTIONS] <--before <N>|--before-time <MOMENT>> <TOPIC>")]
     DeleteRecords(DeleteRecords),
+    /// Show where the room on the disk is
+    Stats,
     /// Read every byte of the log, and report everything that is not as it should be
     #[command(long_about = VERIFY)]
     Verify,
@@ -554,6 +556,9 @@ pub(crate) struct ResetTarget {
     /// To this offset
     #[arg(long, value_name = "N")]
     to_offset: Option<u64>,
+    /// To the first record since this moment: 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
+    #[arg(long, value_name = "MOMENT")]
+    to_datetime: Option<Moment>,
     /// So many offsets on from what is committed, or back if negative
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     shift_by: Option<i64>,
@@ -561,9 +566,10 @@ pub(crate) struct ResetTarget {
 
 impl ResetTarget {
     pub(crate) fn target(&self) -> ResetTo {
-        match (self.to_offset, self.shift_by) {
-            (Some(offset), _) => ResetTo::Offset(offset.into()),
-            (_, Some(by)) => ResetTo::ShiftBy(by),
+        match (self.to_offset, self.shift_by, self.to_datetime) {
+            (Some(offset), ..) => ResetTo::Offset(offset.into()),
+            (_, Some(by), _) => ResetTo::ShiftBy(by),
+            (.., Some(moment)) => ResetTo::Since(moment.timestamp()),
             _ if self.to_earliest => ResetTo::Earliest,
             _ if self.to_latest => ResetTo::Latest,
             _ => ResetTo::Current,
