@@ -53,12 +53,38 @@
 //!
 //! # Testing what uses it
 //!
-//! With the feature `sim`, `sim::Machine` is a machine with a disk in memory that forgets what was not synced,
-//! under a clock that stands still: open a log on it, cut the power, open it again.
+//! With the feature `sim`, `sim::check` runs your own consumer loop, unmodified, against the real log on a simulated
+//! machine, crashes it anywhere, checks what a consumer must guarantee, and prints the shortest run that breaks it.
+//! `EventLog::in_memory` is a log for unit tests.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "sim")]
 pub mod sim;
+
+/// A place in your own code that a simulation shall know: it may crash there, and shows in its report that the code
+/// came by. Without the feature `sim` it is nothing.
+///
+/// ```
+/// # fn charge() {}
+/// charge();
+/// tidelog::point!("charged");
+/// ```
+#[cfg(feature = "sim")]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {
+        $crate::sim::come_by($name)
+    };
+}
+
+/// A place in your own code that a simulation shall know. Without the feature `sim` it is nothing.
+#[cfg(not(feature = "sim"))]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {{
+        const _: &str = $name;
+    }};
+}
 
 mod administration;
 mod assignor;

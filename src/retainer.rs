@@ -193,10 +193,11 @@ impl Retainer {
 }
 
 impl Ward for Retainer {
-    fn look(&self, now: Duration) -> Option<Duration> {
+    fn look(&self) -> Option<Duration> {
         if self.catalog.check_writable().is_err() || !self.has_work() {
             return None;
         }
+        let now = self.catalog.env().clock.monotonic();
         let due = self.rounds.lock().due;
         if due > now {
             return Some(due);

@@ -26,7 +26,7 @@ const NAP: Duration = Duration::from_millis(2);
 /// Something besides partitions that must be looked at in time.
 pub(crate) trait Ward: Send + Sync {
     /// Does what the time has come for; returns when something is due next.
-    fn look(&self, now: Duration) -> Option<Duration>;
+    fn look(&self) -> Option<Duration>;
 }
 
 /// Whoever knows what topics keep, and writes down what was removed.
@@ -119,9 +119,8 @@ impl Keeper {
     }
 
     fn look_at_wards(&self) -> Option<Duration> {
-        let now = self.env.clock.monotonic();
-        let of_groups = self.ward.get().and_then(Weak::upgrade).and_then(|ward| ward.look(now));
-        let of_retention = self.retainer().and_then(|retainer| retainer.look(now));
+        let of_groups = self.ward.get().and_then(Weak::upgrade).and_then(|ward| ward.look());
+        let of_retention = self.retainer().and_then(|retainer| retainer.look());
         of_groups.into_iter().chain(of_retention).min()
     }
 

@@ -39,6 +39,8 @@ pub trait Assignor: Send + Sync {
     /// The partitions of each member: every member is a key, if only with nothing; every partition of a topic that
     /// somebody subscribes to is given to exactly one, who subscribes to it; nothing else is given to anybody.
     ///
+    /// It is asked while the group is locked, so it must not call the log.
+    ///
     /// `topics`: how many partitions each topic has, of those that there are; `members`: what each wants, by member id. An
     /// assignor of the cooperative protocol, too, says what the end is to be: what has to move is held back by the
     /// coordinator until its owner has revoked it.

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::consumer::Consumer;
 use crate::consumer::fetching::Position;
+use crate::env::point::{self, What};
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
+use crate::env::refusals::Call;
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
@@ -171,6 +175,10 @@ impl Consumer {
         let due = |(name, fetch): (&TopicPartition, &super::Fetch)| {
             let offset = match fetch.position {
                 _ if !self.config.auto_offset_store => fetch.stored.clone()?,
+                #[cfg(test)]
+                Position::At(offset) if is_planted(Mistake::CommitIsOneFurther) => {
+                    OffsetAndMetadata::from(offset.advance(1).min(fetch.partition.log_end()))
+                }
                 Position::At(offset) => OffsetAndMetadata::from(offset),
                 _ => return None,
             };
@@ -192,11 +200,16 @@ impl Consumer {
     }
 
     fn commit_and_wait(&mut self, offsets: &Offsets) -> Result<()> {
-        let end = self.append_commit(offsets)?;
-        let delivered = match end {
-            Some(end) => self.group()?.deliver(end),
-            None => Ok(()),
+        point::reach(|| What::Commit);
+        self.catalog.env().refusals.check(Call::Commit)?;
+        let delivered = match self.append_commit(offsets) {
+            Ok(Some(end)) => self.group()?.deliver(end),
+            other => other.map(drop),
         };
+        if delivered.is_ok() {
+            point::note(|| What::CommitReturned);
+        }
+        point::pass();
         self.run_callbacks();
         delivered
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::config::OffsetReset;
 use crate::consumer::{Consumer, ConsumerRecords, Mode, times};
+use crate::env::point::{self, What};
+use crate::env::refusals::Call;
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::Group;
@@ -64,6 +66,15 @@ impl Consumer {
     /// [`FencedInstanceId`](Error::FencedInstanceId) in a group; what the rebalance listener returns; what an automatic
     /// commit can meet. The positions are as they were.
     pub fn poll(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
+        point::reach(|| What::Poll);
+        self.catalog.env().refusals.check(Call::Poll)?;
+        let records = self.poll_records(timeout);
+        point::note(|| What::Polled(records.as_ref().map_or(0, ConsumerRecords::len)));
+        point::pass();
+        records
+    }
+
+    fn poll_records(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
         self.check_free()?;
         if matches!(self.mode, Mode::None) {
             let reason = "the consumer reads nothing yet; subscribe to topics or assign partitions first";

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::consumer::{Consumer, Mode};
 use crate::env::clock::Clock;
+use crate::env::point::{self, What};
 use crate::error::{Error, Result};
 use crate::group::{Duty, Group, Member, Profile, Wanted};
 use crate::partition::Partition;
@@ -174,7 +175,7 @@ impl Consumer {
         self.check_usable()?;
         match (&self.mode, &self.group) {
             (Mode::Subscribed(_), Some(group)) => {
-                group.rebalance(&self.member, self.now());
+                group.rebalance(&self.member);
                 Ok(())
             }
             _ => {
@@ -275,7 +276,7 @@ impl Consumer {
             [] if cooperative || !read => Told::NOTHING,
             goes => self.revoke(goes),
         };
-        let joined = group.join(&self.member, self.now(), profile, keeps);
+        let joined = group.join(&self.member, profile, keeps);
         let subscribed = self.subscribed();
         subscribed.resubscribed = false;
         subscribed.standing = if joined.is_ok() { Standing::Joined } else { Standing::Out };
@@ -286,10 +287,11 @@ impl Consumer {
     fn pick_up(&mut self, group: &Arc<Group>, generation: u64, partitions: Vec<TopicPartition>) -> Result<()> {
         let goes: Vec<_> = self.assignment().into_iter().filter(|name| !partitions.contains(name)).collect();
         let revoked = if goes.is_empty() { Told::NOTHING } else { self.revoke(&goes) };
-        if !group.pick_up(&self.member, self.now(), generation) {
+        if !group.pick_up(&self.member, generation) {
             return revoked.surface();
         }
         self.subscribed().standing = Standing::Reads;
+        point::note(|| What::Assigned { generation, partitions: partitions.clone() });
         let assigned = self.read_all(partitions);
         revoked.surface()?;
         assigned.surface()
@@ -388,7 +390,7 @@ impl Consumer {
             goes => self.revoke(goes),
         };
         if let Some(group) = group {
-            group.leave(&member, self.now());
+            group.leave(&member);
         }
         told.surface()
     }
@@ -396,7 +398,7 @@ impl Consumer {
     /// Is a member no more, and lets whoever comes find out how far it has come.
     pub(super) fn vanish(&mut self) {
         if let (Some(group), Mode::Subscribed(_)) = (&self.group, &self.mode) {
-            group.leave(&self.member, self.now());
+            group.leave(&self.member);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::config::ConsumerConfig;
 use crate::consumer::committing::Commits;
 use crate::consumer::fetching::Fetch;
 use crate::consumer::membership::Subscribed;
+use crate::env::point::{self, What};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::{Group, Groups, Member, Wanted};
@@ -159,6 +160,10 @@ impl Consumer {
         }
         self.auto_commit_now()?;
         self.mode = Mode::Assigned;
+        point::note(|| What::Assigned {
+            generation: 0,
+            partitions: found.iter().map(|(name, _)| name.clone()).collect(),
+        });
         self.take_over(found);
         Ok(())
     }
@@ -190,8 +195,8 @@ impl Consumer {
 
     /// [`subscribe`](Self::subscribe) to every topic of whose name this is true, also to those that are created later.
     ///
-    /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. Kafka:
-    /// `subscribe(Pattern)`.
+    /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. It is asked while the
+    /// group is locked, so it must not call the log. Kafka: `subscribe(Pattern)`.
     ///
     /// # Errors
     ///

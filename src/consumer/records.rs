@@ -4,6 +4,7 @@ use std::fmt;
 use std::slice;
 
 use crate::codec::{Decode, decode_at};
+use crate::env::point::{self, What};
 use crate::error::Result;
 use crate::format::batch::{RecordView, headers};
 use crate::partition::{Chunk, ChunkRecords};
@@ -96,6 +97,8 @@ impl<'a> Iterator for Records<'a> {
             if let Some((partition, records)) = &mut self.current
                 && let Some(view) = records.next()
             {
+                let offset = view.offset;
+                point::reach(|| What::Take { partition, offset, key: view.key, value: view.value });
                 return Some(ConsumerRecord { partition, view });
             }
             let (partition, chunk) = self.chunks.next()?;

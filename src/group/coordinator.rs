@@ -39,6 +39,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::assignor::{Assignor, Subscription};
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::types::TopicPartition;
 
 /// Who a member is: unlike any other member that the log ever had open.
@@ -545,6 +547,10 @@ impl Coordinator {
         by: Option<(MemberId, Option<&str>)>,
         partitions: impl Iterator<Item = TopicPartition> + Clone,
     ) -> Verdict {
+        #[cfg(test)]
+        if is_planted(Mistake::StaleGenerationCounts) {
+            return Verdict::Counts;
+        }
         let Some((id, instance_id)) = by else {
             return if self.members.is_empty() { Verdict::Counts } else { Verdict::NoMember };
         };

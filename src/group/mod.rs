@@ -5,14 +5,14 @@
 //! that nobody can lose a partition between the one and the other.
 //!
 //! A consumer learns what it has to do in its own polls: nobody calls into another thread's consumer. It is told that
-//! there is something by two means, both of them written after the mutex is given back, so that it finds the news when
-//! it looks:
+//! there is something by two means:
 //!
-//! - the group's *version*, which moves with every step that somebody must know of. A poll compares it with the one that it
-//!   saw when it last looked, without the mutex; it reads it before it looks, so that it looks once too often rather than
-//!   once too seldom.
-//! - the bell of the consumer, which ends the waiting of a poll that blocks. A poll reads the bell's number before it
-//!   reads the version, so a ring in between is not lost.
+//! - the group's *version*, which every step moves before it does anything else, under the mutex. A poll compares it, without
+//!   the mutex, with the one that it saw when it last looked; if it has moved, the poll takes the mutex to look, and so
+//!   sees the whole of the step. It reads the version before it looks: so it looks once too often rather than once too
+//!   seldom. And a rebalance counts a member's time from a moment at which the member could have seen it.
+//! - the bell of the consumer, which ends the waiting of a poll that blocks, and is rung when the mutex is given back. A
+//!   poll reads the bell's number before it reads the version, so a ring in between is not lost.
 //!
 //! The other way round, a member says in its *pulse* when it last polled: one store, without the mutex. The coordinator is
 //! told before the time is looked at, which whoever polls does when something is due, and the background worker too. The
@@ -30,9 +30,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, RecoveryReport};
+use crate::env::point::{self, What};
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::group::coordinator::{Coordinator, Input, Output, Topics, Verdict};
@@ -111,9 +114,12 @@ impl Groups {
 }
 
 impl Ward for Groups {
-    fn look(&self, now: Duration) -> Option<Duration> {
-        let groups: Vec<Arc<Group>> = self.groups.lock().values().cloned().collect();
-        groups.iter().filter_map(|group| group.tick(now)).min()
+    fn look(&self) -> Option<Duration> {
+        let now = self.catalog.env().clock.monotonic();
+        let late: Vec<Arc<Group>> = self.groups.lock().values().filter(|group| group.due() <= now).cloned().collect();
+        late.iter().for_each(|group| drop(group.step(Input::Tick)));
+        let due = self.groups.lock().values().map(|group| group.due()).min();
+        due.filter(|due| *due < NEVER)
     }
 }
 
@@ -129,6 +135,9 @@ pub(crate) struct Member {
 
 /// The pulse of a member that is in a poll.
 const IN_POLL: u64 = u64::MAX;
+
+/// When something is due that will not be.
+const NEVER: Duration = Duration::from_nanos(u64::MAX);
 
 impl Member {
     /// A poll begins.
@@ -202,9 +211,10 @@ impl Group {
         if self.topics.load(Ordering::Acquire) != self.catalog.version()
             || nanos(now) >= self.due.load(Ordering::Acquire)
         {
-            self.tick(now);
+            // Puts out who has not been heard from.
+            self.step(Input::Tick);
         }
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// When to look again if nothing happens.
@@ -212,16 +222,19 @@ impl Group {
         Duration::from_nanos(self.due.load(Ordering::Acquire))
     }
 
-    /// Puts out who has not been heard from. Returns when it may be time again.
-    fn tick(&self, now: Duration) -> Option<Duration> {
-        self.step(self.desk.lock(), now, Input::Tick);
-        let due = self.due();
-        (due < Duration::from_nanos(u64::MAX)).then_some(due)
-    }
-
     /// Takes a step, after telling the coordinator what it must know; then tells who must know. Returns why it was refused,
     /// if it was.
-    fn step(&self, mut desk: MutexGuard<'_, Desk>, now: Duration, input: Input) -> Option<String> {
+    fn step(&self, input: Input) -> Option<String> {
+        self.step_of(None, input)
+    }
+
+    /// A step after which the group may know one member more.
+    fn step_of(&self, joining: Option<&Arc<Member>>, input: Input) -> Option<String> {
+        let mut desk = self.desk.lock();
+        desk.members.extend(joining.map(|member| (member.id, Arc::clone(member))));
+        // In this order: whoever read the version before is given his time from a moment behind that.
+        self.version.fetch_add(1, Ordering::SeqCst);
+        let now = self.catalog.env().clock.monotonic();
         let Desk { coordinator, members } = &mut *desk;
         // What is due, and when, follows from when they polled last.
         for member in members.values() {
@@ -247,10 +260,7 @@ impl Group {
         }
         members.retain(|id, _| coordinator.knows(*id));
         drop(desk);
-        if !woken.is_empty() {
-            self.version.fetch_add(1, Ordering::AcqRel);
-            woken.iter().for_each(|bell| bell.ring());
-        }
+        woken.iter().for_each(|bell| bell.ring());
         refused
     }
 
@@ -259,20 +269,13 @@ impl Group {
     /// # Errors
     ///
     /// [`Error::InconsistentGroupProtocol`] if it shares no assignor with the others.
-    pub(crate) fn join(
-        &self,
-        member: &Arc<Member>,
-        now: Duration,
-        profile: Arc<Profile>,
-        keeps: Vec<TopicPartition>,
-    ) -> Result<()> {
-        let mut desk = self.desk.lock();
-        let is_new = desk.members.insert(member.id, Arc::clone(member)).is_none();
-        if let Some(reason) = self.step(desk, now, Input::Join { member: member.id, profile, keeps }) {
+    pub(crate) fn join(&self, member: &Arc<Member>, profile: Arc<Profile>, keeps: Vec<TopicPartition>) -> Result<()> {
+        let before = self.due();
+        if let Some(reason) = self.step_of(Some(member), Input::Join { member: member.id, profile, keeps }) {
             return Err(Error::InconsistentGroupProtocol { group: self.name().to_owned(), reason });
         }
-        if is_new {
-            // The worker may have nothing to wait for yet.
+        if self.due() < before {
+            // The worker believes to have more time, or nothing to wait for.
             member.keeper.hurry();
         }
         Ok(())
@@ -284,22 +287,20 @@ impl Group {
     }
 
     /// The member reads what it was assigned; false if that is out of date.
-    pub(crate) fn pick_up(&self, member: &Member, now: Duration, generation: u64) -> bool {
-        self.step(self.desk.lock(), now, Input::PickUp { member: member.id, generation });
+    pub(crate) fn pick_up(&self, member: &Member, generation: u64) -> bool {
+        self.step(Input::PickUp { member: member.id, generation });
         // Nobody but the member itself makes it read, or not read any more but by putting it out.
         self.desk.lock().coordinator.reads(member.id)
     }
 
     /// The member has let go of everything.
-    pub(crate) fn leave(&self, member: &Member, now: Duration) {
-        let mut desk = self.desk.lock();
-        desk.members.remove(&member.id);
-        self.step(desk, now, Input::Leave { member: member.id });
+    pub(crate) fn leave(&self, member: &Member) {
+        self.step(Input::Leave { member: member.id });
     }
 
     /// The member wants a new generation.
-    pub(crate) fn rebalance(&self, member: &Member, now: Duration) {
-        self.step(self.desk.lock(), now, Input::Rebalance { member: member.id });
+    pub(crate) fn rebalance(&self, member: &Member) {
+        self.step(Input::Rebalance { member: member.id });
     }
 }
 
@@ -328,7 +329,9 @@ impl Group {
             drop(desk);
             return Err(self.refusal(verdict, offsets, by));
         }
-        self.offsets.change(&changes).map(Some)
+        let end = self.offsets.change(&changes)?;
+        point::note(|| What::Committed { group: self.name(), offsets });
+        Ok(Some(end))
     }
 
     fn refusal(
@@ -380,6 +383,10 @@ impl Group {
 
     /// Waits until what was committed below `end` is as durable as configured.
     pub(crate) fn deliver(&self, end: Offset) -> Result<()> {
+        #[cfg(test)]
+        if is_planted(Mistake::SyncNotWaitedFor) {
+            return Ok(());
+        }
         self.offsets.deliver(end)
     }
 

@@ -35,6 +35,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
+use crate::format::bytes::are_zero;
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
@@ -180,7 +181,7 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
         if length > HEADER_BYTES {
             let memory = file.map(length).map_err(Error::io("map", full(&path)))?;
             let (_, pen) = Region::new(memory, length);
-            if pen.unread(HEADER_BYTES..length).iter().any(|byte| *byte != 0) {
+            if !are_zero(pen.unread(HEADER_BYTES..length)) {
                 return Ok(true);
             }
         }
@@ -513,9 +514,9 @@ impl Recovery<'_> {
             return Ok(Judged { cut: true, ..judged });
         }
         if self.access == Access::Write {
-            let place = active.pen.spare(walk.position..active.pen.region().valid());
-            let torn = place.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            place[..torn].fill(0);
+            let behind = active.pen.unread(walk.position..active.pen.region().valid());
+            let torn = behind.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            active.pen.spare(walk.position..walk.position + torn as u64).fill(0);
             self.report.bytes_cut += torn as u64;
             self.make_durable(&mut active, true)?;
         }
@@ -611,7 +612,7 @@ fn is_zero(file: &dyn File, bytes: &[u8], position: u64) -> bool {
             Err(_) => from..bytes.len() as u64,
         };
         let (start, end) = (bytes.len().min(data.start as usize), bytes.len().min(data.end as usize));
-        if bytes[start..end].iter().any(|byte| *byte != 0) {
+        if !are_zero(&bytes[start..end]) {
             return false;
         }
         if end == bytes.len() {

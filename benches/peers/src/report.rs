@@ -236,8 +236,12 @@ fn ahead(columns: &[Column], contenders: &[Contender], results: &Results) -> Str
     let find = |package: &str| contenders.iter().find(|one| one.about.package == package);
     let Some(tidelog) = find("tidelog") else { return String::new() };
     let mut text = String::new();
+    let mut known = true;
     for column in columns {
-        let Some(own) = results.value(column, tidelog) else { continue };
+        let Some(own) = results.value(column, tidelog) else {
+            known = false;
+            continue;
+        };
         let others = contenders.iter().filter(|one| !["limit", "tidelog"].contains(&one.about.package));
         let mut better: Vec<(f64, &str)> = others
             .filter_map(|one| {
@@ -253,7 +257,11 @@ fn ahead(columns: &[Column], contenders: &[Contender], results: &Results) -> Str
             let _ = write!(text, " *{}*: {}.", column.heading.split(',').next().unwrap_or_default(), names.join(", "));
         }
     }
-    if text.is_empty() { "\nNobody is ahead of tidelog.\n".to_owned() } else { format!("\nAhead of tidelog:{text}\n") }
+    match (text.is_empty(), known) {
+        (false, _) => format!("\nAhead of tidelog:{text}\n"),
+        (true, true) => "\nNobody is ahead of tidelog.\n".to_owned(),
+        (true, false) => String::new(),
+    }
 }
 
 /// Why there is no figure, where there is none.

@@ -19,7 +19,7 @@ impl Peer for Peered {
     const ABOUT: About = About {
         package: "commitlog",
         mode: "`append`, which writes before it returns",
-        kill_takes: "nothing",
+        kill_takes: "nothing, but a tail that was half written stays, and to read it is an error",
         power_cut_takes: "what the kernel had not written back, and the log may not open again",
         synced: "has no sync: `flush` does not reach the disk",
         syncs: Syncs::AsAsked,

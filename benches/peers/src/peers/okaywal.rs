@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 
-use okaywal::{Configuration, Entry, EntryId, LogManager, LogPosition, ReadChunkResult, SegmentReader, WriteAheadLog};
+use okaywal::{Configuration, Entry, EntryId, LogManager, LogPosition, SegmentReader, WriteAheadLog};
 use parking_lot::Mutex;
 
 use crate::peer::{About, Peer, Reader, Result, Setup, Syncs, Writer, unsupported};

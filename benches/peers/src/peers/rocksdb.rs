@@ -63,7 +63,7 @@ impl Writer for Appender {
         for (number, record) in (first..).zip(records) {
             batch.put(key(0, number), record);
         }
-        Ok(self.database.write_opt(&batch, &self.options)?)
+        Ok(self.database.write_opt(batch, &self.options)?)
     }
 
     fn append_to(&mut self, topic: usize, record: &[u8]) -> Result<()> {

@@ -8,17 +8,21 @@ use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer};
 
 const TOPIC: &str = "bench";
 
-/// Bytes that one read may bring; so many that records of 100 bytes end it by their number.
-const READ_BYTES: usize = 1 << 20;
+/// Records that one read brings at most, and bytes in front of each.
+const READ_BATCH: usize = 2000;
+const HEADER_BYTES: usize = 64;
 
 pub(crate) struct Peered {
     walrus: Arc<Walrus>,
+    /// Bytes that one read may bring: so many that its number of records ends it. One that its bytes end within the last
+    /// sealed block goes on in the active one, and skips the rest. (`read_next`, at the end, writes a file each time.)
+    read_bytes: usize,
 }
 
 impl Peer for Peered {
     const ABOUT: About = About {
         package: "walrus-rust",
-        mode: "mapped files, `NoFsync`; read by `read_next` where `batch_read_for_topic` skips records",
+        mode: "mapped files, `NoFsync`; read with a limit of bytes at which `batch_read_for_topic` skips none",
         kill_takes: "nothing",
         power_cut_takes: "what the kernel had not written back; a batch is always synced",
         synced: "files (`O_SYNC`), `SyncEach`: nothing",
@@ -41,7 +45,8 @@ impl Peer for Peered {
         };
         std::fs::create_dir_all(&setup.directory)?;
         let consistency = ReadConsistency::AtLeastOnce { persist_every: 1000 };
-        Ok(Peered { walrus: Arc::new(Walrus::with_consistency_and_schedule(consistency, schedule)?) })
+        let walrus = Arc::new(Walrus::with_consistency_and_schedule(consistency, schedule)?);
+        Ok(Peered { walrus, read_bytes: READ_BATCH * (HEADER_BYTES + setup.record_bytes) })
     }
 
     fn writer(&mut self) -> Result<Appender> {
@@ -49,15 +54,7 @@ impl Peer for Peered {
     }
 
     fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { walrus: Arc::clone(&self.walrus), names: topic_names() })
-    }
-
-    /// One by one: a batch whose bytes end within the last sealed block goes on in the active one, and skips the rest.
-    fn read_back(&mut self, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        while let Some(entry) = self.walrus.read_next(TOPIC, true)? {
-            see(&entry.data);
-        }
-        Ok(())
+        Ok(Reading { walrus: Arc::clone(&self.walrus), names: topic_names(), read_bytes: self.read_bytes })
     }
 }
 
@@ -87,11 +84,12 @@ impl Writer for Appender {
 pub(crate) struct Reading {
     walrus: Arc<Walrus>,
     names: Vec<String>,
+    read_bytes: usize,
 }
 
 impl Reading {
     fn read(&self, topic: &str, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        let entries = self.walrus.batch_read_for_topic(topic, READ_BYTES, true)?;
+        let entries = self.walrus.batch_read_for_topic(topic, self.read_bytes, true)?;
         entries.iter().for_each(|entry| see(&entry.data));
         Ok(entries.len())
     }
