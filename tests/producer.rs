@@ -79,7 +79,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is_written() {
     let astray = producer.send(ProducerRecord::new("orders", b"1"));
     assert!(matches!(astray, Err(Error::UnknownPartition { partitions: 2, .. })), "the partitioner said 9");
     let early = ProducerRecord::new("orders", b"1").partition(0).timestamp(Timestamp::from_millis(-1));
-    assert!(matches!(producer.send(early), Err(Error::InvalidRecord { .. })));
+    assert!(matches!(producer.send(early), Err(Error::InvalidTimestamp { .. })));
     let batch = [ProducerRecord::new("orders", b"1").partition(0), ProducerRecord::new("orders", &big).partition(1)];
     assert!(matches!(producer.send_batch(batch), Err(Error::RecordTooLarge { .. })), "and the good one neither");
     producer.close().unwrap();

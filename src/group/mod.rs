@@ -398,6 +398,11 @@ impl Group {
         self.offsets.deliver(end)
     }
 
+    /// Makes durable what was committed, at whatever level.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.offsets.sync()
+    }
+
     /// Whether what was committed below `end` is as durable as configured; `None`: not yet, and then `bell` rings.
     pub(crate) fn delivered(&self, end: Offset, bell: &Arc<Bell>) -> Option<Result<()>> {
         self.offsets.delivered(end, bell)
