@@ -79,9 +79,9 @@ fn sweep(change: fn(&EventLog) -> Result<()>, new: &Committed) {
             assert!(log.recovery_report().is_clean(), "{place}: {:?}", log.recovery_report());
             assert!(found == *new || (found == old && made.is_err()), "{place}: {found:?}");
             if found == *new {
-                news += 1
+                news += 1;
             } else {
-                olds += 1
+                olds += 1;
             }
             // And it can be made again, for good.
             match change(&log) {
