@@ -14,7 +14,9 @@ use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
 use crate::env::Env;
 use crate::env::scheduling::Worker;
-use crate::error::{Error, Result};
+#[cfg(any(doc, feature = "tempfile"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};

@@ -86,6 +86,9 @@ impl fmt::Debug for Outcome {
     }
 }
 
+/// A group, and a partition that it commits.
+type Of<'a> = (&'a str, &'a TopicPartition);
+
 /// What one group has done with one record.
 #[derive(Default)]
 struct Handled {
@@ -356,9 +359,9 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut committed: BTreeMap<(&str, &TopicPartition), Offset> = BTreeMap::new();
-        let mut pending: BTreeMap<Who, Vec<((&str, &TopicPartition), Offset)>> = BTreeMap::new();
-        let mut returned: BTreeMap<(&str, &TopicPartition), Offset> = BTreeMap::new();
+        let mut committed: BTreeMap<Of<'_>, Offset> = BTreeMap::new();
+        let mut pending: BTreeMap<Who, Vec<(Of<'_>, Offset)>> = BTreeMap::new();
+        let mut returned: BTreeMap<Of<'_>, Offset> = BTreeMap::new();
         for (at, event) in self.story.iter().enumerate() {
             match &event.what {
                 Happening::Committed { group, offsets } => {

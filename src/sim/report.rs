@@ -1,7 +1,7 @@
 //! A failing run, for people: a table with a column for each member, and a page with a timeline.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
         }
         rows.push(Row { at: event.at, who: event.who, text, is_fault: is_fault(&event.what) });
     }
-    without_repetitions(rows)
+    without_repetitions(&rows)
 }
 
 /// Records that a member takes one after the other, and the effects meanwhile.
@@ -102,7 +102,7 @@ impl fmt::Display for Run {
 }
 
 /// Steps that follow on the same steps, once and again, are said in one.
-fn without_repetitions(rows: Vec<Row>) -> Vec<Row> {
+fn without_repetitions(rows: &[Row]) -> Vec<Row> {
     /// A longer rhythm is not seen as one.
     const LONGEST: usize = 8;
     let mut kept: Vec<Row> = Vec::new();
@@ -178,10 +178,10 @@ pub(crate) fn text(outcome: &Outcome, broken: &Broken, origin: &Origin, runs: u6
         })
         .collect();
     let mut line = |time: &str, cells: &mut dyn FnMut(Who) -> String| {
-        let _ = write!(text, "  {time:>9}");
+        text.push_str(&format!("  {time:>9}"));
         for (who, width) in columns.iter().zip(&widths) {
             let cell: String = cells(*who).chars().take(*width).collect();
-            let _ = write!(text, " | {cell:<width$}");
+            text.push_str(&format!(" | {cell:<width$}"));
         }
         let kept = text.trim_end().len();
         text.truncate(kept);
@@ -200,7 +200,7 @@ pub(crate) fn text(outcome: &Outcome, broken: &Broken, origin: &Origin, runs: u6
         Origin::Saved(file) => format!("saved in {}", file.display()),
         Origin::Bytes => "found by the fuzzer".to_owned(),
     };
-    let _ = write!(text, "\n  {} steps; {found}; the shortest of {tries} tries\n", rows.len());
+    text.push_str(&format!("\n  {} steps; {found}; the shortest of {tries} tries\n", rows.len()));
     text
 }
 
@@ -216,7 +216,7 @@ fn time(at: Duration) -> String {
     let micros = at.as_micros();
     match micros {
         0 => "0 ms".to_owned(),
-        _ if micros % 1000 == 0 => format!("{} ms", micros / 1000),
+        _ if micros.is_multiple_of(1000) => format!("{} ms", micros / 1000),
         _ => format!("{}.{:03} ms", micros / 1000, micros % 1000),
     }
 }
@@ -226,12 +226,12 @@ pub(crate) fn how_to_replay(origin: &Origin, saved: Option<&Path>) -> String {
     let mut text = String::new();
     match saved {
         Some(file) => {
-            let _ = writeln!(text, "  saved as {}, which is run first from now on", file.display());
+            text.push_str(&format!("  saved as {}, which is run first from now on\n", file.display()));
         }
         None => text.push_str("  not saved\n"),
     }
     if let Origin::Seed(seed) = origin {
-        let _ = writeln!(text, "  to see the whole of it: TIDELOG_SIM_SEED={seed} cargo test");
+        text.push_str(&format!("  to see the whole of it: TIDELOG_SIM_SEED={seed} cargo test\n"));
     }
     text
 }
@@ -269,7 +269,7 @@ pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str) -> String {
     let mut body = String::new();
     let mut head = String::from("<div class=t>time</div>");
     for who in &columns {
-        let _ = write!(head, "<div class=h>{}</div>", escape(outcome.name(*who)));
+        head.push_str(&format!("<div class=h>{}</div>", escape(outcome.name(*who))));
     }
     let lanes: String = columns
         .iter()
@@ -280,18 +280,17 @@ pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str) -> String {
     for (at, row) in rows.iter().enumerate() {
         let line = at + 2;
         if before != Some(row.at) {
-            let _ = write!(body, "<div class=t style='grid-row:{line}'>{}</div>", time(row.at));
+            body.push_str(&format!("<div class=t style='grid-row:{line}'>{}</div>", time(row.at)));
         }
         before = Some(row.at);
         let kind = if row.is_fault { "f" } else { kind_of(&row.text) };
         let column = cells[&row.who];
-        let _ = write!(
-            body,
+        body.push_str(&format!(
             "<div class='s {kind}' style='grid-row:{line};grid-column:{column}'>{}</div>",
             escape(&row.text)
-        );
+        ));
         if row.is_fault && !row.text.starts_with("STALL") && !row.text.starts_with("PANIC") {
-            let _ = write!(body, "<hr style='grid-row:{line};grid-column:2/-1'>");
+            body.push_str(&format!("<hr style='grid-row:{line};grid-column:2/-1'>"));
         }
     }
     format!(

@@ -515,8 +515,8 @@ impl Run<'_> {
             let death = self.stage.take_death();
             self.lives += 1;
             *disk = match death {
-                Some(Death::PowerCut(how, seed)) => disk.into_next(Some(how), seed),
-                _ => disk.into_next(None, 0),
+                Some(Death::PowerCut(how, seed)) => disk.next_life(Some(how), seed),
+                _ => disk.next_life(None, 0),
             };
             self.flip_a_bit(disk);
             self.stage.set_disk(disk);

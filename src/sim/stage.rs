@@ -154,6 +154,7 @@ enum Waits {
 }
 
 /// What becomes of a member at a point.
+#[derive(Clone, Copy)]
 enum Fate {
     GoesOn,
     Dies(Death),

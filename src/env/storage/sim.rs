@@ -306,7 +306,7 @@ impl SimDisk {
 
     /// The life after this one, which has ended and is not asked for another: after the death of the process, or what a
     /// power cut leaves.
-    pub(crate) fn into_next(&self, how: Option<PowerCut>, seed: u64) -> Arc<SimDisk> {
+    pub(crate) fn next_life(&self, how: Option<PowerCut>, seed: u64) -> Arc<SimDisk> {
         let mut world = self.life.world.lock();
         world.die();
         let mut next = world.crashed.take().expect("a life has one next life");
