@@ -397,3 +397,52 @@ fn first_in(batch: &Batch<'_>, since: Timestamp, offsets: &Range<Offset>) -> Con
         None => ControlFlow::Continue(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::storage::region::{Heap, Memory};
+    use crate::format::batch::{self, Draft, Layout, Stamp};
+    use crate::types::TimestampType;
+
+    /// A segment of so many batches, of a record each, whose timestamps rise by one; and where each begins.
+    fn rising(batches: u64) -> (Segment, Vec<u64>) {
+        let capacity = 1 << 16;
+        let (region, mut pen) = Region::new(Memory::heap(Heap::new(capacity), true), capacity);
+        let begin = Walk { position: HEADER_BYTES, due: Offset::ZERO, epoch: 0, salt: 7 };
+        let segment = Segment::active(PathBuf::new(), begin, region);
+        pen.adopt(HEADER_BYTES);
+        let (mut position, mut positions) = (HEADER_BYTES, Vec::new());
+        for number in 0..batches {
+            let timestamp = Timestamp::from_millis(number.cast_signed());
+            let drafts = [Draft { key: None, value: Some(&[1; 300]), headers: &[], timestamp }];
+            let (layout, base) = (Layout::of(&drafts), Offset::new(number));
+            let timestamp_type = TimestampType::Create;
+            let stamp = Stamp { base, durable_end: Offset::ZERO, epoch: 0, salt: 7, timestamp_type };
+            let end = position + layout.length;
+            let word = batch::encode(pen.spare(position..end), layout, &stamp, &drafts);
+            pen.publish(position, word, end);
+            segment.note(base, position, Some(layout.latest));
+            positions.push(position);
+            position = end;
+        }
+        (segment, positions)
+    }
+
+    #[test]
+    fn a_segment_that_is_cut_knows_the_times_of_what_is_left_and_of_nothing_else() {
+        for left in [1, 11, 12, 13, 40, 59] {
+            let (segment, positions) = rising(60);
+            let all = Offset::ZERO..Offset::new(60);
+            assert_eq!(segment.latest(&all).unwrap(), Some(Timestamp::from_millis(59)));
+
+            segment.cut(positions[left as usize]);
+
+            let last = Timestamp::from_millis(left - 1);
+            assert_eq!(segment.known_latest(), Some(Some(last)), "{left} are left");
+            let last_offset = Offset::new(last.as_millis().cast_unsigned());
+            assert_eq!(segment.first_since(last, &all).unwrap(), Some((last_offset, last)), "{left} are left");
+            assert_eq!(segment.is_older_than(Timestamp::from_millis(left)).unwrap(), Some(true), "{left} are left");
+        }
+    }
+}
