@@ -396,10 +396,10 @@ fn the_segments_that_an_os_topic_has_rolled_are_synced_behind_its_back() {
     for n in 0..20u8 {
         log.producer().send(ProducerRecord::new("orders", &[n; 900])).unwrap();
     }
-    let due = log.maintain().unwrap();
+    log.maintain();
     assert_eq!(log.describe_topic("orders").unwrap().partitions[0].durable_end.get(), 0, "more may come");
 
-    machine.advance(due);
+    machine.advance(Duration::from_secs(1));
     log.maintain();
 
     let durable = log.describe_topic("orders").unwrap().partitions[0].durable_end.get();
