@@ -27,9 +27,10 @@ fn main() {
         ("the consumer spins", SPIN, Duration::from_micros(5)),
         ("the consumer sleeps", Duration::ZERO, Duration::from_micros(100)),
     ] {
-        for durability in [Durability::Os, Durability::Interval { every: Duration::from_millis(10), bytes: 1 << 20 }] {
+        let interval = Durability::Interval { every: Duration::from_millis(10), bytes: 1 << 20 };
+        for (level, durability) in [("os", Durability::Os), ("10 ms", interval)] {
             let (seen, sent) = one_at_a_time(durability, spin, gap);
-            table.row(&subject::row(&format!("{label}, {durability}"), seen.cells()));
+            table.row(&subject::row(&format!("{label}, {level}"), seen.cells()));
             table.row(&subject::row("  send meanwhile", sent.cells()));
         }
     }
