@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::config::{Durability, LogConfig, MAX_PARTITIONS, TopicConfig};
 use crate::env::Env;
+use crate::env::scheduling::Bell;
 use crate::env::storage::{Access, Kind, Lock, LockError};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::catalog::{Fact, TopicFact};
@@ -110,6 +112,9 @@ pub(crate) struct Catalog {
     /// `None` in a log that is only read.
     reserve: Option<Arc<Reserve>>,
     topics: RwLock<BTreeMap<Arc<str>, Arc<Topic>>>,
+    /// How often topics came, went or grew; and who waits for it.
+    version: AtomicU64,
+    listeners: Mutex<Vec<Arc<Bell>>>,
     /// Taken by whoever creates, deletes or alters a topic.
     change: Mutex<()>,
     /// Drawn from for the ids of topics.
@@ -155,6 +160,8 @@ impl Catalog {
             table,
             reserve: Some(reserve),
             topics: RwLock::default(),
+            version: AtomicU64::new(0),
+            listeners: Mutex::default(),
             change: Mutex::new(()),
             upkeep,
             lock: Mutex::new(Some(lock)),
@@ -171,14 +178,14 @@ impl Catalog {
         Ok((catalog, report))
     }
 
-    /// Opens the log for reading, beside a process that writes it perhaps. Changes nothing.
+    /// Opens the log for reading, beside a process that writes it perhaps. Changes nothing. What the catalog has lost is
+    /// taken from the directories, as an opening for writing would; only that it is not written down.
     pub(crate) fn open_read_only(env: Env, upkeep: Arc<dyn Upkeep>) -> Result<(Self, RecoveryReport)> {
         if !is_log(&env)? {
             return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
         }
-        let log_id = match headers_of_catalog(&env)?.first() {
-            Some(header) => header.identity.log,
-            None => return Err(Error::Corrupt(Box::new(lost_catalog(&env)))),
+        let (Some(log_id), true) = (log_id_of(&env)?, exists(&env, Path::new(""), CATALOG)?) else {
+            return Err(Error::Corrupt(Box::new(lost_catalog(&env))));
         };
         let mut report = RecoveryReport::default();
         let home = table_home(&env, log_id, CATALOG_ID, PathBuf::from(CATALOG), CATALOG);
@@ -198,6 +205,8 @@ impl Catalog {
             table,
             reserve: None,
             topics: RwLock::default(),
+            version: AtomicU64::new(0),
+            listeners: Mutex::default(),
             change: Mutex::new(()),
             upkeep,
             lock: Mutex::new(None),
@@ -263,6 +272,40 @@ impl Catalog {
         }
     }
 
+    /// The number of this opening: later ones have higher ones.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// How often topics have come, gone or grown.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
+    }
+
+    fn topics_changed(&self) {
+        self.version.fetch_add(1, Ordering::SeqCst);
+        mem::take(&mut *self.listeners.lock()).iter().for_each(|bell| bell.ring());
+    }
+
+    /// Whether topics have changed since `version`; if not, `bell` rings when they do.
+    pub(crate) fn listen(&self, version: u64, bell: &Arc<Bell>) -> bool {
+        let mut listeners = self.listeners.lock();
+        // Under the lock: who changes them afterwards finds the bell.
+        if self.version() != version {
+            return true;
+        }
+        if !listeners.iter().any(|known| Arc::ptr_eq(known, bell)) {
+            listeners.push(Arc::clone(bell));
+        }
+        false
+    }
+
+    /// Forgets a bell: nobody waits for it any more.
+    pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
+        self.listeners.lock().retain(|known| !Arc::ptr_eq(known, bell));
+    }
+
     /// All topics, in the order of their names.
     pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
         self.topics.read().values().cloned().collect()
@@ -303,6 +346,7 @@ impl Catalog {
         let name: Arc<str> = name.into();
         let topic = Arc::new(Topic::new(Arc::clone(&name), id, config, partitions));
         self.topics.write().insert(name, topic);
+        self.topics_changed();
         Ok(())
     }
 
@@ -357,6 +401,7 @@ impl Catalog {
         self.record(&[Fact::Topic(name.to_owned(), topic_fact(topic.id(), &config))])?;
         topic.grow(more);
         topic.reconfigure(config);
+        self.topics_changed();
         Ok(())
     }
 
@@ -386,6 +431,7 @@ impl Catalog {
         self.record(&[Fact::NoTopic(name.to_owned()), Fact::Deleting(topic.id(), name.to_owned())])?;
         topic.set_deleted();
         self.topics.write().remove(name);
+        self.topics_changed();
         for partition in topic.partitions() {
             partition.abandon();
         }
@@ -519,6 +565,7 @@ impl Catalog {
                     _ => drop(self.open_topic(&name, &fact, &mut RecoveryReport::default())),
                 }
             }
+            self.topics_changed();
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
@@ -621,6 +668,15 @@ impl Catalog {
         Ok(Some(made))
     }
 
+    /// Removes the files of a group that has nothing committed any more.
+    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Partition) -> Result<()> {
+        let _change = self.change.lock();
+        self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
+        partition.abandon();
+        let path = Path::new(GROUPS).join(dir);
+        remove_partition_files(&self.env, &path)
+    }
+
     /// The groups that the catalog mentions.
     pub(crate) fn group_names(&self) -> Result<Vec<String>> {
         Ok(Facts::of(&self.table)?.groups)
@@ -688,11 +744,7 @@ fn open_or_create_table(
         reserve.help(|| create_dir_if_missing(env, Path::new(dir)))?;
     }
     let there = has_segments(env, &dir)?;
-    let of_catalog = headers_of_catalog(env)?.first().map(|header| header.identity.log);
-    let log_id = match of_catalog {
-        Some(log_id) => Some(log_id),
-        None => headers_of_others(env)?.first().map(|header| header.identity.log),
-    };
+    let log_id = log_id_of(env)?;
     let lost = !there && log_id.is_some();
     let log_id = log_id.unwrap_or(u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed)));
     let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG);
@@ -726,8 +778,15 @@ fn lost_catalog(env: &Env) -> Damage {
     Damage { partition: None, offsets: Offset::ZERO..Offset::ZERO, path, position: 0, flaw: Flaw::Missing }
 }
 
-fn headers_of_catalog(env: &Env) -> Result<Vec<Header>> {
-    if exists(env, Path::new(""), CATALOG)? { headers(env, Path::new(CATALOG)) } else { Ok(Vec::new()) }
+/// What the catalog says that this log is called; or, if that has no whole header left, what any other file says.
+fn log_id_of(env: &Env) -> Result<Option<u128>> {
+    let there = exists(env, Path::new(""), CATALOG)?;
+    let of_catalog = if there { headers(env, Path::new(CATALOG))? } else { Vec::new() };
+    let header = match of_catalog.first() {
+        Some(header) => Some(*header),
+        None => headers_of_others(env)?.first().copied(),
+    };
+    Ok(header.map(|header| header.identity.log))
 }
 
 /// All headers of topics and groups that are whole.

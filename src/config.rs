@@ -4,8 +4,10 @@
 //! them, so that a newer library adds one without a new format, and how the tool takes and shows them.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::assignor::{Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol};
 use crate::error::{Error, Result};
 use crate::partitioner::Partitioner;
 use crate::types::TimestampType;
@@ -269,11 +271,18 @@ pub struct LogConfig {
     pub(crate) auto_create_topics: Option<TopicConfig>,
     pub(crate) background: bool,
     pub(crate) commit_durability: Durability,
+    pub(crate) copy_reads: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { create: true, auto_create_topics: None, background: true, commit_durability: Durability::Sync }
+        LogConfig {
+            create: true,
+            auto_create_topics: None,
+            background: true,
+            commit_durability: Durability::Sync,
+            copy_reads: false,
+        }
     }
 }
 
@@ -312,6 +321,22 @@ impl LogConfig {
     #[must_use]
     pub fn commit_durability(mut self, durability: Durability) -> Self {
         self.commit_durability = durability;
+        self
+    }
+
+    /// Whether segments that were full when the log was opened are copied into memory to be read, a whole one at a time,
+    /// and not mapped. Default: false.
+    ///
+    /// Bytes of a mapping that were checked, that memory has lost since, and that the disk does not give again, end the
+    /// process (SIGBUS). Of a copy they are an [`Error::Io`] when it is made, and cannot be lost afterwards. A copy takes
+    /// as much memory as the segment is long ([`TopicConfig::segment_bytes`]), for as long as somebody reads it or
+    /// holds records of it. The newest segment, and those that this opening has filled itself, are mapped in any case:
+    /// the log writes through the mapping.
+    ///
+    /// Kafka copies always; it has no such setting.
+    #[must_use]
+    pub fn copy_reads(mut self, copy_reads: bool) -> Self {
+        self.copy_reads = copy_reads;
         self
     }
 
@@ -362,7 +387,13 @@ pub struct ConsumerConfig {
     pub(crate) auto_offset_reset: OffsetReset,
     pub(crate) auto_commit: Option<bool>,
     pub(crate) auto_commit_interval: Duration,
+    pub(crate) auto_offset_store: bool,
     pub(crate) max_poll_records: usize,
+    pub(crate) max_poll_interval: Duration,
+    pub(crate) session_timeout: Duration,
+    pub(crate) client_id: String,
+    pub(crate) group_instance_id: Option<String>,
+    pub(crate) assignors: Vec<Arc<dyn Assignor>>,
     pub(crate) spin: Duration,
 }
 
@@ -373,7 +404,13 @@ impl Default for ConsumerConfig {
             auto_offset_reset: OffsetReset::Latest,
             auto_commit: None,
             auto_commit_interval: Duration::from_millis(5000),
+            auto_offset_store: true,
             max_poll_records: 500,
+            max_poll_interval: Duration::from_millis(300_000),
+            session_timeout: Duration::from_millis(45_000),
+            client_id: "consumer".to_owned(),
+            group_instance_id: None,
+            assignors: vec![Arc::new(RangeAssignor), Arc::new(CooperativeStickyAssignor)],
             spin: Duration::ZERO,
         }
     }
@@ -421,6 +458,77 @@ impl ConsumerConfig {
         self
     }
 
+    /// Whether what `poll` returns is what is committed next. Default: true. If false, only what was stored with
+    /// [`store_offsets`](crate::Consumer::store_offsets) is committed, by itself or by
+    /// [`commit`](crate::Consumer::commit): each record once it is processed. librdkafka: `enable.auto.offset.store`.
+    #[must_use]
+    pub fn auto_offset_store(mut self, store: bool) -> Self {
+        self.auto_offset_store = store;
+        self
+    }
+
+    /// The longest time between two polls, by the log's clock: a member of a group that takes longer is put out of it,
+    /// its partitions go to others, and its commits are refused until it has joined again, which its next poll does. The
+    /// time inside of `poll`, and so in a rebalance listener, does not count. It is also the longest that a rebalance
+    /// waits for a member to join again. Default: 5 min. From 1 ms. Kafka: `max.poll.interval.ms`.
+    #[must_use]
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.max_poll_interval = interval;
+        self
+    }
+
+    /// How long the partitions of a static member ([`group_instance_id`](Self::group_instance_id)) are kept for it when
+    /// it is closed, dropped or does not poll. Default: 45 s. From 1 ms. Kafka: `session.timeout.ms`.
+    ///
+    /// Kafka also finds with it that a process has died. Within one process nobody dies unnoticed: a consumer that is
+    /// dropped is out of its group at once, and one that is leaked does not poll ([`max_poll_interval`](Self::max_poll_interval)).
+    #[must_use]
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// What the consumer is called where the members of a group are shown; its member id begins with it. Default:
+    /// `consumer`. Kafka: `client.id`.
+    #[must_use]
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.client_id = id.into();
+        self
+    }
+
+    /// Makes the consumer a static member of its group. Not empty. Default: none. Kafka: `group.instance.id`.
+    ///
+    /// One that is closed and comes back under the same id within the [`session_timeout`](Self::session_timeout) gets the
+    /// same partitions, and the others notice nothing. One that comes while another with the id is there takes its place,
+    /// and the calls of that fail with [`Error::FencedInstanceId`].
+    #[must_use]
+    pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
+        self.group_instance_id = Some(id.into());
+        self
+    }
+
+    /// By what the members of the group can be assigned partitions, the best first: the one that most members like best,
+    /// of those that all of them have, is used. At least one. Kafka: `partition.assignment.strategy`.
+    ///
+    /// Default: range, then cooperative-sticky. If all that a consumer has are of the cooperative protocol, it keeps what
+    /// it has through a rebalance, but for what goes to another; otherwise it gives up everything first.
+    #[must_use]
+    pub fn assignors(mut self, assignors: impl IntoIterator<Item = Arc<dyn Assignor>>) -> Self {
+        self.assignors = assignors.into_iter().collect();
+        self
+    }
+
+    /// This assignor and no other: [`assignors`](Self::assignors) with one.
+    #[must_use]
+    pub fn assignor(self, assignor: impl Assignor + 'static) -> Self {
+        self.assignors([Arc::new(assignor) as Arc<dyn Assignor>])
+    }
+
+    /// Whether this consumer keeps its partitions through a rebalance, but for those that go to others.
+    pub(crate) fn is_cooperative(&self) -> bool {
+        self.assignors.iter().all(|assignor| assignor.protocol() == RebalanceProtocol::Cooperative)
+    }
+
     /// How long a poll that finds nothing looks again and again before it goes to sleep. Kafka has no such setting.
     ///
     /// Whoever looks sees a record a fraction of a microsecond after it became visible, whoever sleeps must be woken, which
@@ -447,6 +555,17 @@ impl ConsumerConfig {
         }
         if self.max_poll_records == 0 {
             return Err(Error::InvalidConfig { setting: "max.poll.records", reason: "it is at least 1".into() });
+        }
+        let times = [("max.poll.interval.ms", self.max_poll_interval), ("session.timeout.ms", self.session_timeout)];
+        if let Some((setting, _)) = times.into_iter().find(|(_, time)| *time < Duration::from_millis(1)) {
+            return Err(Error::InvalidConfig { setting, reason: "it is at least 1 ms".into() });
+        }
+        if self.group_instance_id.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::InvalidConfig { setting: "group.instance.id", reason: "it is empty".into() });
+        }
+        if self.assignors.is_empty() {
+            let reason = "it names no assignor; at least one is needed".into();
+            return Err(Error::InvalidConfig { setting: "partition.assignment.strategy", reason });
         }
         Ok(())
     }

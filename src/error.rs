@@ -234,12 +234,26 @@ pub enum Error {
         /// The name.
         group: String,
     },
-    /// The group has another member, and may have one at a time.
-    GroupBusy {
+    /// The group has members, and this can be done only while it has none. Kafka: `NON_EMPTY_GROUP`.
+    GroupNotEmpty {
         /// The group.
         group: String,
-        /// The member that it has.
-        member: String,
+        /// The ids of its members.
+        members: Vec<String>,
+    },
+    /// A member of the group subscribes to the topic. Kafka: `GROUP_SUBSCRIBED_TO_TOPIC`.
+    GroupSubscribedToTopic {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The consumer shares no assignor with the members of the group. Kafka: `INCONSISTENT_GROUP_PROTOCOL`.
+    InconsistentGroupProtocol {
+        /// The group.
+        group: String,
+        /// What each of them can use.
+        reason: String,
     },
     /// The metadata of a committed offset is too long. Kafka: `OFFSET_METADATA_TOO_LARGE`.
     OffsetMetadataTooLarge {
@@ -248,10 +262,27 @@ pub enum Error {
         /// The most that is allowed.
         limit: usize,
     },
-    /// The commit came from a consumer that is no longer a member of its group. Kafka: `CommitFailedException`.
+    /// The commit came from a consumer that is no longer a member of its group, or no longer owns what it committed.
+    /// What was committed before is as it was. Kafka: `CommitFailedException`.
     CommitFailed {
         /// The group.
         group: String,
+        /// What has happened, and what to do.
+        reason: String,
+    },
+    /// The members of the group are being assigned partitions anew; what this consumer committed may not be its own any
+    /// more. Poll, and commit again what is. Kafka: `REBALANCE_IN_PROGRESS`.
+    RebalanceInProgress {
+        /// The group.
+        group: String,
+    },
+    /// Another consumer has joined the group with the same instance id and taken this one's place. Kafka:
+    /// `FENCED_INSTANCE_ID`.
+    FencedInstanceId {
+        /// The group.
+        group: String,
+        /// The instance id.
+        instance_id: String,
     },
     /// The time given ran out before the work was done. Waiting again is possible.
     Timeout {
@@ -316,7 +347,10 @@ impl Error {
 
     /// Whether the same call may succeed later, with nothing changed but the world. Kafka: `RetriableException`.
     pub fn is_retriable(&self) -> bool {
-        matches!(self, Error::NoSpace { .. } | Error::Timeout { .. } | Error::Locked { .. } | Error::GroupBusy { .. })
+        matches!(
+            self,
+            Error::NoSpace { .. } | Error::Timeout { .. } | Error::Locked { .. } | Error::RebalanceInProgress { .. }
+        )
     }
 
     /// Whether promised bytes were found damaged.
@@ -376,17 +410,36 @@ impl fmt::Display for Error {
             Error::InvalidState { reason } => f.write_str(reason),
             Error::InvalidGroup { reason } => write!(f, "invalid group: {reason}"),
             Error::UnknownGroup { group } => write!(f, "there is no group {group:?}"),
-            Error::GroupBusy { group, member } => {
-                write!(f, "group {group:?} has a member already ({member}) and may have one at a time; close it first")
+            Error::GroupNotEmpty { group, members } => {
+                write!(f, "group {group:?} has members ({}); close them first", members.join(", "))
+            }
+            Error::GroupSubscribedToTopic { group, topic } => {
+                write!(
+                    f,
+                    "a member of group {group:?} subscribes to topic {topic:?}; close it first, or let it unsubscribe"
+                )
+            }
+            Error::InconsistentGroupProtocol { group, reason } => {
+                write!(
+                    f,
+                    "the members of group {group:?} cannot agree on an assignor: {reason}; give all of them one in common"
+                )
             }
             Error::OffsetMetadataTooLarge { bytes, limit } => {
                 write!(f, "metadata of {bytes} bytes is over the limit of {limit} bytes for a committed offset")
             }
-            Error::CommitFailed { group } => {
+            Error::CommitFailed { group, reason } => {
+                write!(f, "nothing was committed for group {group:?}: {reason}")
+            }
+            Error::RebalanceInProgress { group } => {
                 write!(
                     f,
-                    "this consumer is no longer a member of group {group:?}; nothing was committed; poll to rejoin"
+                    "nothing was committed: group {group:?} is rebalancing; poll, and commit again what is assigned then"
                 )
+            }
+            Error::FencedInstanceId { group, instance_id } => {
+                write!(f, "another consumer has taken the place of instance {instance_id:?} in group {group:?}; ")?;
+                write!(f, "close this one, or give it an id of its own")
             }
             Error::Timeout { waited } => write!(f, "not done after {waited:?}; the work goes on, wait again"),
             Error::Wakeup => write!(f, "woken from another thread"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::administration::{self, GroupDescription, OffsetChange, ResetTo};
 use crate::catalog::{Catalog, RecoveryReport};
 use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
@@ -124,9 +125,13 @@ impl EventLog {
     /// open for writing; what that appends becomes visible as it comes, in a `Sync` topic once it is proven to be
     /// durable.
     ///
+    /// Of a log whose catalog is damaged it reads what the directories of the topics say, and
+    /// [`recovery_report`](Self::recovery_report) tells so.
+    ///
     /// # Errors
     ///
-    /// [`NotALog`](Error::NotALog), [`Io`](Error::Io).
+    /// [`NotALog`](Error::NotALog), [`Io`](Error::Io); [`Corrupt`](Error::Corrupt) if not even the directory of the
+    /// catalog is left, or no file says which log this is: then an opening for writing makes a new one.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_read_only_in(Env::real(path.as_ref(), false)?)
     }
@@ -151,7 +156,8 @@ impl EventLog {
         Ok(log)
     }
 
-    pub(crate) fn open_in(env: Env, config: LogConfig) -> Result<Self> {
+    pub(crate) fn open_in(mut env: Env, config: LogConfig) -> Result<Self> {
+        env.copy_reads = config.copy_reads;
         let background = config.background;
         let keeper = Arc::new(Keeper::new(env.clone()));
         let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
@@ -166,7 +172,7 @@ impl EventLog {
 
     fn assemble(catalog: Catalog, mut report: RecoveryReport, keeper: Arc<Keeper>) -> Result<Self> {
         let catalog = Arc::new(catalog);
-        let groups = Arc::new(Groups::open(Arc::clone(&catalog), &mut report)?);
+        let groups = Groups::open(Arc::clone(&catalog), Arc::clone(&keeper), &mut report)?;
         let shared = Shared {
             catalog,
             groups,
@@ -337,38 +343,72 @@ impl EventLog {
         self.shared.groups.list().iter().map(|group| group.name().to_owned()).collect()
     }
 
-    /// What there is to know of a group: how far it has come in each partition, and who is in it.
+    /// What there is to know of a group: its state, who is in it, and how far it has come in each partition.
     ///
     /// # Errors
     ///
-    /// [`UnknownGroup`](Error::UnknownGroup), [`InvalidGroup`](Error::InvalidGroup).
+    /// [`UnknownGroup`](Error::UnknownGroup).
     pub fn describe_group(&self, name: &str) -> Result<GroupDescription> {
+        let group = self.known_group(name)?;
+        Ok(administration::describe(&self.shared.catalog, &group, self.now()))
+    }
+
+    /// Moves what a group has committed for these partitions; none: for all that it has committed. Returns what is moved,
+    /// and does it only if `execute`: look first. The group starts there when its consumers come. Kafka:
+    /// `kafka-consumer-groups --reset-offsets`.
+    ///
+    /// A group that has committed nothing is begun so.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupNotEmpty`](Error::GroupNotEmpty) while it has members, also static ones that may come back;
+    /// [`InvalidGroup`](Error::InvalidGroup), [`UnknownTopic`](Error::UnknownTopic),
+    /// [`UnknownPartition`](Error::UnknownPartition);
+    /// [`NoOffsetForPartition`](Error::NoOffsetForPartition) if it is shifted where nothing is committed; what committing
+    /// can meet. Nothing was moved then.
+    pub fn reset_group_offsets(
+        &self,
+        name: &str,
+        partitions: &[TopicPartition],
+        to: ResetTo,
+        execute: bool,
+    ) -> Result<Vec<OffsetChange>> {
+        self.shared.catalog.check_writable()?;
+        let group = self.shared.groups.group(name)?;
+        administration::reset(&self.shared.catalog, &group, self.now(), partitions, to, execute)
+    }
+
+    /// Takes away what a group has committed for these partitions: there it starts where its consumers' reset policy
+    /// says. Kafka: `kafka-consumer-groups --delete-offsets`.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownGroup`](Error::UnknownGroup); [`GroupSubscribedToTopic`](Error::GroupSubscribedToTopic) if a member
+    /// subscribes to one of the topics; what committing can meet. Nothing was taken away then.
+    pub fn delete_group_offsets(&self, name: &str, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.catalog.check_writable()?;
+        self.known_group(name)?.delete_offsets(self.now(), partitions)
+    }
+
+    /// Deletes a group: everything that it has committed. Kafka: `kafka-consumer-groups --delete`.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownGroup`](Error::UnknownGroup); [`GroupNotEmpty`](Error::GroupNotEmpty) while it has members, also static
+    /// ones that may come back; [`Io`](Error::Io): then nothing is committed any more, but files are left.
+    pub fn delete_group(&self, name: &str) -> Result<()> {
+        self.shared.catalog.check_writable()?;
+        self.known_group(name)?.delete(self.now())
+    }
+
+    fn known_group(&self, name: &str) -> Result<Arc<Group>> {
         self.shared.catalog.env().check_not_forked()?;
         self.follow();
-        let group = self.shared.groups.list().into_iter().find(|group| group.name() == name);
-        let group = group.ok_or_else(|| Error::UnknownGroup { group: name.to_owned() })?;
-        let member = group.member();
-        let mut offsets: Vec<GroupOffset> = self.committed_of(&group);
-        for name in member.iter().flat_map(|(_, assigned)| assigned) {
-            if !offsets.iter().any(|known| known.partition == *name) {
-                offsets.extend(self.group_offset(name.clone(), None, String::new()));
-            }
-        }
-        offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
-        let assignment = member.map(|(member, assigned)| (format!("consumer-{member}"), assigned));
-        Ok(GroupDescription { name: name.to_owned(), offsets, members: assignment.into_iter().collect() })
+        self.shared.groups.known(name)
     }
 
-    fn committed_of(&self, group: &Group) -> Vec<GroupOffset> {
-        let entries = group.all_committed().into_iter();
-        entries.filter_map(|(name, entry)| self.group_offset(name, Some(entry.offset), entry.metadata)).collect()
-    }
-
-    fn group_offset(&self, name: TopicPartition, committed: Option<Offset>, metadata: String) -> Option<GroupOffset> {
-        let partition = self.shared.catalog.partition(&name).ok()?;
-        let end = partition.high_watermark();
-        let from = committed.unwrap_or(partition.log_start());
-        Some(GroupOffset { partition: name, committed, metadata, end, lag: end.since(from) })
+    fn now(&self) -> Duration {
+        self.shared.catalog.env().clock.monotonic()
     }
 }
 
@@ -402,32 +442,4 @@ pub struct PartitionDescription {
     pub segments: usize,
     /// How long they are together, in bytes, with the room that is prepared for records to come.
     pub bytes: u64,
-}
-
-/// What there is to know of a group.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct GroupDescription {
-    /// Its name.
-    pub name: String,
-    /// How far it has come, in each partition that it has committed or is assigned.
-    pub offsets: Vec<GroupOffset>,
-    /// Its members, of this process, and the partitions that they read.
-    pub members: Vec<(String, Vec<TopicPartition>)>,
-}
-
-/// How far a group has come in a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GroupOffset {
-    /// The partition.
-    pub partition: TopicPartition,
-    /// The next offset to read, if one was committed.
-    pub committed: Option<Offset>,
-    /// The note that was committed with it.
-    pub metadata: String,
-    /// The high watermark of the partition.
-    pub end: Offset,
-    /// How many offsets there are from what is committed, or else from the beginning, to the end.
-    pub lag: u64,
 }

@@ -53,23 +53,53 @@
 //!
 //! # Testing what uses it
 //!
-//! With the feature `sim`, `sim::Machine` is a machine with a disk in memory that forgets what was not synced,
-//! under a clock that stands still: open a log on it, cut the power, open it again.
+//! With the feature `sim`, `sim::check` runs your own consumer loop, unmodified, against the real log on a simulated
+//! machine, crashes it anywhere, checks what a consumer must guarantee, and prints the shortest run that breaks it.
+//! `EventLog::in_memory` is a log for unit tests.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "sim")]
 pub mod sim;
 
+/// A place in your own code that a simulation shall know: it may crash there, and shows in its report that the code
+/// came by. Without the feature `sim` it is nothing.
+///
+/// ```
+/// # fn charge() {}
+/// charge();
+/// tidelog::point!("charged");
+/// ```
+#[cfg(feature = "sim")]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {
+        $crate::sim::come_by($name)
+    };
+}
+
+/// A place in your own code that a simulation shall know. Without the feature `sim` it is nothing.
+#[cfg(not(feature = "sim"))]
+#[macro_export]
+macro_rules! point {
+    ($name:expr) => {{
+        const _: &str = $name;
+    }};
+}
+
+mod administration;
+mod assignor;
 mod catalog;
 mod codec;
 mod config;
 mod consumer;
+mod dead_letters;
 mod env;
 mod error;
 mod event_log;
 mod format;
 mod group;
 pub mod inspect;
+mod offset_tracker;
 mod partition;
 mod partitioner;
 mod producer;
@@ -80,6 +110,11 @@ mod topic;
 mod types;
 mod upkeep;
 
+pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
+pub use crate::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
+    Subscription,
+};
 pub use crate::catalog::{PulledBack, RecoveryReport};
 #[cfg(feature = "bincode")]
 pub use crate::codec::Bincode;
@@ -87,9 +122,12 @@ pub use crate::codec::Bincode;
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
 pub use crate::config::{ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, TopicConfig};
-pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, Records};
+pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
-pub use crate::event_log::{EventLog, GroupDescription, GroupOffset, PartitionDescription, TopicDescription};
+pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};
+pub use crate::group::GroupState;
+pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};

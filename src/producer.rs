@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
 use crate::config::ProducerConfig;
+use crate::env::point::{self, What};
+use crate::env::refusals::Call;
 use crate::error::{Error, Result};
 use crate::format::batch::Draft;
 use crate::partition::{Listener, Partition};
@@ -158,14 +160,20 @@ impl Producer {
 
     #[inline]
     fn send_record(&self, record: &ProducerRecord<'_>, callback: Option<MetadataCallback>) -> Result<Delivery> {
+        point::reach(|| What::Send);
+        self.shared.catalog.env().refusals.check(Call::Send)?;
         let way = self.way(record.topic)?;
         let partition = way.choose(&self.shared.config, record)?;
         let timestamp = self.timestamp(&way.topic, record)?;
         let draft = draft(record, timestamp);
         let offset = match callback {
-            None => partition.append(&[draft])?,
-            Some(callback) => self.append_with(partition, draft, callback)?,
+            None => partition.append(&[draft]),
+            Some(callback) => self.append_with(partition, draft, callback),
         };
+        point::pass();
+        let offset = offset?;
+        let (key, value) = (record.key.as_deref(), record.value.as_deref());
+        point::note(|| What::Sent { partition: partition.name(), offset, key, value });
         Ok(Delivery { partition: Arc::clone(partition), offset, timestamp })
     }
 
@@ -251,6 +259,11 @@ impl Producer {
     pub fn close(&self) -> Result<()> {
         self.shared.closed.store(true, Ordering::Release);
         self.flush()
+    }
+
+    /// How many partitions a topic has; it is created now if the log is configured to.
+    pub(crate) fn partition_count(&self, topic: &str) -> Result<u32> {
+        Ok(self.way(topic)?.topic.count())
     }
 
     /// The way to a topic, which is created now if the log is configured to.

@@ -20,9 +20,9 @@
 //! | 6 | process death, restart, then power cut | what opening offered is still there |
 //! | 7 | a sync fails (EIO, ENOSPC, EDQUOT) | all waiting deliveries fail with `SyncFailed`; the partition takes no append until it is reopened; the durable end stays where it was; reading it goes on; other partitions are untouched; reopening writes again and syncs what it keeps, or refuses |
 //! | 8 | the kernel loses a page in background write-back | found at the next sync, then as 7; never declared durable |
-//! | 9 | disk or quota full | `send` fails with `NoSpace` naming file and size, nothing half-written; reading and committing go on (catalog and groups have room in reserve); when there is room again the next `send` succeeds, without reopening; opening works on a full disk; no SIGBUS on ext4, xfs, tmpfs, nor on btrfs |
+//! | 9 | disk or quota full | `send` fails with `NoSpace` naming file and size, nothing half-written; reading and committing go on (catalog and groups have room in reserve); when there is room again the next `send` succeeds, without reopening; opening works on a full disk, or fails with `NoSpace` where a snapshot shares the blocks of the log, so that every page that is stored to needs a new one; no SIGBUS on ext4, xfs, tmpfs, nor on btrfs |
 //! | 10 | file size limit, descriptor limit, address space, map count | an error naming the limit; what is mapped stays readable; works again when the limit is lifted; not killed by SIGXFSZ |
-//! | 11 | media error while reading | `Io` for that read when the bytes are not there as the segment is checked, which it is once, as far as it is read (Linux 5.14). The window that remains: bytes that were checked, were evicted from memory since and cannot be read again end the process, as they do for everybody who maps files |
+//! | 11 | media error while reading | `Io` for that read when the bytes are not there as the segment is checked, which it is once, as far as it is read (Linux 5.14). The window that remains: bytes that were checked, were evicted from memory since and cannot be read again end the process, as they do for everybody who maps files. With [`LogConfig::copy_reads`](crate::LogConfig::copy_reads) sealed segments are copied, and have no such window |
 //! | 12 | bit rot, misdirected or lost write at rest | checked before it is read for the first time in each opening: `Corrupt` with partition, offsets, file, position and flaw; the consumer decides to skip, never the library; others unaffected; `verify` finds it all |
 //! | 13 | zeroed sector or page | as 12; not the end of the log |
 //! | 14 | segment cut short, emptied, deleted (first, middle, last) | the missing offsets are reported and not given again; the rest is served. What nothing can tell: after a process was killed, the loss of the end of the newest segment, from behind its last proven batch |
@@ -76,28 +76,37 @@
 //!    `space::a_log_on_a_full_disk_opens_again_and_again_and_groups_move_on`,
 //!    `space::a_group_commits_for_the_first_time_and_thousands_of_times_on_a_full_disk`,
 //!    `space::whatever_allocation_or_name_finds_no_room_nothing_is_half_done`,
-//!    `processes::a_real_file_system_that_is_full_raises_no_signal_and_goes_on_when_there_is_room`.
+//!    `processes::a_real_file_system_that_is_full_raises_no_signal_and_goes_on_when_there_is_room`,
+//!    `processes::a_log_whose_blocks_a_snapshot_shares_raises_no_signal_on_a_full_file_system`.
 //! 10. `processes::a_limit_of_the_process_is_an_error_that_names_it_and_passes_when_it_is_lifted`.
-//! 11. `processes::bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_of_the_process`.
+//! 11. `processes::bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_of_the_process`,
+//!     `processes::what_was_copied_to_be_read_is_there_whatever_becomes_of_the_file`,
+//!     `processes::what_the_disk_does_not_give_is_an_error_of_a_copying_read`.
 //! 12. `rot::a_flipped_byte_anywhere_in_a_partition_is_reported_and_no_wrong_record_is_read`,
 //!     `rot::every_byte_of_a_segment_that_holds_something_is_watched_over`,
 //!     `rot::corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on`,
 //!     `rot::a_page_of_another_file_is_none_of_this_one`,
 //!     `rot::bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records`,
+//!     `rot::a_batch_older_than_its_segment_is_none_whoever_looks`,
 //!     `rot::what_reading_would_miss_verify_finds_and_repair_mends`.
 //! 13. `rot::a_zeroed_sector_or_page_is_damage_and_not_the_end_of_the_log`,
 //!     `rot::the_last_page_with_the_marker_of_the_closing_is_missed_too`.
 //! 14. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`,
 //!     `rot::a_deleted_segment_first_middle_or_last_is_missed_and_the_rest_is_served`,
 //!     `rot::a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice`,
-//!     `rot::a_rolled_segment_misses_its_successor_also_after_a_kill`.
+//!     `rot::a_lost_end_goes_on_behind_all_that_can_have_been_given_since_the_log_was_closed`,
+//!     `rot::a_rolled_segment_misses_its_successor_also_after_a_kill`,
+//!     `rot::a_segment_that_is_gone_behind_a_rolled_one_takes_no_later_segment_with_it`,
+//!     `rot::what_a_rolled_segment_lost_is_damage_also_if_nothing_else_says_that_it_was_synced`,
+//!     `rot::a_marker_that_is_damaged_before_the_one_of_the_roll_does_not_hide_that_the_successor_is_gone`.
 //! 15. `rot::a_segment_of_another_partition_topic_log_or_time_is_refused_reported_and_left_alone`,
 //!     `rot::an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it`.
 //! 16. `lost_catalog::a_lost_catalog_is_rebuilt_from_the_directories_and_reported`,
 //!     `lost_catalog::whatever_byte_of_the_catalog_is_damaged_no_record_and_no_commit_is_lost`,
 //!     `lost_catalog::a_catalog_that_forgot_its_epoch_does_not_give_one_twice`,
 //!     `lost_catalog::nothing_is_removed_because_nobody_mentions_it`,
-//!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`.
+//!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`,
+//!     `lost_catalog::without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written`.
 //! 17. `groups::damaged_commits_are_reported_by_open_and_by_the_first_fetch_and_are_never_no_position`,
 //!     `groups::commits_that_are_gone_with_their_page_file_or_directory_are_missed`,
 //!     `groups::the_group_goes_on_once_somebody_says_where_and_is_not_asked_again`,
@@ -107,7 +116,8 @@
 //!     `rot::a_file_longer_than_any_segment_is_not_walked_over`.
 //! 20. `processes::a_second_writer_is_refused_at_once_with_the_holder_named_and_never_steals_the_lock`.
 //! 21. `processes::in_a_forked_child_every_call_is_refused_drops_do_nothing_and_the_parent_is_unharmed`.
-//! 22. `processes::a_reader_in_another_process_sees_whole_records_and_the_promised_apart_from_the_accepted`.
+//! 22. `processes::a_reader_in_another_process_sees_whole_records_and_the_promised_apart_from_the_accepted`,
+//!     `processes::a_rolled_segment_that_its_writer_shortens_disturbs_no_reader_beside_it`.
 //! 23. `clocks::order_offsets_and_recovery_do_not_depend_on_the_wall_clock`,
 //!     `clocks::a_record_keeps_the_timestamp_that_it_was_given_whatever_the_clock_does_later`,
 //!     `clocks::waiting_is_told_by_the_clock_that_never_steps`.

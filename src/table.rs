@@ -249,6 +249,12 @@ impl Table {
         state.damage.iter().find(|damage| said.is_none_or(|said| said < damage.offsets.end)).cloned()
     }
 
+    /// Whether it says nothing, and never lost anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state.lock();
+        state.values.is_empty() && state.damage.is_empty()
+    }
+
     /// All keys with their values, in the order of the keys.
     pub(crate) fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>, Timestamp)> {
         let state = self.state.lock();

@@ -1,12 +1,14 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
+//! Beside them there is one *ward*, the groups of the log, whose members have deadlines.
+//!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
 
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,9 +21,16 @@ use crate::partition::{Look, Partition, Upkeep};
 /// Whoever puts a partition on the list rings only if the worker would otherwise sleep longer than this.
 const NAP: Duration = Duration::from_millis(2);
 
+/// Something besides partitions that must be looked at in time.
+pub(crate) trait Ward: Send + Sync {
+    /// Does what the time has come for; returns when something is due next.
+    fn look(&self) -> Option<Duration>;
+}
+
 pub(crate) struct Keeper {
     env: Env,
     list: Mutex<Vec<Arc<Partition>>>,
+    ward: OnceLock<Weak<dyn Ward>>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
     sleeping: AtomicBool,
@@ -51,11 +60,39 @@ impl Upkeep for Keeper {
 impl Keeper {
     pub(crate) fn new(env: Env) -> Self {
         let bell = env.scheduler.bell();
-        Keeper { env, list: Mutex::default(), bell, sleeping: AtomicBool::new(false), stopped: AtomicBool::new(false) }
+        Keeper {
+            env,
+            list: Mutex::default(),
+            ward: OnceLock::new(),
+            bell,
+            sleeping: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Looks after `ward` too, from now on, for as long as it lives.
+    pub(crate) fn adopt(&self, ward: Weak<dyn Ward>) {
+        // There is one, and it is adopted when the log is opened.
+        drop(self.ward.set(ward));
+    }
+
+    /// Something of the ward may be due earlier than it was when it was last looked at.
+    pub(crate) fn hurry(&self) {
+        self.bell.ring();
     }
 
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
+        let of_partitions = self.look_at_partitions();
+        of_partitions.into_iter().chain(self.look_at_ward()).min()
+    }
+
+    fn look_at_ward(&self) -> Option<Duration> {
+        let ward = self.ward.get().and_then(Weak::upgrade)?;
+        ward.look()
+    }
+
+    fn look_at_partitions(&self) -> Option<Duration> {
         // Taken off the list while they are looked at, so that nobody who sends waits for a sync.
         let partitions = mem::take(&mut *self.list.lock());
         let mut due: Option<Duration> = None;
@@ -96,12 +133,13 @@ impl Keeper {
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
-            let due = self.maintain();
+            let of_partitions = self.look_at_partitions();
+            let due = of_partitions.into_iter().chain(self.look_at_ward()).min();
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);
                 // Somebody may have put a partition on the list before it could see that the worker sleeps.
-                if due.is_none() && !self.list.lock().is_empty() {
+                if of_partitions.is_none() && !self.list.lock().is_empty() {
                     self.sleeping.store(false, Ordering::SeqCst);
                     continue;
                 }

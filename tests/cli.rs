@@ -196,6 +196,42 @@ orders          2          0    0    0
 }
 
 #[test]
+fn a_group_is_moved_when_it_is_told_to_execute_and_deleted() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "1"], b"a\nb\nc\nd\n").out();
+    place.run(&["consume", "orders", "--group", "billing", "--from-beginning"]).out();
+    let kafkas = ["groups", "--bootstrap-server", "x", "--group", "billing", "--reset-offsets", "--topic", "orders:1"];
+
+    let planned = place.run(&[&kafkas[..], &["--shift-by", "-3", "--dry-run"]].concat());
+    assert!(planned.err.ends_with("tidelog: note: nothing was moved; add --execute to move it\n"), "{}", planned.err);
+    let table = "TOPIC   PARTITION  COMMITTED  NEW\norders          1          4    1\n";
+    assert_eq!((planned.code, planned.out), (Some(0), table.as_bytes().to_vec()));
+    let words =
+        ["groups", "reset-offsets", "billing", "--all-topics", "--to-offset", "2", "--execute", "--output", "json"];
+    let moved = objects(&place.run(&words).out());
+    let second = json!({"group": "billing", "topic": "orders", "partition": 1, "from": 4, "to": 2, "executed": true});
+    assert_eq!((moved.len(), &moved[1]), (3, &second));
+    assert_eq!(place.run(&["consume", "orders", "--group", "billing"]).out(), b"c\nd\n");
+
+    let deleted = place.run(&["groups", "delete-offsets", "billing", "--topic", "orders:0,2"]);
+    assert_eq!(deleted.text(), "deleted what group billing had committed for orders-0, orders-2\n");
+    let left = "TOPIC   PARTITION  COMMITTED  END  LAG  METADATA\norders          1          4    4    0\n";
+    assert_eq!(place.run(&["groups", "describe", "billing"]).text(), left);
+    assert_eq!(place.run(&["groups", "--delete", "--group", "billing"]).text(), "deleted group billing\n");
+    assert_eq!(place.run(&["groups", "list"]).out(), b"");
+    assert_eq!(place.run(&["groups", "delete", "billing"]).code, Some(5));
+    for nonsense in [
+        &["groups", "describe", "billing", "--members"][..],
+        &["groups", "reset-offsets", "billing", "--all-topics"],
+        &["groups", "reset-offsets", "billing", "--to-latest"],
+        &["groups", "reset-offsets", "billing", "--all-topics", "--to-latest", "--to-earliest"],
+        &["groups", "delete-offsets", "billing"],
+    ] {
+        assert_eq!(place.run(nonsense).code, Some(2), "{nonsense:?}");
+    }
+}
+
+#[test]
 fn a_new_group_starts_at_the_end_and_keeps_that_place() {
     let place = with_orders();
     place.run_with(&["produce", "orders", "--partition", "1"], b"before\n").out();
@@ -226,7 +262,7 @@ fast
   segment.bytes           8192
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    2        2        2         1   8192
+          0      0    2        2        2         1   4096
 
 orders
   durability              sync
@@ -235,9 +271,9 @@ orders
   segment.bytes           67108864
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    0        0        0         1  65536
-          1      0    0        0        0         1  65536
-          2      0    0        0        0         1  65536
+          0      0    0        0        0         1   4096
+          1      0    0        0        0         1   4096
+          2      0    0        0        0         1   4096
 ";
     assert_eq!(place.run(&["topics", "describe"]).text(), expected);
     let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];

@@ -380,6 +380,28 @@ fn the_next_offsets_of_a_poll_are_what_to_commit_for_it() {
 }
 
 #[test]
+fn the_records_of_a_partition_are_all_of_them_also_beyond_the_end_of_a_segment() {
+    let machine = Machine::new(1);
+    let log = machine.open(LogConfig::new().background(false)).unwrap();
+    let small = TopicConfig::new().partitions(2).durability(Durability::Os).segment_bytes(4096);
+    log.create_topic("topic", small).unwrap();
+    send(&log, &tp(), 120);
+    send(&log, &tp2(), 3);
+    let mut consumer = consumer(&log);
+    consumer.assign([tp(), tp2()]).unwrap();
+
+    let records = consumer.poll(NOW).unwrap();
+
+    assert_eq!(records.len(), 123);
+    for (partition, count) in [(tp(), 120), (tp2(), 3)] {
+        let offsets: Vec<u64> = records.records(&partition).map(|record| record.offset().get()).collect();
+        assert_eq!(offsets, (0..count).collect::<Vec<_>>(), "{partition}");
+    }
+    assert_eq!(records.records(&("other", 0).into()).count(), 0);
+    assert_eq!(records.partitions().cloned().collect::<Vec<_>>(), [tp(), tp2()]);
+}
+
+#[test]
 fn beginning_and_end_are_known_of_any_partition() {
     // end-offsets
     let (_machine, log) = log();
@@ -481,22 +503,6 @@ fn a_consumer_that_panics_commits_nothing_and_leaves_the_group() {
     next.subscribe(["topic"]).unwrap();
 
     assert_eq!(drain(&mut next), [0, 1, 2]);
-}
-
-#[test]
-fn a_group_has_one_member_at_a_time() {
-    let (_machine, log) = log();
-    let mut first = consumer(&log);
-    first.subscribe(["topic"]).unwrap();
-    first.poll(NOW).unwrap();
-    let mut second = consumer(&log);
-    second.subscribe(["topic"]).unwrap();
-
-    assert!(matches!(second.poll(NOW), Err(Error::GroupBusy { group, .. }) if group == "group"));
-    assert!(matches!(second.commit(), Err(Error::CommitFailed { .. }) | Ok(())));
-    first.close().unwrap();
-    second.poll(NOW).unwrap();
-    assert_eq!(second.assignment().len(), 2);
 }
 
 #[test]

@@ -176,12 +176,18 @@ impl World {
             Step::CommitAt { partition, back } => {
                 let model = self.partitions.get_mut(&partition).unwrap();
                 let offset = (model.sent.len() as u64).saturating_sub(back);
-                // As somebody from outside: only a member commits, and a consumer becomes one when it polls.
+                // As somebody from outside, who may commit as long as the group has no members.
                 let config = ConsumerConfig::group(GROUP).auto_commit(false);
                 let mut outsider = self.log.as_ref().unwrap().consumer(config).unwrap();
                 outsider.assign([name(partition)]).unwrap();
-                outsider.commit_offsets([(name(partition), Offset::new(offset))]).unwrap();
-                model.committed = Some(offset);
+                let done = outsider.commit_offsets([(name(partition), Offset::new(offset))]);
+                let group = self.log.as_ref().unwrap().describe_group(GROUP);
+                if group.is_ok_and(|group| !group.members.is_empty()) {
+                    assert!(matches!(done, Err(Error::CommitFailed { .. })), "{done:?}");
+                } else {
+                    done.unwrap();
+                    model.committed = Some(offset);
+                }
             }
             Step::Maintain { millis } => {
                 self.machine.advance(Duration::from_millis(millis));

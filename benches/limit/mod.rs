@@ -18,6 +18,7 @@
 use std::fmt;
 use std::fs::File;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -48,7 +49,7 @@ impl Shape {
     }
 
     /// The bytes that a batch takes in the file.
-    fn batch_bytes(self) -> usize {
+    pub(crate) fn batch_bytes(self) -> usize {
         (HEADER_BYTES + self.body_bytes()).next_multiple_of(8)
     }
 }
@@ -166,9 +167,15 @@ fn a_record(shape: Shape) -> Vec<u8> {
     (0..shape.record_bytes).map(|at| (at * 31) as u8).collect()
 }
 
-/// A new mapped file without a name, with all its space allocated, beside the build: on a disk, if the build is on one.
+/// As [`mapped_in`], beside the build: on a disk, if the build is on one.
 fn mapped(bytes: usize) -> MmapMut {
-    let file: File = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).expect("a file in the target directory");
+    // Cargo says it to benchmarks; the comparison with others, which shares this file, says itself where.
+    mapped_in(Path::new(option_env!("CARGO_TARGET_TMPDIR").unwrap_or(".")), bytes)
+}
+
+/// A new mapped file without a name, with all its space allocated.
+pub(crate) fn mapped_in(directory: &Path, bytes: usize) -> MmapMut {
+    let file: File = tempfile::tempfile_in(directory).expect("a directory that can be written to");
     fallocate(&file, FallocateFlags::empty(), 0, bytes as u64).expect("space on the disk");
     // SAFETY: the file has no name and this is its only handle, so nobody else changes or shortens it while it is
     // mapped; that its space is allocated means that writing to the map finds no full disk.
@@ -181,26 +188,32 @@ fn fill(map: &mut [u8], shape: Shape, record: &[u8]) -> (usize, Duration) {
     let start = Instant::now();
     let mut records = 0;
     for batch in map.chunks_exact_mut(shape.batch_bytes()) {
-        let body = &mut batch[HEADER_BYTES..][..shape.body_bytes()];
-        if shape.records_per_batch == 1 {
-            body.copy_from_slice(record);
-        } else {
-            for place in body.chunks_exact_mut(LENGTH_BYTES + record.len()) {
-                place[..LENGTH_BYTES].copy_from_slice(&(record.len() as u32).to_le_bytes());
-                place[LENGTH_BYTES..].copy_from_slice(record);
-            }
-        }
-        batch[8..16].copy_from_slice(&(records as u64).to_le_bytes());
-        let crc = crc32fast::hash(&batch[8..HEADER_BYTES + shape.body_bytes()]);
-        batch[4..8].copy_from_slice(&crc.to_le_bytes());
-        batch[..4].copy_from_slice(&(shape.body_bytes() as u32).to_le_bytes());
+        put(batch, shape, records as u64, std::iter::repeat(record));
         records += shape.records_per_batch;
     }
     (records, start.elapsed())
 }
 
+/// Writes the next of `records`, as many as belong together, into `batch`, which is [`Shape::batch_bytes`] long.
+#[inline]
+pub(crate) fn put<'a>(batch: &mut [u8], shape: Shape, first: u64, mut records: impl Iterator<Item = &'a [u8]>) {
+    let body = &mut batch[HEADER_BYTES..][..shape.body_bytes()];
+    if shape.records_per_batch == 1 {
+        body.copy_from_slice(records.next().expect("a batch has a record"));
+    } else {
+        for (place, record) in body.chunks_exact_mut(LENGTH_BYTES + shape.record_bytes).zip(records) {
+            place[..LENGTH_BYTES].copy_from_slice(&(record.len() as u32).to_le_bytes());
+            place[LENGTH_BYTES..].copy_from_slice(record);
+        }
+    }
+    batch[8..16].copy_from_slice(&first.to_le_bytes());
+    let crc = crc32fast::hash(&batch[8..HEADER_BYTES + shape.body_bytes()]);
+    batch[4..8].copy_from_slice(&crc.to_le_bytes());
+    batch[..4].copy_from_slice(&(shape.body_bytes() as u32).to_le_bytes());
+}
+
 /// Hands each record to `look`. Returns how many there were, and the sum of the answers.
-fn walk_over(map: &[u8], shape: Shape, look: impl Fn(&[u8]) -> u64) -> (usize, u64) {
+pub(crate) fn walk_over(map: &[u8], shape: Shape, mut look: impl FnMut(&[u8]) -> u64) -> (usize, u64) {
     let mut rest = black_box(map);
     let mut records = 0;
     let mut sum = 0u64;

@@ -7,8 +7,10 @@
 
 pub(crate) mod clock;
 pub(crate) mod fork;
+pub(crate) mod point;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod random;
+pub(crate) mod refusals;
 pub(crate) mod scheduling;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod sim;
@@ -19,9 +21,10 @@ use std::sync::Arc;
 
 use crate::env::clock::{Clock, SystemClock};
 use crate::env::fork::ForkGuard;
+use crate::env::refusals::Refusals;
 use crate::env::scheduling::{Scheduler, Threads};
 #[cfg(any(test, feature = "sim"))]
-use crate::env::sim::{SimClock, SimScheduler};
+use crate::env::sim::SimClock;
 use crate::env::storage::Storage;
 use crate::env::storage::disk::Disk;
 #[cfg(any(test, feature = "sim"))]
@@ -35,6 +38,10 @@ pub(crate) struct Env {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) scheduler: Arc<dyn Scheduler>,
     pub(crate) fork: Arc<ForkGuard>,
+    /// Whether sealed segments are copied to be read, and not mapped.
+    pub(crate) copy_reads: bool,
+    /// What a test wants to fail.
+    pub(crate) refusals: Refusals,
     /// The only source of randomness: identities of logs and topics are drawn from it.
     pub(crate) seed: u64,
 }
@@ -52,14 +59,17 @@ impl Env {
             storage: Arc::new(Disk::open(root, create)?),
             scheduler: Arc::new(Threads::new()),
             fork: Arc::new(ForkGuard::new()),
+            copy_reads: false,
+            refusals: Refusals::default(),
             seed: clock::random_seed(),
         })
     }
 
     /// A disk in memory, a clock that moves only when everybody waits, one member at a time.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<SimScheduler>, seed: u64) -> Env {
-        Env { clock, storage: disk, scheduler, fork: Arc::new(ForkGuard::Never), seed }
+    pub(crate) fn simulated(disk: Arc<SimDisk>, clock: Arc<SimClock>, scheduler: Arc<dyn Scheduler>, seed: u64) -> Env {
+        let (fork, refusals) = (Arc::new(ForkGuard::Never), Refusals::default());
+        Env { clock, storage: disk, scheduler, fork, copy_reads: false, refusals, seed }
     }
 
     /// Refuses to work in a child of the process that opened the log: before any lock, which nobody may be left to give

@@ -70,7 +70,7 @@ impl SimClock {
     }
 
     /// Goes to a moment, unless it is past.
-    fn reach(&self, moment: Duration) {
+    pub(crate) fn reach(&self, moment: Duration) {
         let mut time = self.time.lock();
         time.monotonic = time.monotonic.max(moment);
     }

@@ -51,9 +51,11 @@
 //! lag is 0). *Closed* also says that nothing follows, until the log is opened again; *rolled* that the next segment,
 //! which begins at `base offset`, has its name.
 
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, Writer};
-use crate::format::segment::checksum;
+use crate::format::segment::{self, checksum};
 use crate::record::Header;
 use crate::types::{Offset, Timestamp, TimestampType};
 
@@ -361,6 +363,8 @@ impl<'a> Batch<'a> {
     pub(crate) fn verify(&self, salt: u32) -> Result<(), Flaw> {
         let stored = self.u32(4);
         let computed = checksum(self.bytes.len() as u32 ^ salt, &self.bytes[8..]);
+        #[cfg(test)]
+        let stored = if is_planted(Mistake::ChecksumNotLookedAt) { computed } else { stored };
         if stored != computed {
             return Err(Flaw::Checksum { stored, computed });
         }
@@ -446,6 +450,12 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether `bytes` begin with the marker that the segment was rolled, and that its successor begins at `next`.
+pub(crate) fn begins_with_rolled(bytes: &[u8], salt: u32, next: Offset) -> bool {
+    let Ok(Some(batch)) = Batch::at(bytes) else { return false };
+    batch.verify(salt).is_ok() && batch.base() == next && batch.marker() == Some(Marker::Rolled)
+}
+
 /// The whole batches of a segment, one after the other: what [the format](super) says to believe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walk {
@@ -459,6 +469,11 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
+    /// At the first batch of the segment with this header, whose epoch none of its batches is below.
+    pub(crate) fn begin(header: &segment::Header, salt: u32) -> Walk {
+        Walk { position: segment::HEADER_BYTES, due: header.base, epoch: header.epoch, salt }
+    }
+
     /// The whole batch that is due, and goes on behind it. `None` where the length is zero, or the bytes end.
     ///
     /// `bytes` are those of the segment from its start to where the caller's interest ends.

@@ -36,6 +36,8 @@ pub(crate) enum Fact {
     Deleted(u128),
     /// The files of this group are there.
     Group(String),
+    /// The group of this name is gone.
+    NoGroup(String),
     /// Where the partition of the topic or group with this id ended when it was closed.
     End(u128, u32, Offset),
     /// The partition is gone.
@@ -68,6 +70,7 @@ impl Fact {
             }
             Fact::Deleted(id) => (format!("deleted/{id:032x}"), None),
             Fact::Group(name) => (format!("group/{name}"), Some(Vec::new())),
+            Fact::NoGroup(name) => (format!("group/{name}"), None),
             Fact::End(id, partition, end) => (end_key(*id, *partition), Some(end.get().to_le_bytes().to_vec())),
             Fact::NoEnd(id, partition) => (end_key(*id, *partition), None),
             Fact::Closed(epoch) => ("closed".to_owned(), Some(epoch.to_le_bytes().to_vec())),
@@ -91,8 +94,11 @@ impl Fact {
                 None => Fact::Deleted(id),
             });
         }
-        if let (Some(name), Some(_)) = (key.strip_prefix("group/"), value) {
-            return Ok(Fact::Group(name.to_owned()));
+        if let Some(name) = key.strip_prefix("group/") {
+            return Ok(match value {
+                Some(_) => Fact::Group(name.to_owned()),
+                None => Fact::NoGroup(name.to_owned()),
+            });
         }
         if let Some((id, partition)) = key.strip_prefix("end/").and_then(|rest| rest.split_once('/')) {
             let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
@@ -153,6 +159,7 @@ mod tests {
             Fact::Deleting(5, "orders".into()),
             Fact::Deleted(u128::MAX),
             Fact::Group("a/b".into()),
+            Fact::NoGroup("a/b".into()),
             Fact::End(u128::MAX, 7, Offset::new(1 << 60)),
             Fact::NoEnd(3, 0),
             Fact::Closed(9),

@@ -62,10 +62,15 @@
 //! the offset that was due there is at or above the witness: then nothing counts from there on, no batch that stands
 //! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
 //! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
-//! witness, and so is a rolled marker that is the last batch of the last segment that counts: its successor is gone. A
-//! partition that the catalog knows was made with its first segment: offset 0 is missing if there is none. Bytes that
-//! are no batch at the end of a segment that has got to where its successor begins were a marker: no record is lost with
-//! them, and the successor counts in any case.
+//! witness. A partition that the catalog knows was made with its first segment: offset 0 is missing if there is none.
+//! Bytes that are no batch at the end of a segment that has got to where its successor begins were a marker: no record is
+//! lost with them, and the successor counts in any case.
+//!
+//! A rolled marker was written when all of its segment was durable, and the name of the next one. It ends a segment if it
+//! is its last batch; or, in one that its successor names, if it stands at the position that is said there, is whole,
+//! and its base offset is the successor's. It counts for the witness like any batch. And in a segment that it ends, what
+//! is no batch is damage whatever the witness is; so are the offsets from its base offset on, up to where the next
+//! segment that is there begins, or up to where nobody knows: a segment that began there is gone. What comes behind it counts.
 //!
 //! Because the last batch has no later witness, *markers* are written when a partition is closed, when it has been idle
 //! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each

@@ -1,21 +1,19 @@
-//! How far the groups have come: a table of committed offsets for each, in a directory of its own.
+//! How far a group has come: a table of committed offsets, in a directory of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport};
+use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::format::committed::{self, Committed};
 use crate::format::segment::group_id;
-use crate::group::coordinator::{Coordinator, Input, MemberId, Output, Topics};
-use crate::partition::Partition;
-use crate::table::Table;
+use crate::partition::{Listener, Partition};
+use crate::table::{Change, Table};
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
 
 /// The longest metadata of a committed offset, in bytes. Kafka: `offset.metadata.max.bytes`.
@@ -23,71 +21,20 @@ const MAX_METADATA_BYTES: usize = 4096;
 /// The longest name of a directory on every file system that matters, in bytes.
 const MAX_DIRECTORY_BYTES: usize = 255;
 
-/// The groups of an open log.
-#[derive(Debug)]
-pub(crate) struct Groups {
-    catalog: Arc<Catalog>,
-    groups: Mutex<BTreeMap<String, Arc<Group>>>,
-    members: AtomicU64,
+/// The names of all groups that there is something of.
+pub(super) fn group_names(catalog: &Catalog) -> Result<BTreeSet<String>> {
+    let env = catalog.env();
+    let dir = Path::new(GROUPS);
+    let entries = match env.storage.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.map_err(Error::io("list", env.storage.root().join(dir)))?,
+    };
+    let mut names: BTreeSet<String> = catalog.group_names()?.into_iter().collect();
+    names.extend(entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)));
+    Ok(names)
 }
 
-impl Groups {
-    /// Opens all groups that there are. Those that committed beyond the end of a partition, because a power cut took
-    /// its tail, are pulled back to that end: otherwise they would skip what is written there from now on.
-    pub(crate) fn open(catalog: Arc<Catalog>, report: &mut RecoveryReport) -> Result<Self> {
-        let env = catalog.env();
-        let dir = Path::new(GROUPS);
-        let entries = match env.storage.list(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed.map_err(Error::io("list", env.storage.root().join(dir)))?,
-        };
-        let mut names: BTreeSet<String> = catalog.group_names()?.into_iter().collect();
-        names.extend(entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)));
-        let mut groups = BTreeMap::new();
-        for name in names {
-            let group = Group::new(Arc::clone(&catalog), name.clone());
-            group.open_table(false, Some(report))?;
-            if !catalog.is_read_only() {
-                group.pull_back(report)?;
-            }
-            groups.insert(name, Arc::new(group));
-        }
-        Ok(Groups { catalog, groups: Mutex::new(groups), members: AtomicU64::new(1) })
-    }
-
-    /// The group of this name, whether it was ever heard of or not: it is kept once it commits.
-    pub(crate) fn group(&self, name: &str) -> Result<Arc<Group>> {
-        check_name(name)?;
-        let mut groups = self.groups.lock();
-        if let Some(group) = groups.get(name) {
-            return Ok(Arc::clone(group));
-        }
-        let group = Arc::new(Group::new(Arc::clone(&self.catalog), name.to_owned()));
-        group.open_table(false, None)?;
-        groups.insert(name.to_owned(), Arc::clone(&group));
-        Ok(group)
-    }
-
-    /// The groups that have committed something or have a member, by name.
-    pub(crate) fn list(&self) -> Vec<Arc<Group>> {
-        let groups = self.groups.lock();
-        groups.values().filter(|group| group.is_known()).cloned().collect()
-    }
-
-    pub(crate) fn next_member(&self) -> MemberId {
-        self.members.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
-        let groups = self.groups.lock();
-        groups
-            .values()
-            .filter_map(|group| group.table.lock().as_ref().map(|table| Arc::clone(table.partition())))
-            .collect()
-    }
-}
-
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let invalid = |reason: &str| Err(Error::InvalidGroup { reason: format!("{name:?}: {reason}") });
     if name.is_empty() {
         return invalid("a group's name is not empty");
@@ -98,39 +45,50 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// One group: its coordinator and its committed offsets.
-pub(crate) struct Group {
+/// What a group has committed.
+pub(super) struct Offsets {
     catalog: Arc<Catalog>,
-    name: String,
-    coordinator: Mutex<Coordinator>,
+    group: String,
     /// `None` until the group commits for the first time.
     table: Mutex<Option<Arc<Table>>>,
 }
 
-impl fmt::Debug for Group {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Group({})", self.name)
-    }
-}
-
-impl Group {
-    fn new(catalog: Arc<Catalog>, name: String) -> Self {
-        Group { catalog, name, coordinator: Mutex::default(), table: Mutex::new(None) }
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+impl Offsets {
+    /// Those of a group that was there when the log was opened; what lies behind the end of its partition is pulled back.
+    pub(super) fn open(catalog: Arc<Catalog>, group: String, report: &mut RecoveryReport) -> Result<Self> {
+        let offsets = Offsets { catalog, group, table: Mutex::new(None) };
+        offsets.open_table(false, Some(report))?;
+        if !offsets.catalog.is_read_only() {
+            offsets.pull_back(report)?;
+        }
+        Ok(offsets)
     }
 
-    fn is_known(&self) -> bool {
-        self.table.lock().is_some() || self.coordinator.lock().member().is_some()
+    /// Those of any group, which may have committed nothing.
+    pub(super) fn find(catalog: Arc<Catalog>, group: String) -> Result<Self> {
+        let offsets = Offsets { catalog, group, table: Mutex::new(None) };
+        offsets.open_table(false, None)?;
+        Ok(offsets)
+    }
+
+    pub(super) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Whether the group has committed something, or may have.
+    pub(super) fn are_there(&self) -> bool {
+        self.table.lock().as_ref().is_some_and(|table| !table.is_empty())
+    }
+
+    pub(super) fn partition(&self) -> Option<Arc<Partition>> {
+        self.table.lock().as_ref().map(|table| Arc::clone(table.partition()))
     }
 
     fn open_table(&self, create: bool, report: Option<&mut RecoveryReport>) -> Result<Option<Arc<Table>>> {
         let mut table = self.table.lock();
         if table.is_none() {
-            let dir = committed::directory_name(&self.name);
-            if let Some((opened, found)) = self.catalog.group_table(&self.name, group_id(&self.name), &dir, create)? {
+            let dir = committed::directory_name(&self.group);
+            if let Some((opened, found)) = self.catalog.group_table(&self.group, group_id(&self.group), &dir, create)? {
                 if let Some(report) = report {
                     report.add(found);
                 }
@@ -149,7 +107,7 @@ impl Group {
             if partition.topic_id() == entry.topic_id && from > to {
                 entry.offset.offset = to;
                 changes.push((committed::encode_key(&name), Some(committed::encode_value(&entry))));
-                report.pulled_back.push(PulledBack { group: self.name.clone(), partition: name, from, to });
+                report.pulled_back.push(PulledBack { group: self.group.clone(), partition: name, from, to });
             }
         }
         if changes.is_empty() {
@@ -170,7 +128,7 @@ impl Group {
     }
 
     /// All that is committed, of topics that there are.
-    pub(crate) fn all_committed(&self) -> Vec<(TopicPartition, OffsetAndMetadata)> {
+    pub(super) fn all_committed(&self) -> Vec<(TopicPartition, OffsetAndMetadata)> {
         let of_this_topic = |(name, entry): (TopicPartition, Committed)| {
             let partition = self.catalog.partition(&name).ok()?;
             (partition.topic_id() == entry.topic_id).then_some((name, entry.offset))
@@ -184,7 +142,7 @@ impl Group {
     ///
     /// [`Error::Corrupt`] if the group's files have lost something since it was committed, for it may have been more:
     /// until it is committed anew.
-    pub(crate) fn committed(&self, name: &TopicPartition, topic_id: u128) -> Result<Option<OffsetAndMetadata>> {
+    pub(super) fn committed(&self, name: &TopicPartition, topic_id: u128) -> Result<Option<OffsetAndMetadata>> {
         let Some(table) = self.table.lock().clone() else { return Ok(None) };
         if self.catalog.is_read_only() {
             // What another process committed since; if it cannot be read now, what was read before still holds.
@@ -198,14 +156,8 @@ impl Group {
         Ok(entry.filter(|entry| entry.topic_id == topic_id).map(|entry| entry.offset))
     }
 
-    /// Commits; returns the offset in the group's log that must be durable for it to count after a power cut.
-    ///
-    /// `as_member`: who commits and as of which generation; `None`: somebody who is no member, and is not fenced.
-    pub(crate) fn commit(
-        &self,
-        offsets: &[(TopicPartition, OffsetAndMetadata)],
-        as_member: Option<(MemberId, u32)>,
-    ) -> Result<Option<Offset>> {
+    /// The changes of the table that commit these offsets, if all of them can be.
+    pub(super) fn changes(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<Vec<Change>> {
         self.catalog.check_writable()?;
         let mut changes = Vec::with_capacity(offsets.len());
         for (name, offset) in offsets {
@@ -214,36 +166,52 @@ impl Group {
             let entry = Committed { topic_id: partition.topic_id(), offset: offset.clone() };
             changes.push((committed::encode_key(name), Some(committed::encode_value(&entry))));
         }
-        if changes.is_empty() {
-            return Ok(None);
-        }
-        // Held while the change is made: nobody else can become the owner in between.
-        let coordinator = self.coordinator.lock();
-        if let Some((member, generation)) = as_member
-            && !coordinator.admits(member, generation)
-        {
-            return Err(Error::CommitFailed { group: self.name.clone() });
-        }
-        let table = self.open_table(true, None)?.expect("it was created if it was missing");
-        table.change(&changes, self.catalog.env().clock.now()).map(Some)
+        Ok(changes)
     }
 
-    /// Waits until what was committed below `end` is as durable as configured.
-    pub(crate) fn deliver(&self, end: Offset) -> Result<()> {
+    /// The changes of the table that take away what is committed for these partitions.
+    pub(super) fn deletions(&self, partitions: &[TopicPartition]) -> Result<Vec<Change>> {
+        self.catalog.check_writable()?;
+        let Some(table) = self.table.lock().clone() else { return Ok(Vec::new()) };
+        let keys = partitions.iter().map(committed::encode_key);
+        Ok(keys.filter(|key| table.get(key, |_, _| ()).is_some()).map(|key| (key, None)).collect())
+    }
+
+    /// Makes the changes; returns the offset in the group's log that must be durable for them to count after a power cut.
+    pub(super) fn change(&self, changes: &[Change]) -> Result<Offset> {
+        let table = self.open_table(true, None)?.expect("it was created if it was missing");
+        table.change(changes, self.catalog.env().clock.now())
+    }
+
+    /// Waits until what was changed below `end` is as durable as configured.
+    pub(super) fn deliver(&self, end: Offset) -> Result<()> {
         match self.table.lock().clone() {
             Some(table) => table.deliver(end, None),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn step(&self, topics: &Topics, input: Input) -> Option<Output> {
-        self.coordinator.lock().step(topics, input)
+    /// Whether what was changed below `end` is as durable as configured; `None`: not yet, and then `bell` rings.
+    pub(super) fn delivered(&self, end: Offset, bell: &Arc<Bell>) -> Option<Result<()>> {
+        match self.partition() {
+            Some(partition) => partition.poll_delivered(end, Listener::Bell(Arc::clone(bell))),
+            None => Some(Ok(())),
+        }
     }
 
-    /// The member that the group has, and its partitions.
-    pub(crate) fn member(&self) -> Option<(MemberId, Vec<TopicPartition>)> {
-        let coordinator = self.coordinator.lock();
-        coordinator.member().map(|member| (member, coordinator.assignment().to_vec()))
+    /// Takes away everything: first what is committed, durably, then the files, so that nothing comes back whenever the
+    /// machine stops.
+    pub(super) fn delete(&self) -> Result<()> {
+        self.catalog.check_writable()?;
+        let mut table = self.table.lock();
+        let Some(found) = table.clone() else { return Ok(()) };
+        let gone: Vec<Change> = found.entries().into_iter().map(|(key, _, _)| (key, None)).collect();
+        if !gone.is_empty() {
+            let end = found.change(&gone, self.catalog.env().clock.now())?;
+            found.partition().sync_to(end, None)?;
+        }
+        *table = None;
+        self.catalog.delete_group(&self.group, &committed::directory_name(&self.group), found.partition())
     }
 }
 

@@ -63,7 +63,7 @@ fn dump_bytes(bytes: &[u8], named: Option<Offset>, of_a_group: bool, each: &mut 
         _ if of_a_group => TableKind::Group,
         _ => TableKind::None,
     };
-    let mut walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt: segment::salt(bytes) };
+    let mut walk = Walk::begin(&header, segment::salt(bytes));
     loop {
         let position = walk.position;
         let rest = bytes.get(position as usize..).unwrap_or_default();

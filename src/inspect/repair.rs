@@ -97,18 +97,24 @@ impl Repair<'_> {
             }
             return Ok(());
         };
+        // As it is once it is mended.
+        let mut before: Option<Predecessor> = None;
         for (at, segment) in survey.segments.iter().enumerate() {
-            let before = at.checked_sub(1).map(|before| &survey.segments[before]);
             let successor = survey.segments.get(at + 1);
             let sound =
                 segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
-            if sound {
+            let end_position = if sound {
                 self.mend_gap_before(place, identity, before, segment)?;
                 self.mend_holes(place, survey, segment)?;
-                self.mend_end(place, identity, survey.witness, segment, successor)?;
+                self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
-                self.replace(place, identity, survey.witness, before, segment, successor)?;
-            }
+                let epoch = successor.or(survey.segments[..at].last()).map_or(1, |neighbour| neighbour.epoch.max(1));
+                let most = segment.base.advance(segment.length / 8 + 1).max(survey.witness);
+                let lost = segment.base..successor.map_or(most, |successor| successor.base);
+                self.replace(place, identity, before, segment, lost, epoch)?;
+                HEADER_BYTES + MARKER_BYTES as u64
+            };
+            before = Some(Predecessor { base: segment.base, end_position });
         }
         Ok(())
     }
@@ -118,7 +124,7 @@ impl Repair<'_> {
         &mut self,
         place: &Place,
         identity: Identity,
-        before: Option<&Surveyed>,
+        before: Option<Predecessor>,
         segment: &Surveyed,
     ) -> Result<()> {
         let topic = matches!(place.kind, PlaceKind::Partition { .. });
@@ -134,7 +140,7 @@ impl Repair<'_> {
     }
 
     fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
-        for (hole, epoch) in segment.holes.iter().filter(|(hole, _)| hole.first < survey.witness) {
+        for (hole, epoch) in segment.holes.iter().filter(|(hole, _)| !segment.is_torn_at(hole.first, survey.witness)) {
             let lost = hole.first..hole.next;
             let action = format!("put a gap in the place of bytes {}..{}", hole.start, hole.end);
             self.note(place, &segment.path, action, lost.clone());
@@ -143,7 +149,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// The end of the segment, if less is there than was promised.
+    /// The end of the segment, if less is there than was promised; returns its position then.
     fn mend_end(
         &mut self,
         place: &Place,
@@ -151,26 +157,28 @@ impl Repair<'_> {
         witness: Offset,
         segment: &Surveyed,
         successor: Option<&Surveyed>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let named = successor.map(|successor| {
             let predecessor = successor.header.as_ref().ok().and_then(|header| header.predecessor);
             predecessor.filter(|named| named.base > segment.base).map_or(successor.base, |named| named.base)
         });
-        let promised = named.map_or(witness, |named| named.min(witness));
+        let promised = segment.promised(named, witness);
         if segment.next < promised {
             let lost = segment.next..named.unwrap_or(promised);
             let action = format!("put a gap in the place of what is missing from byte {} on", segment.end);
             self.note(place, &segment.path, action, lost.clone());
             let end = segment.length.max((segment.end + MARKER_BYTES as u64).next_multiple_of(GAP_FILE_BYTES));
             // A short one: the successor says where this segment ended, and that is where its batches must.
-            return self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost);
+            self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost)?;
+            return Ok(segment.end + MARKER_BYTES as u64);
         }
         if segment.rolled && successor.is_none() && segment.tail.is_none() {
             // As many as a segment of this length can have held.
             let lost = segment.next..segment.next.advance(segment.length / 8);
-            return self.make_gap_segment(place, identity, Some(segment), lost, segment.epoch);
+            let before = Predecessor { base: segment.base, end_position: segment.end };
+            self.make_gap_segment(place, identity, Some(before), lost, segment.epoch)?;
         }
-        Ok(())
+        Ok(segment.end)
     }
 
     /// Moves a file aside whose header is damaged or foreign, and puts a segment that is one gap in its place.
@@ -178,19 +186,16 @@ impl Repair<'_> {
         &mut self,
         place: &Place,
         identity: Identity,
-        witness: Offset,
-        before: Option<&Surveyed>,
+        before: Option<Predecessor>,
         segment: &Surveyed,
-        successor: Option<&Surveyed>,
+        lost: Range<Offset>,
+        epoch: u32,
     ) -> Result<()> {
-        let most = segment.base.advance(segment.length / 8 + 1).max(witness);
-        let next = successor.map_or(most, |successor| successor.base);
-        let epoch = successor.or(before).map_or(1, |neighbour| neighbour.epoch.max(1));
         if self.execute {
             self.copy_aside(&segment.path)?;
             self.env.storage.remove(&segment.path).map_err(self.io("remove", &segment.path))?;
         }
-        self.make_gap_segment(place, identity, before, segment.base..next, epoch)
+        self.make_gap_segment(place, identity, before, lost, epoch)
     }
 
     /// Makes a segment that is one gap. Its name is taken last.
@@ -198,7 +203,7 @@ impl Repair<'_> {
         &mut self,
         place: &Place,
         identity: Identity,
-        before: Option<&Surveyed>,
+        predecessor: Option<Predecessor>,
         lost: Range<Offset>,
         epoch: u32,
     ) -> Result<()> {
@@ -213,7 +218,6 @@ impl Repair<'_> {
         if !self.execute {
             return Ok(());
         }
-        let predecessor = before.map(|before| Predecessor { base: before.base, end_position: before.end });
         let header = Header { identity, epoch, base: lost.start, predecessor, durable_end: lost.start };
         let bytes = header.encode();
         let unborn = path.with_extension("log.new");

@@ -8,8 +8,8 @@ use crate::env::Env;
 use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
-use crate::format::batch::{Marker, Walk};
-use crate::format::segment::{self, HEADER_BYTES, Header};
+use crate::format::batch::{self, Marker, Walk};
+use crate::format::segment::{self, Header};
 use crate::partition::Hole;
 use crate::types::Offset;
 
@@ -48,7 +48,7 @@ pub(super) struct Surveyed {
     /// The highest durable end offset that the segment says.
     pub(super) witness: Offset,
     pub(super) records: u64,
-    /// Whether it ends by saying that its successor has its name.
+    /// Whether a rolled marker ends it: all of it was synced, and its successor had its name.
     pub(super) rolled: bool,
 }
 
@@ -117,8 +117,9 @@ pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<
     Ok(Some((file, pen)))
 }
 
-/// Reads a segment from end to end. `end`: where its successor says that it ended.
-pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<u64>) -> Result<Surveyed> {
+/// Reads a segment from end to end. `end`: the position at which its successor says that it ended, and the successor's
+/// base.
+pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, Offset)>) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
         length: 0,
@@ -139,9 +140,14 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<u64>) -
     surveyed.header = Header::decode(bytes);
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let walk = Walk { position: HEADER_BYTES, due: base, epoch: header.epoch, salt: segment::salt(bytes) };
-        let limit = end.unwrap_or(surveyed.length).min(surveyed.length);
-        surveyed.walk(walk, &bytes[..limit as usize]);
+        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)) };
+        let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
+        surveyed.walk(walk, &bytes[..limit]);
+        if let Some((_, next)) = end
+            && batch::begins_with_rolled(&bytes[limit..], walk.salt, next)
+        {
+            (surveyed.rolled, surveyed.witness) = (true, surveyed.witness.max(next));
+        }
     }
     Ok(surveyed)
 }
@@ -171,6 +177,20 @@ impl Surveyed {
             walk = behind;
         }
         (self.end, self.next, self.epoch) = (walk.position, walk.due, walk.epoch);
+    }
+
+    /// Whether what is missing at `offset` was never promised to anybody. `witness`: of the partition.
+    pub(super) fn is_torn_at(&self, offset: Offset, witness: Offset) -> bool {
+        offset >= witness && !self.rolled
+    }
+
+    /// Up to where its offsets were promised, if the next segment that is known of begins at `next`.
+    pub(super) fn promised(&self, next: Option<Offset>, witness: Offset) -> Offset {
+        match next {
+            Some(next) if self.rolled => next,
+            Some(next) => next.min(witness),
+            None => witness,
+        }
     }
 
     /// Where the segment with this base ended, if this one's header says so.

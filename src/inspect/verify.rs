@@ -109,7 +109,7 @@ pub(super) fn survey_place(
     let files = survey::segment_files(env, &place.dir)?;
     let mut segments: Vec<Surveyed> = Vec::new();
     for (base, path) in files.into_iter().rev() {
-        let end = segments.last().and_then(|successor| successor.names(base));
+        let end = segments.last().and_then(|successor| Some((successor.names(base)?, successor.base)));
         let surveyed = survey::survey(env, base, path, end)?;
         each(&surveyed);
         segments.push(surveyed);
@@ -297,7 +297,8 @@ fn check_segment(
         find(FindingClass::Missing, &gone, 0, predecessor.base..segment.base, "the segment is not there".to_owned());
     }
     for (hole, _) in &segment.holes {
-        let class = if hole.first >= survey.witness { FindingClass::TornTail } else { FindingClass::Damaged };
+        let torn = segment.is_torn_at(hole.first, survey.witness);
+        let class = if torn { FindingClass::TornTail } else { FindingClass::Damaged };
         find(class, path, hole.start, hole.first..hole.next, hole.flaw.to_string());
     }
     check_end(segment, survey.witness, successor, find);
@@ -331,7 +332,7 @@ fn check_end(
         let predecessor = successor.header.as_ref().ok()?.predecessor?;
         Some(if predecessor.base > segment.base { predecessor.base } else { successor.base })
     });
-    let promised = named.map_or(witness, |named| named.min(witness));
+    let promised = segment.promised(named, witness);
     if segment.next < promised {
         let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
         let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);

@@ -1,4 +1,8 @@
 //! Following a partition that another process writes: looking, without a lock, how far it has come.
+//!
+//! A follower touches, in its mapping, no byte behind the word that follows the last batch it was told of: so the writer
+//! may shorten a segment that it has rolled, if it leaves that word, and the page in which it lies. What stands between
+//! there and the end that the file had is looked at in copies only.
 
 use std::sync::atomic::Ordering;
 

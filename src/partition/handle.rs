@@ -84,6 +84,10 @@ impl File for Handle {
         self.with(|file| file.map(capacity))
     }
 
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        self.with(|file| file.copy(length))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.with(|file| file.sync())
     }

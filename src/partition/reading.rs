@@ -270,7 +270,7 @@ impl Partition {
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
-        match slot.get(&*self.home.env.storage)? {
+        match slot.get(&self.home.env)? {
             Found::Segment(segment) => self.find_in(segment, offset),
             Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
                 partition: Some(self.home.partition.clone()),

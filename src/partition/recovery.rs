@@ -8,7 +8,8 @@
 //! | a segment ends before its successor begins, below the witness  | damage                      | the same                            |
 //! | no batch, where the successor begins                            | a marker was there          | go on in the successor              |
 //! | a segment that its neighbours name is not there                | damage                      | the same                            |
-//! | a rolled marker at the end of the newest segment               | its successor is gone       | report it, go on far behind it      |
+//! | no batch, and a rolled marker ends the segment                  | damage, at any offset       | keep it, report it, go on behind it |
+//! | no segment, where a rolled marker says that one begins          | its successor is gone       | report it, go on in a later one, or far behind it |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //!
@@ -32,7 +33,8 @@ use crate::env::Env;
 use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::batch::{ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
+use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
+use crate::format::bytes::are_zero;
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
@@ -123,7 +125,7 @@ struct Scan {
     /// What stands behind the last whole batch, if not zeros.
     tail: Option<Flaw>,
     witness: Offset,
-    /// Whether the last batch says that the next segment has its name.
+    /// Whether a rolled marker ends it: all of it was synced, and the next segment had its name.
     rolled: bool,
 }
 
@@ -177,7 +179,7 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
         if length > HEADER_BYTES {
             let memory = file.map(length).map_err(Error::io("map", full(&path)))?;
             let (_, pen) = Region::new(memory, length);
-            if pen.unread(HEADER_BYTES..length).iter().any(|byte| *byte != 0) {
+            if !are_zero(pen.unread(HEADER_BYTES..length)) {
                 return Ok(true);
             }
         }
@@ -246,14 +248,14 @@ impl Recovery<'_> {
         let mut scans = Vec::new();
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
-            let end = successor.and_then(|successor| successor.names(head.base));
+            let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
             let proven = successor.is_some_and(|successor| successor.base <= self.witness);
-            let short = end.is_some_and(|end| end > head.length);
+            let short = end.is_some_and(|(end, _)| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
                 continue;
             }
-            let scan = match self.closed(head, successor.is_none())? {
+            let scan = match self.closed(head, header, successor.is_none())? {
                 Some(scan) => scan,
                 None => self.scan(head, header, end)?,
             };
@@ -266,15 +268,15 @@ impl Recovery<'_> {
 
     /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
     /// and looked at when it is read.
-    fn closed(&mut self, head: &Head, newest: bool) -> Result<Option<Scan>> {
+    fn closed(&mut self, head: &Head, header: &Header, newest: bool) -> Result<Option<Scan>> {
         if !newest || !self.known.closed || self.access == Access::Read {
             return Ok(None);
         }
         let (file, region, pen) = self.open(head)?;
         let Some((position, epoch)) = self.closing_marker(head, &*file, &pen) else { return Ok(None) };
-        let (due, salt) = (self.known.durable_end, head.salt);
-        let walk = Walk { position, due, epoch, salt };
-        let segment = Segment::reopened(self.home.full(&head.path), head.base, salt, region, (position, due));
+        let (begin, due) = (Walk::begin(header, head.salt), self.known.durable_end);
+        let walk = Walk { position, due, epoch, ..begin };
+        let segment = Segment::reopened(self.home.full(&head.path), begin, region, (position, due));
         self.epoch = self.epoch.max(epoch);
         let active = self.active(head, Arc::new(segment), pen, file, walk);
         Ok(Some(Scan { active, holes: Vec::new(), tail: None, witness: due, rolled: false }))
@@ -320,16 +322,28 @@ impl Recovery<'_> {
         Active { segment, slot, pen, file, roomy: 0, walk }
     }
 
-    fn scan(&mut self, head: &Head, header: &Header, end: Option<u64>) -> Result<Scan> {
+    /// Walks over one segment. `end`: the position at which its successor says that it ended, and the successor's base.
+    fn scan(&mut self, head: &Head, header: &Header, end: Option<(u64, Offset)>) -> Result<Scan> {
         let home = self.home;
         let (file, region, pen) = self.open(head)?;
-        check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
-        let segment = Arc::new(Segment::active(home.full(&head.path), head.base, head.salt, region));
-        let mut walk = Walk { position: HEADER_BYTES, due: head.base, epoch: header.epoch, salt: head.salt };
+        if self.access == Access::Write {
+            check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
+        }
+        let mut walk = Walk::begin(header, head.salt);
+        let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
-        let bytes = pen.unread(0..end.unwrap_or(head.length).min(head.length));
+        // A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
+        let copy = match self.access {
+            Access::Write => None,
+            Access::Read => {
+                let memory = file.copy(head.length).map_err(Error::io("read", home.full(&head.path)))?;
+                Some(Region::new(memory, head.length).1)
+            }
+        };
+        let file_bytes = copy.as_ref().unwrap_or(&pen).unread(0..head.length);
+        let bytes = &file_bytes[..end.map_or(head.length, |(end, _)| end.min(head.length)) as usize];
         loop {
             let position = walk.position;
             let flaw = match walk.step(bytes) {
@@ -353,6 +367,11 @@ impl Recovery<'_> {
             holes.push(hole);
             walk = behind;
         }
+        if let Some((_, next)) = end
+            && batch::begins_with_rolled(&file_bytes[bytes.len()..], head.salt, next)
+        {
+            (rolled, witness) = (true, witness.max(next));
+        }
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let active = self.active(head, segment, pen, file, walk);
@@ -366,28 +385,28 @@ impl Recovery<'_> {
         let first = heads.first().map_or(self.known.start.unwrap_or(Offset::ZERO), |head| head.base);
         let (mut next, mut predecessor, mut active) = (first, None, None);
         for (at, head) in heads.iter().enumerate() {
+            let scan = scans.next_if(|(scanned, _)| *scanned == at).map(|(_, scan)| scan);
+            let rolled = scan.as_ref().is_some_and(|scan| scan.rolled);
             // Behind a name that a power cut took, unpromised, nothing counts that came later.
             let unpromised = |successor: &&Head| {
                 let gap = successor.follows(head.base);
-                gap < successor.base && gap >= self.witness
+                gap < successor.base && gap >= self.witness && !rolled
             };
             let torn_off = heads.get(at + 1).filter(unpromised).is_some();
             let successor = heads.get(at + 1).filter(|_| !torn_off);
-            self.report_gap(slots.last(), next, head);
-            if let Some((_, scan)) = scans.next_if(|(scanned, _)| *scanned == at) {
-                let judged = self.judge_scan(scan, head, successor)?;
-                slots.push(Arc::clone(&judged.slot));
-                (next, active) = (judged.next, judged.active);
-                predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
-                if judged.cut || torn_off {
-                    self.drop_segments(&heads[at + 1..])?;
-                    break;
-                }
-            } else {
-                let (slot, end) = self.unscanned(head, successor);
-                (next, active) = (end, None);
-                predecessor = Some(Predecessor { base: head.base, end_position: head.length });
-                slots.push(Arc::new(slot));
+            if at > 0 && next < head.base {
+                self.report_missing(next..head.base);
+            }
+            let judged = match scan {
+                Some(scan) => self.judge_scan(scan, head, successor)?,
+                None => self.unscanned(head, successor),
+            };
+            slots.push(judged.slot);
+            (next, active) = (judged.next, judged.active);
+            predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
+            if judged.cut || torn_off {
+                self.drop_segments(&heads[at + 1..])?;
+                break;
             }
         }
         self.prove_name(active.as_ref())?;
@@ -416,13 +435,13 @@ impl Recovery<'_> {
 
     /// A segment that is proven to have been synced, so that nobody looks into it before it is read; or one that
     /// nobody can look into.
-    fn unscanned(&mut self, head: &Head, successor: Option<&Head>) -> (Slot, Offset) {
+    fn unscanned(&mut self, head: &Head, successor: Option<&Head>) -> Judged {
         let path = head.path.clone();
-        match &head.header {
-            Ok(_) => {
+        let (slot, next) = match &head.header {
+            Ok(header) => {
                 let next = successor.map_or(head.base, |successor| successor.follows(head.base));
                 let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
-                (Slot::on_disk(head.base, path, head.salt, (next, end)), next)
+                (Slot::on_disk(path, Walk::begin(header, head.salt), (next, end)), next)
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
@@ -430,14 +449,8 @@ impl Recovery<'_> {
                 self.report(head, 0, head.base..next, *flaw);
                 (Slot::broken(head.base, path, *flaw, next), next)
             }
-        }
-    }
-
-    /// The offsets between what came before and this segment, if a segment between them is gone.
-    fn report_gap(&mut self, before: Option<&Arc<Slot>>, next: Offset, head: &Head) {
-        if before.is_some() && next < head.base {
-            self.report(head, 0, next..head.base, Flaw::Missing);
-        }
+        };
+        Judged { slot: Arc::new(slot), next, end_position: head.length, active: None, cut: false }
     }
 
     /// Offsets of which not even the file is left.
@@ -461,7 +474,7 @@ impl Recovery<'_> {
         let Scan { active, holes, tail, rolled, .. } = scan;
         let mut damaged = false;
         for hole in holes {
-            if hole.first >= self.witness {
+            if hole.first >= self.witness && !rolled {
                 return self.cut(active, hole.before(), damaged);
             }
             self.report(head, hole.start, hole.first..hole.next, hole.flaw);
@@ -469,35 +482,37 @@ impl Recovery<'_> {
             damaged = true;
         }
         let walk = active.walk;
-        // The promised offsets that no batch of this segment holds.
-        let promised = match successor {
-            Some(successor) => successor.follows(head.base).min(self.witness),
-            None => self.witness,
-        };
-        if walk.due < promised {
-            let flaw = tail.unwrap_or(Flaw::Missing);
-            let next = successor.map_or(self.behind(walk.due), |successor| successor.follows(head.base));
-            self.report(head, walk.position, walk.due..next, flaw);
-            let end = active.pen.region().valid().max(walk.position + 1);
-            active.segment.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
-            return self.keep(active, Some(next));
-        }
-        let short = successor.is_some_and(|successor| walk.due < successor.follows(head.base));
-        if short || (tail.is_some() && successor.is_none()) {
-            return self.cut(active, (walk.position, walk.due), damaged);
-        }
-        if let Some(flaw) = tail.filter(|_| walk.due < self.witness) {
-            // A marker: every record up to the successor is there, and so the successor counts.
-            self.report(head, walk.position, walk.due..walk.due, flaw);
-        }
         if rolled && successor.is_none() {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
             let behind = self.behind_all(walk.due);
             self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
-        match successor {
-            Some(successor) => self.keep(active, Some(successor.follows(head.base))),
+        // The offsets that no batch of this segment holds, and those of them that were promised.
+        let next = successor.map(|successor| successor.follows(head.base));
+        let promised = match next {
+            Some(next) if rolled => next,
+            Some(next) => next.min(self.witness),
+            None => self.witness,
+        };
+        if walk.due < promised {
+            let flaw = tail.unwrap_or(Flaw::Missing);
+            let next = next.unwrap_or_else(|| self.behind(walk.due));
+            self.report(head, walk.position, walk.due..next, flaw);
+            let end = active.pen.region().valid().max(walk.position + 1);
+            active.segment.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
+            return self.keep(active, Some(next));
+        }
+        let short = next.is_some_and(|next| walk.due < next);
+        if short || (tail.is_some() && successor.is_none()) {
+            return self.cut(active, (walk.position, walk.due), damaged);
+        }
+        if let Some(flaw) = tail.filter(|_| walk.due < self.witness || rolled) {
+            // A marker: every record up to the successor is there, and so the successor counts.
+            self.report(head, walk.position, walk.due..walk.due, flaw);
+        }
+        match next {
+            Some(next) => self.keep(active, Some(next)),
             // One further than the base at least: the next segment needs a name of its own.
             None if damaged => self.keep(active, Some(walk.due.max(head.base.advance(1)))),
             None => self.keep(active, None),
@@ -528,9 +543,9 @@ impl Recovery<'_> {
             return self.keep(active, Some(next)).map(|judged| Judged { cut: true, ..judged });
         }
         if self.access == Access::Write {
-            let place = active.pen.spare(walk.position..active.pen.region().valid());
-            let torn = place.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            place[..torn].fill(0);
+            let behind = active.pen.unread(walk.position..active.pen.region().valid());
+            let torn = behind.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            active.pen.spare(walk.position..walk.position + torn as u64).fill(0);
             self.report.bytes_cut += torn as u64;
             self.make_durable(&mut active, true)?;
         }
@@ -625,7 +640,7 @@ fn is_zero(file: &dyn File, bytes: &[u8], position: u64) -> bool {
             Err(_) => from..bytes.len() as u64,
         };
         let (start, end) = (bytes.len().min(data.start as usize), bytes.len().min(data.end as usize));
-        if bytes[start..end].iter().any(|byte| *byte != 0) {
+        if !are_zero(&bytes[start..end]) {
             return false;
         }
         if end == bytes.len() {
@@ -661,10 +676,10 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
         }
     };
     let region = Arc::clone(pen.region());
-    let segment = Arc::new(Segment::active(home.full(&path), header.base, salt, region));
+    let walk = Walk::begin(header, salt);
+    let segment = Arc::new(Segment::active(home.full(&path), walk, region));
     let file = Handle::new(storage, path.clone(), Access::Write, file);
     let slot = Arc::new(Slot::mapped(&segment, path));
-    let walk = Walk { position: HEADER_BYTES, due: header.base, epoch: header.epoch, salt };
     let roomy = segment.region().valid();
     Ok(Active { segment, slot, pen, file, roomy, walk })
 }

@@ -66,9 +66,9 @@ const READABLE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Segment {
-    base: Offset,
+    /// At the first batch.
+    begin: Walk,
     path: PathBuf,
-    salt: u32,
     region: Arc<Region>,
     /// Of the batches that need no look.
     index: Index,
@@ -93,52 +93,47 @@ struct Unchecked {
 
 impl Segment {
     /// A segment of which whoever made or recovered it has seen every batch.
-    pub(crate) fn active(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>) -> Self {
-        Self::new(path, base, salt, region, None)
+    pub(crate) fn active(path: PathBuf, begin: Walk, region: Arc<Region>) -> Self {
+        Self::new(path, begin, region, None)
     }
 
     /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
-    pub(crate) fn sealed(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, next: Offset) -> Self {
+    pub(crate) fn sealed(path: PathBuf, begin: Walk, region: Arc<Region>, next: Offset) -> Self {
         let end = region.written();
-        Self::new(path, base, salt, region, Some((end, next, true)))
+        Self::new(path, begin, region, Some((end, next, true)))
     }
 
     /// A segment that goes on behind this position and offset, and whose bytes before that nobody has looked at yet.
-    pub(crate) fn reopened(path: PathBuf, base: Offset, salt: u32, region: Arc<Region>, end: (u64, Offset)) -> Self {
-        Self::new(path, base, salt, region, Some((end.0, end.1, false)))
+    pub(crate) fn reopened(path: PathBuf, begin: Walk, region: Arc<Region>, end: (u64, Offset)) -> Self {
+        Self::new(path, begin, region, Some((end.0, end.1, false)))
     }
 
-    fn new(
-        path: PathBuf,
-        base: Offset,
-        salt: u32,
-        region: Arc<Region>,
-        unchecked: Option<(u64, Offset, bool)>,
-    ) -> Self {
+    /// `begin`: at the segment's first batch.
+    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, unchecked: Option<(u64, Offset, bool)>) -> Self {
         let unchecked = unchecked.map(|(end, next, sealed)| Unchecked {
             end,
             next,
             sealed,
             index: Index::new(end),
             checked: AtomicU64::new(HEADER_BYTES),
-            walk: Mutex::new(Walk { position: HEADER_BYTES, due: base, epoch: 0, salt }),
+            walk: Mutex::new(begin),
         });
         let index = Index::new(region.capacity());
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { base, path, salt, region, index, unchecked, holes, hole_count }
+        Segment { begin, path, region, index, unchecked, holes, hole_count }
     }
 
     pub(crate) fn base(&self) -> Offset {
-        self.base
+        self.begin.due
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The salt of its batches.
-    pub(crate) fn salt(&self) -> u32 {
-        self.salt
+    /// Where its batches begin.
+    pub(crate) fn begin(&self) -> Walk {
+        self.begin
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
@@ -148,7 +143,7 @@ impl Segment {
     /// Says that a whole batch was put at `position`.
     #[inline]
     pub(crate) fn note(&self, offset: Offset, position: u64) {
-        self.index.note(offset.since(self.base), position);
+        self.index.note(offset.since(self.base()), position);
     }
 
     /// Says that no batch stands at `position` or behind it after all. Only before anybody reads.
@@ -158,8 +153,8 @@ impl Segment {
 
     /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
     pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
-        let reached = |index: &Index| index.reaches(offset.since(self.base));
-        offset >= self.base
+        let reached = |index: &Index| index.reaches(offset.since(self.base()));
+        offset >= self.base()
             && (reached(&self.index) || self.unchecked.as_ref().is_some_and(|part| reached(&part.index)))
     }
 
@@ -170,7 +165,7 @@ impl Segment {
 
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
-        self.index.floor(offset.since(self.base)).unwrap_or(HEADER_BYTES)
+        self.index.floor(offset.since(self.base())).unwrap_or(HEADER_BYTES)
     }
 
     /// Remembers a hole that was found while recovering.
@@ -219,7 +214,7 @@ impl Segment {
             Some(part) => (&self.index, part.end),
             None => (&self.index, HEADER_BYTES),
         };
-        let mut position = index.floor(offset.since(self.base)).unwrap_or(start);
+        let mut position = index.floor(offset.since(self.base())).unwrap_or(start);
         self.region.prefetch(position, INTERVAL_BYTES as usize);
         loop {
             match self.batch_at(position) {
@@ -256,7 +251,7 @@ impl Segment {
         while walk.position < target {
             let start = walk.position;
             match walk.step(bytes) {
-                Ok(Some(batch)) => part.index.note(batch.base().since(self.base), start),
+                Ok(Some(batch)) => part.index.note(batch.base().since(self.base()), start),
                 Ok(None) => {
                     self.check_end(&mut walk, part);
                     break;

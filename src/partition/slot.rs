@@ -1,13 +1,16 @@
-//! A sealed segment in its place among the others: mapped when somebody reads from it, and for as long as somebody does.
+//! A sealed segment in its place among the others: mapped, or copied, when somebody reads from it, and for as long as
+//! somebody does.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::env::Env;
+use crate::env::storage::Access;
 use crate::env::storage::region::Region;
-use crate::env::storage::{Access, Storage};
 use crate::error::{Error, Flaw, Result};
+use crate::format::batch::Walk;
 use crate::partition::segment::Segment;
 use crate::types::Offset;
 
@@ -29,8 +32,8 @@ struct State {
 #[derive(Debug)]
 enum Content {
     Mapped(Arc<Segment>),
-    /// Not mapped; the salt of its batches.
-    OnDisk(u32),
+    /// Not mapped, or copied for as long as somebody reads it; where its batches begin.
+    OnDisk(Walk, Weak<Segment>),
     /// Its header is gone, or is that of another file.
     Broken(Flaw),
 }
@@ -48,8 +51,9 @@ impl Slot {
         Slot { base: segment.base(), path, state: Mutex::new(state) }
     }
 
-    pub(crate) fn on_disk(base: Offset, path: PathBuf, salt: u32, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::OnDisk(salt) }) }
+    pub(crate) fn on_disk(path: PathBuf, begin: Walk, end: (Offset, u64)) -> Self {
+        let content = Content::OnDisk(begin, Weak::new());
+        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content }) }
     }
 
     pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, next: Offset) -> Self {
@@ -82,32 +86,44 @@ impl Slot {
             return;
         }
         if Arc::strong_count(segment) == 1 {
-            state.content = Content::OnDisk(segment.salt());
+            state.content = Content::OnDisk(segment.begin(), Weak::new());
         } else {
             segment.region().let_go(0..segment.region().written());
         }
     }
 
     /// The segment, mapped now if it was not.
-    pub(crate) fn get(&self, storage: &dyn Storage) -> Result<Found> {
+    pub(crate) fn get(&self, env: &Env) -> Result<Found> {
         let mut state = self.state.lock();
-        let salt = match &state.content {
+        let begin = match &state.content {
             Content::Mapped(segment) => return Ok(Found::Segment(Arc::clone(segment))),
             Content::Broken(flaw) => return Ok(Found::Broken(*flaw)),
-            Content::OnDisk(salt) => *salt,
+            Content::OnDisk(begin, copy) => match copy.upgrade() {
+                Some(segment) => return Ok(Found::Segment(segment)),
+                None => *begin,
+            },
         };
         let (next, end_position) = state.end.expect("what is not mapped is sealed");
+        let storage = &env.storage;
         let full_path = || storage.root().join(&self.path);
         let file = storage.open(&self.path, Access::Read).map_err(Error::io("open", full_path()))?;
         let length = file.len().map_err(Error::io("measure", full_path()))?;
         if length == 0 {
             return Ok(Found::Broken(Flaw::Missing));
         }
-        let memory = file.map(length).map_err(Error::io("map", full_path()))?;
+        let memory = if env.copy_reads {
+            file.copy(length).map_err(Error::io("read", full_path()))?
+        } else {
+            file.map(length).map_err(Error::io("map", full_path()))?
+        };
         let (region, mut pen) = Region::new(memory, length);
         pen.adopt(end_position.min(length));
-        let segment = Arc::new(Segment::sealed(full_path(), self.base, salt, region, next));
-        state.content = Content::Mapped(Arc::clone(&segment));
+        let segment = Arc::new(Segment::sealed(full_path(), begin, region, next));
+        state.content = if env.copy_reads {
+            Content::OnDisk(begin, Arc::downgrade(&segment))
+        } else {
+            Content::Mapped(Arc::clone(&segment))
+        };
         Ok(Found::Segment(segment))
     }
 }

@@ -1,233 +1,202 @@
-//! A simulated machine for tests: the real log on a disk in memory, under a clock that moves only when told, or when
-//! everybody waits.
+//! Testing what uses the library: your own consumer, unmodified, against the real log on a simulated machine.
 //!
-//! Nothing of the log is replaced but what is below it. A [`Machine`] is one life of it: [`kill`](Machine::kill) and
-//! [`power_cut`](Machine::power_cut) begin the next, with what a real disk could hold then. The same seed and the
-//! same calls give the same lives, always.
+//! You hand over an ordinary consumer loop. The kit runs it with the real consumer, coordinator, formats and recovery, on a
+//! disk in memory and a clock that nobody winds. It makes every choice that could be made one way or the other: which
+//! member runs, where the process dies, what a power cut leaves of the disk. It writes down what happens, checks
+//! what a consumer must guarantee, and prints the shortest run that breaks it.
+//!
+//! # The first test
+//!
+//! ```toml
+//! [dev-dependencies]
+//! tidelog = { version = "0.1", features = ["sim"] }
+//! ```
 //!
 //! ```
-//! # fn main() -> tidelog::Result<()> {
-//! use tidelog::sim::{Machine, PowerCut};
-//! use tidelog::{LogConfig, ProducerRecord, TopicConfig};
+//! use std::time::Duration;
+//! use tidelog::sim::{Faults, check};
+//! use tidelog::{Consumer, Result};
 //!
-//! let machine = Machine::new(7);
-//! let log = machine.open(LogConfig::new().background(false))?;
-//! log.create_topic("orders", TopicConfig::new())?;
-//! log.producer().send(ProducerRecord::new("orders", b"paid 12.50"))?.wait()?;
+//! // As in production.
+//! fn charge_cards(mut consumer: Consumer, charge: impl Fn(&[u8])) -> Result<()> {
+//!     loop {
+//!         for record in &consumer.poll(Duration::from_millis(100))? {
+//!             charge(record.value().unwrap_or_default());
+//!         }
+//!         consumer.commit()?;
+//!     }
+//! }
 //!
-//! let machine = machine.power_cut(PowerCut::LoseUnsynced);
-//! let log = machine.open(LogConfig::new())?;
-//! assert_eq!(log.describe_topic("orders")?.partitions[0].log_end.get(), 1);
-//! # Ok(())
-//! # }
+//! // #[test]
+//! fn no_order_is_forgotten() {
+//!     check(|sim| {
+//!         sim.topic("orders").partitions(2).keyed((0..8).map(|n| (format!("user-{}", n % 3), format!("order {n}"))));
+//!         let charged = sim.outside::<Vec<Vec<u8>>>();
+//!         sim.group("billing").members(2).run(move |consumer| {
+//!             charge_cards(consumer, |order| charged.with(|charged| charged.push(order.to_vec())))
+//!         });
+//!         sim.faults(Faults::none().crashes(1));
+//!         sim.run_until_idle().at_least_once();
+//!     })
+//!     .seeds(200)
+//!     .run();
+//! }
+//! # no_order_is_forgotten();
 //! ```
+//!
+//! Move the `commit` above the `for` and run it again:
+//!
+//! ```text
+//! a guarantee does not hold: no record lost
+//!   group billing is done, and has never taken and followed by an effect: 0@orders-0
+//!
+//!        time | billing           | machine
+//!        0 ms | commit orders-0=1 |
+//!             | CRASH             |
+//!     1000 ms |                   | restart
+//!             |                   | all done
+//!
+//!   4 steps; found by seed 0, in run 1; the shortest of 80 tries
+//!   saved as tests/sim-regressions/no_order_is_forgotten.5b1c09e2.tape, which is run first from now on
+//!   to see the whole of it: TIDELOG_SIM_SEED=0 cargo test
+//! ```
+//!
+//! Read from above: the offset behind order 0 is committed, the process dies, is started again a second later, and the
+//! group goes on behind an order that nobody has charged. `0@orders-0` is offset 0 of partition 0 of `orders`.
+//!
+//! # What runs
+//!
+//! | you have                                         | you call                                                      |
+//! |--------------------------------------------------|---------------------------------------------------------------|
+//! | a loop around `poll`, one thread per member      | [`Group::run`], [`Group::run_with_log`]                       |
+//! | an async function                                | [`Group::run_async`]: no runtime; a crash drops the future    |
+//! | a function of one record                         | [`Group::run_handler`]: the kit polls and commits             |
+//! | a producer, or anything else that uses the log   | [`Sim::run`]                                                  |
+//!
+//! Your code must depend on nothing that the kit does not decide: for the time call [`now`] and [`sleep`], have random
+//! numbers of your own come from a fixed seed, and no threads but the members'. A failing run is made twice; if the two
+//! differ, the report says at which event they part. What lives outside of the log and survives a crash, a database or a mail that
+//! went out, is an [`Outside`]. [`point!`](crate::point) names a place in your code at which it may die and that the report
+//! shows.
+//!
+//! # What goes wrong
+//!
+//! What [`Faults`] allows, at any call of the library, at every operation of the disk, inside of a commit, a roll or a
+//! recovery, and at every `point!`. Only one member runs at a time, and any call may let another go on first.
+//!
+//! # What must hold
+//!
+//! | guarantee                                                                       | method of [`Outcome`]                         |
+//! |----------------------------------------------------------------------------------|-----------------------------------------------|
+//! | all of the next seven: what delivery at least once means                         | [`at_least_once`](Outcome::at_least_once)     |
+//! | every record is processed                                                        | [`no_record_lost`](Outcome::no_record_lost)   |
+//! | nothing is committed behind what was not taken                                   | [`no_offset_skipped`](Outcome::no_offset_skipped) |
+//! | records of a key are taken in their order                                        | [`key_order`](Outcome::key_order)             |
+//! | a partition has one owner in a generation                                        | [`single_owner`](Outcome::single_owner)       |
+//! | commits do not move back, and what was committed is there after a restart        | [`commits_never_move_back`](Outcome::commits_never_move_back) |
+//! | what is read is what was sent                                                    | [`true_records`](Outcome::true_records)       |
+//! | once nothing goes wrong, everything gets done                                    | [`drained`](Outcome::drained), [`drained_within`](Outcome::drained_within) |
+//! | a member that lost its partition does nothing more in its name                   | [`no_zombie_effects`](Outcome::no_zombie_effects) |
+//! | no more than so many records are taken twice                                     | [`at_most_duplicates`](Outcome::at_most_duplicates) |
+//! | a store outside has everything once                                              | [`exactly_once`](Outcome::exactly_once)       |
+//! | what you say                                                                     | [`holds`](Outcome::holds), or assertions after `run_until_idle` |
+//!
+//! # How it is searched
+//!
+//! Every choice is a number drawn from one tape, and 0 is the dull one. The same tape gives the same run, on every machine.
+//! [`seeds`](Check::seeds) draws the numbers at random; [`exhaustive`](Check::exhaustive) makes every run in a
+//! [`Scope`] and says if it could not make all; [`fuzz_one`] takes them from a fuzzer; a failure is saved with its tape, and
+//! shorter tapes are tried until none fails. Saved failures lie in `tests/sim-regressions`; commit them.
+//!
+//! | variable           | what it does                                                       |
+//! |--------------------|--------------------------------------------------------------------|
+//! | `TIDELOG_SIM_SEED` | one run only, with this seed                                       |
+//! | `TIDELOG_SIM_RUNS` | so many seeds, whatever the test says: few at the desk, many at night |
+//! | `TIDELOG_SIM_HTML` | the file to which the timeline of a failure is written             |
+//!
+//! # Less than that
+//!
+//! [`EventLog::in_memory`](crate::EventLog::in_memory) is a log for an ordinary unit test, with a clock that you move and calls
+//! that you let fail. [`Machine`] is the simulated machine by itself: open a log on it, cut the power, open it again.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod check;
+mod executor;
+mod faults;
+mod machine;
+mod memory;
+mod outcome;
+#[cfg(test)]
+mod planted;
+mod players;
+mod report;
+mod saved;
+mod scenario;
+mod shrink;
+mod stage;
+mod story;
+mod tape;
+
 use std::time::Duration;
 
-use crate::config::LogConfig;
-use crate::env::Env;
-use crate::env::sim::{SimClock, SimScheduler};
-use crate::env::storage::sim::SimDisk;
-use crate::error::Result;
-use crate::event_log::EventLog;
-use crate::inspect::{RepairReport, VerifyReport, repair_in, verify_in};
+use crate::env::point::{What, onlooker, reach};
 use crate::types::Timestamp;
 
 pub use crate::env::storage::sim::{Failure, Fault, Operation, PowerCut, SyncFailure};
+pub use crate::sim::check::{Check, Counterexample, Schedules, Search};
+pub use crate::sim::executor::Sleep;
+pub use crate::sim::faults::{Faults, Scope};
+pub use crate::sim::machine::Machine;
+pub use crate::sim::memory::Controls;
+pub use crate::sim::outcome::{Outcome, Sent};
+pub use crate::sim::scenario::{Group, Outside, Sim, Topic};
 
 /// The moment at which every simulation begins: the first of January 2020, UTC.
 const EPOCH: Timestamp = Timestamp::from_millis(1_577_836_800_000);
 
-/// One life of a simulated machine with a disk.
-#[derive(Debug)]
-pub struct Machine {
-    disk: Arc<SimDisk>,
-    clock: Arc<SimClock>,
-    scheduler: Arc<SimScheduler>,
-    seed: u64,
+/// Searches for a run of a scenario in which a guarantee does not hold. See the head of this module.
+#[track_caller]
+pub fn check<F: Fn(&mut Sim) + Sync>(scenario: F) -> Check<F> {
+    Check::new(scenario)
 }
 
-impl Machine {
-    /// A machine with an empty disk. Everything that could be one way or the other is drawn from the seed.
-    pub fn new(seed: u64) -> Self {
-        let clock = SimClock::new(EPOCH);
-        let scheduler = SimScheduler::new(Arc::clone(&clock), seed);
-        Machine { disk: SimDisk::new(seed), clock, scheduler, seed }
-    }
+/// Runs a scenario once, with its choices made of `bytes`: the body of a fuzz target for your own consumer.
+///
+/// # Panics
+///
+/// Panics with the report if a guarantee does not hold.
+pub fn fuzz_one<F: Fn(&mut Sim) + Sync>(bytes: &[u8], scenario: F) {
+    check::fuzz(&scenario, bytes);
+}
 
-    fn reborn(&self, disk: Arc<SimDisk>) -> Self {
-        let seed = self.seed.wrapping_add(1);
-        let scheduler = SimScheduler::new(Arc::clone(&self.clock), seed);
-        Machine { disk, clock: Arc::clone(&self.clock), scheduler, seed }
-    }
+/// How much of the simulation's time has gone by. For code under test, which must not ask the system's clock.
+///
+/// # Panics
+///
+/// Panics outside of a simulation.
+pub fn now() -> Duration {
+    onlooker().expect("`now` is the time of a simulation, and there is none on this thread").now()
+}
 
-    fn env(&self) -> Env {
-        Env::simulated(Arc::clone(&self.disk), Arc::clone(&self.clock), Arc::clone(&self.scheduler), self.seed)
-    }
+/// Lets some of the simulation's time go by; other members go on meanwhile.
+///
+/// # Panics
+///
+/// Panics outside of a simulation.
+pub fn sleep(time: Duration) {
+    onlooker().expect("`sleep` waits for the time of a simulation, and there is none on this thread").sleep(time);
+}
 
-    /// Opens the log on this machine's disk. With [`background`](LogConfig::background) the worker is a thread that
-    /// runs only while everybody else waits.
-    ///
-    /// # Errors
-    ///
-    /// As [`EventLog::open_with`], and what faults were set.
-    pub fn open(&self, config: LogConfig) -> Result<EventLog> {
-        EventLog::open_in(self.env(), config)
-    }
+/// [`sleep`] for async code: waits for some of the simulation's time.
+///
+/// # Panics
+///
+/// Panics outside of a simulation.
+pub fn sleep_async(time: Duration) -> Sleep {
+    Sleep::new(time)
+}
 
-    /// Opens the log for reading beside whoever writes it.
-    ///
-    /// # Errors
-    ///
-    /// As [`EventLog::open_read_only`].
-    pub fn open_read_only(&self) -> Result<EventLog> {
-        EventLog::open_read_only_in(self.env())
-    }
-
-    /// [`inspect::verify`](fn@crate::inspect::verify) on this machine's disk.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn verify(&self) -> Result<VerifyReport> {
-        verify_in(&self.env(), |_| {})
-    }
-
-    /// [`inspect::repair`](fn@crate::inspect::repair) on this machine's disk.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn repair(&self, execute: bool) -> Result<RepairReport> {
-        repair_in(&self.env(), execute)
-    }
-
-    /// The process dies and the machine goes on: nothing that was accepted is lost. Logs of the old life stay what
-    /// they were, and disturb nobody.
-    #[must_use]
-    pub fn kill(&self) -> Machine {
-        self.reborn(self.disk.kill())
-    }
-
-    /// The machine loses its power, and is started again.
-    #[must_use]
-    pub fn power_cut(&self, how: PowerCut) -> Machine {
-        self.reborn(self.disk.power_cut(how))
-    }
-
-    /// Time goes by.
-    pub fn advance(&self, by: Duration) {
-        self.clock.advance(by);
-    }
-
-    /// Time goes by, and everybody else does what is due meanwhile, each at its time.
-    pub fn sleep(&self, by: Duration) {
-        self.scheduler.sleep(by);
-    }
-
-    /// Lets everybody else run until all of them wait, without time going by.
-    pub fn settle(&self) {
-        self.scheduler.settle();
-    }
-
-    /// What the wall clock shows.
-    pub fn now(&self) -> Timestamp {
-        use crate::env::clock::Clock;
-        self.clock.now()
-    }
-
-    /// Sets the wall clock; whoever waits does not notice.
-    pub fn set_wall_clock(&self, now: Timestamp) {
-        self.clock.set_wall(now);
-    }
-
-    /// How many calls to the disk there were in this life.
-    pub fn operations(&self) -> u64 {
-        self.disk.operations()
-    }
-
-    /// What the calls to the disk were, in this life.
-    pub fn trace(&self) -> Vec<(Operation, PathBuf)> {
-        self.disk.trace()
-    }
-
-    /// Makes a call to the disk fail.
-    pub fn fail(&self, fault: Fault) {
-        self.disk.fail(fault);
-    }
-
-    /// Takes all faults back.
-    pub fn heal(&self) {
-        self.disk.heal();
-    }
-
-    /// The machine stops at this call to the disk, counted from 0: the call does not happen, all later ones fail, and
-    /// the next life begins with that moment.
-    pub fn crash_at(&self, operation: u64) {
-        self.disk.crash_at(operation);
-    }
-
-    /// Whether that has come.
-    pub fn has_crashed(&self) -> bool {
-        self.disk.has_crashed()
-    }
-
-    /// How many bytes the disk has room for; `None`: any number.
-    pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.disk.capacity(bytes);
-    }
-
-    /// Whether the kernel writes back, now and then, what nobody asked for. It does, until told not to.
-    pub fn set_write_back(&self, write_back: bool) {
-        self.disk.write_back(write_back);
-    }
-
-    /// The kernel writes a dirty page of a file back, unasked, and fails: the page passes for clean from now on, reads
-    /// still show what was stored, and the next sync of the file fails, once. Returns whether there was a dirty page.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there is no such file.
-    pub fn lose_in_write_back(&self, path: impl AsRef<Path>) -> bool {
-        self.disk.lose_in_background(path)
-    }
-
-    /// The files on the disk, sorted.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.disk.files()
-    }
-
-    /// What a file holds.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there is no such file.
-    pub fn read_file(&self, path: impl AsRef<Path>) -> Vec<u8> {
-        self.disk.read_file(path)
-    }
-
-    /// Makes a file hold this, on the disk too. Not while the log is open.
-    pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
-        self.disk.write_file(path, bytes);
-    }
-
-    /// Turns one bit of a file over, on the disk too. Not while the log is open.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there is no such file or bit.
-    pub fn flip_bit(&self, path: impl AsRef<Path>, bit: u64) {
-        self.disk.flip_bit(path, bit);
-    }
-
-    /// Removes a file, from the disk too. Not while the log is open.
-    ///
-    /// # Panics
-    ///
-    /// Panics if there is no such file.
-    pub fn remove_file(&self, path: impl AsRef<Path>) {
-        self.disk.remove_file(path);
-    }
+/// What [`point!`](crate::point) does.
+#[doc(hidden)]
+pub fn come_by(name: &'static str) {
+    reach(|| What::Named(name));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tidelog::sim::Machine;
 use tidelog::{Durability, Error, EventLog, LogConfig};
 
-use crate::shared::{Ledger, closed_log, commit, config, name, open, resuming, small, some_of};
+use crate::shared::{Ledger, closed_log, commit, config, name, open, read_around_damage, resuming, small, some_of};
 
 const FILE: &str = "catalog/00000000000000000000.log";
 
@@ -137,10 +137,40 @@ fn nothing_is_removed_because_nobody_mentions_it() {
 }
 
 #[test]
+fn without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written() {
+    let (machine, ledger) = whole_log(7);
+    let removed = machine.kill();
+    removed.remove_file(FILE);
+    let unreadable = machine.kill();
+    unreadable.flip_bit(FILE, 8 * 20);
+    for (case, machine) in [("removed", removed), ("header", unreadable)] {
+        let before: Vec<_> = machine.files().iter().map(|path| (path.clone(), machine.read_file(path))).collect();
+        let log = machine.open_read_only().unwrap();
+        let report = log.recovery_report();
+        assert_eq!(report.rebuilt, ["clicks", "empty", "orders"], "{case}");
+        assert!(!report.damage.is_empty(), "{case}: {report:?}");
+        for (partition, account) in &ledger.accounts {
+            let (found, damaged) = read_around_damage(&log, partition);
+            assert_eq!(found.into_values().collect::<Vec<_>>(), account.accepted, "{case}: {partition}");
+            assert!(damaged.is_empty(), "{case}: {partition}: {damaged:?}");
+        }
+        let committed = resuming(&log, &name("orders", 1)).committed(&name("orders", 1)).unwrap();
+        assert_eq!(committed.unwrap().offset.get(), 4, "{case}");
+        drop(log);
+        let after: Vec<_> = machine.files().iter().map(|path| (path.clone(), machine.read_file(path))).collect();
+        assert!(before == after, "{case}: reading changes nothing");
+    }
+
+    // Where no file says what the log is called, there is nothing to read.
+    for path in machine.files() {
+        machine.remove_file(path);
+    }
+    assert!(matches!(machine.open_read_only(), Err(Error::Corrupt(_))));
+}
+
+#[test]
 fn a_log_without_its_catalog_is_a_log_all_the_same() {
     let (machine, _) = whole_log(6);
     machine.remove_file(FILE);
-    let read_only = machine.open_read_only();
-    assert!(matches!(read_only, Err(Error::Corrupt(_))), "reading cannot rebuild it: {read_only:?}");
     assert!(machine.open(LogConfig::new().background(false).create(false)).is_ok());
 }

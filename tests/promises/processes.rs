@@ -207,6 +207,7 @@ fn a_child_plays_its_part() {
         "address space" => address_space(&directory),
         "parent" => parent(&directory),
         "syncs" => syncs(&directory),
+        "copying" => copying(&directory),
         part => panic!("there is no part {part}"),
     }
 }
@@ -377,14 +378,15 @@ fn file_size(directory: &Path) {
 fn descriptors(directory: &Path) {
     let log = EventLog::open_with(directory, config()).unwrap();
     log.create_topic("orders", small(Durability::Sync)).unwrap();
-    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-    lower(Resource::Nofile, open - 1);
+    // The standard streams have all that there are: whatever the log lets go of, it gets none for it.
+    lower(Resource::Nofile, 3);
     send_against_the_limit(&log, Resource::Nofile);
 }
 
 fn address_space(directory: &Path) {
     let log = EventLog::open_with(directory, config()).unwrap();
-    log.create_topic("orders", small(Durability::Sync).segment_bytes(1 << 20)).unwrap();
+    // One more segment is more than there is room for, and sealed ones are not mapped for long.
+    log.create_topic("orders", small(Durability::Sync).segment_bytes(8 << 20)).unwrap();
     let pages: u64 = fs::read_to_string("/proc/self/statm").unwrap().split(' ').next().unwrap().parse().unwrap();
     lower(Resource::As, pages * 4096 + (4 << 20));
     send_against_the_limit(&log, Resource::As);
@@ -502,6 +504,7 @@ fn errors_that_strace_injects_into_real_system_calls_lose_nothing_that_was_deliv
         "fdatasync:error=ENOSPC",
         "fsync:error=EIO",
         "fallocate:error=ENOSPC",
+        "fallocate:error=EDQUOT",
         "mmap:error=ENOMEM",
     ];
     let (mut injected, mut noticed) = (0, 0);
@@ -604,6 +607,64 @@ fn a_real_file_system_that_is_full_raises_no_signal_and_goes_on_when_there_is_ro
     }
 }
 
+/// Takes all the room that a file system has.
+fn leave_no_room(mount: &Mount) {
+    let mut filler = fs::File::create(mount.path().join("filler")).unwrap();
+    for size in [1 << 20, 1 << 16, 4096] {
+        while filler.write_all(&vec![7; size]).and_then(|()| filler.sync_data()).is_ok() {}
+    }
+}
+
+#[test]
+fn a_log_whose_blocks_a_snapshot_shares_raises_no_signal_on_a_full_file_system() {
+    for (system, bytes) in [("xfs", 320 << 20), ("btrfs", 128 << 20)] {
+        let Some(mount) = Mount::image(system, bytes) else {
+            println!("skipped: {system}");
+            continue;
+        };
+        let root = mount.path().join("log");
+        let (log_path, snapshot) = (root.display().to_string(), mount.path().join("snapshot").display().to_string());
+        let subvolume = system == "btrfs" && run("btrfs", &["subvolume", "create", &log_path]);
+        let log = EventLog::open_with(&root, config()).unwrap();
+        log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 20)).unwrap();
+        let send = |log: &EventLog, n: u8| log.producer().send(ProducerRecord::new("orders", &[n; 3000])).map(drop);
+        (0..5).for_each(|n| send(&log, n).unwrap());
+        log.close().unwrap();
+        let shared = match subvolume {
+            true => run("btrfs", &["subvolume", "snapshot", &log_path, &snapshot]),
+            false => run("cp", &["-r", "--reflink=always", &log_path, &snapshot]),
+        };
+        if !shared {
+            println!("skipped: {system} makes no copies that share blocks");
+            continue;
+        }
+        leave_no_room(&mount);
+
+        // Every page that is stored to needs a block of its own now, although the file has had its room for long.
+        let sent = match EventLog::open_with(&root, config()) {
+            Ok(log) => {
+                let refused = (5..100).find_map(|n| send(&log, n).err().map(|error| (n, error)));
+                if let Some((_, error)) = &refused {
+                    assert!(matches!(error, Error::NoSpace { .. }), "{system}: {error}");
+                }
+                refused.map_or(100, |(n, _)| n)
+            }
+            Err(error) => {
+                println!("{system}: {error}");
+                5
+            }
+        };
+        fs::remove_file(mount.path().join("filler")).unwrap();
+        let gone = subvolume && run("btrfs", &["subvolume", "delete", &snapshot]);
+        assert!(gone || fs::remove_dir_all(&snapshot).is_ok());
+        let log = EventLog::open_with(&root, config()).unwrap();
+        let (found, damaged) = read_around_damage(&log, &name("orders", 0));
+        assert!(damaged.is_empty() && found.len() >= 5, "{system}: {damaged:?}");
+        assert!(found.iter().all(|(offset, value)| *value == [*offset as u8; 3000]), "{system}");
+        println!("{system}: {sent} records were sent to a full file system whose blocks were shared");
+    }
+}
+
 #[test]
 fn bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_of_the_process() {
     let directory = tempfile::tempdir().unwrap();
@@ -639,4 +700,114 @@ fn bytes_that_the_disk_does_not_give_are_an_error_of_that_read_and_not_the_end_o
     let end = log.describe_topic("orders").unwrap().partitions[0].log_end.get();
     reader.seek(&name("orders", 0), end - 1).unwrap();
     assert_eq!(reader.poll(NOW).unwrap().len(), 1);
+}
+
+/// A log of two sealed segments and a newest one, closed; and their paths.
+fn log_of_pages(directory: &Path) -> Vec<PathBuf> {
+    let log = EventLog::open_with(directory, config()).unwrap();
+    log.create_topic("orders", TopicConfig::new().segment_bytes(64 << 10).durability(Durability::Os)).unwrap();
+    for n in 0..150u32 {
+        log.producer().send(ProducerRecord::new("orders", &[n as u8; 1000])).unwrap();
+    }
+    log.close().unwrap();
+    let mut paths: Vec<_> =
+        fs::read_dir(directory.join("topics/orders/0")).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    assert_eq!(paths.len(), 3);
+    paths
+}
+
+#[test]
+fn what_was_copied_to_be_read_is_there_whatever_becomes_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let paths = log_of_pages(directory.path());
+    let log = EventLog::open_with(directory.path(), config().copy_reads(true)).unwrap();
+    let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::None).max_poll_records(1);
+    let mut reader = log.consumer(config).unwrap();
+    reader.assign([name("orders", 0)]).unwrap();
+    reader.seek_to_beginning(&[]).unwrap();
+    let first = reader.poll(NOW).unwrap();
+
+    // In a mapping, the next byte that anybody reads would end the process.
+    fs::OpenOptions::new().write(true).open(&paths[0]).unwrap().set_len(0).unwrap();
+
+    for n in 1..100u64 {
+        let records = reader.poll(NOW).unwrap();
+        let record = records.iter().next().unwrap();
+        assert_eq!((record.offset().get(), record.value()), (n, Some(&[n as u8; 1000][..])));
+    }
+    assert_eq!(first.iter().next().unwrap().value(), Some(&[0; 1000][..]), "whoever holds a record keeps its segment");
+    // The copy goes with the last who reads it; the next one is of what is there now.
+    drop(first);
+    reader.seek(&name("orders", 0), 3).unwrap();
+    assert!(matches!(reader.poll(NOW), Err(Error::Corrupt(_))));
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_an_error_of_a_copying_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let sealed = log_of_pages(directory.path()).remove(0).display().to_string();
+    let inject = "inject=pread64:error=EIO:when=1";
+    let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", inject, "-P", &sealed];
+    let mut child = Child::under("strace", &arguments, "copying", directory.path());
+    if child.as_mut().and_then(Child::listen).is_none() {
+        println!("skipped: strace is not here, or may not trace");
+        return;
+    }
+    let mut child = child.unwrap();
+    assert_eq!(child.hear(), format!("cannot read {sealed}: Input/output error (os error 5)"));
+    assert_eq!(child.hear(), "then 150 records");
+}
+
+/// Reads by copying; what the disk refused once it gives the second time.
+fn copying(directory: &Path) {
+    say("ready");
+    let log = EventLog::open_with(directory, config().copy_reads(true)).unwrap();
+    let mut reader = reader(&log, &name("orders", 0));
+    say(reader.poll(NOW).unwrap_err());
+    let mut read = 0;
+    while let count @ 1.. = reader.poll(NOW).unwrap().len() {
+        read += count;
+    }
+    say(format!("then {read} records"));
+}
+
+#[test]
+fn a_rolled_segment_that_its_writer_shortens_disturbs_no_reader_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let writer = EventLog::open_with(directory.path(), config()).unwrap();
+    writer.create_topic("orders", TopicConfig::new().segment_bytes(64 << 10).durability(Durability::Os)).unwrap();
+    let send = |count: usize| {
+        for n in 0..count {
+            writer.producer().send(ProducerRecord::new("orders", &[n as u8; 4000])).unwrap();
+        }
+    };
+    send(2);
+    let early = EventLog::open_read_only(directory.path()).unwrap();
+    let mut follower = reader(&early, &name("orders", 0));
+    assert_eq!(follower.poll(NOW).unwrap().len(), 2);
+
+    // Rolls in the middle of a segment, where the file goes on behind the end: the worker has marked it.
+    writer.alter_topic("orders", TopicConfig::new().segment_bytes(8 << 10).durability(Durability::Os)).unwrap();
+    send(40);
+    writer.maintain();
+    let mut paths: Vec<_> =
+        fs::read_dir(directory.path().join("topics/orders/0")).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let newest = paths.pop().unwrap();
+    for path in &paths {
+        let bytes = fs::read(path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+        let kept = (end.next_multiple_of(8) + 8).next_multiple_of(4096).min(bytes.len() as u64);
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(kept).unwrap();
+    }
+    assert!(paths.len() > 5 && newest.exists());
+
+    let mut read = 0;
+    while let count @ 1.. = follower.poll(NOW).unwrap().len() {
+        read += count;
+    }
+    assert_eq!(read, 40);
+    let late = EventLog::open_read_only(directory.path()).unwrap();
+    assert!(late.recovery_report().is_clean(), "{:?}", late.recovery_report());
 }

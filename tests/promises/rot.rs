@@ -1,6 +1,7 @@
 //! Bytes that were on the disk and are no longer, or are others: each byte, each length, each page, each file.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tidelog::sim::{Machine, PowerCut};
@@ -232,6 +233,41 @@ fn bytes_of_an_earlier_life_behind_newer_ones_are_not_taken_for_records() {
 }
 
 #[test]
+fn a_batch_older_than_its_segment_is_none_whoever_looks() {
+    let (machine, mut ledger) = closed_log(22, 1);
+    let log = open(&machine);
+    for _ in 0..8 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    log.close().unwrap();
+    let all = segments(&machine, &harmed());
+    assert_eq!(all.len(), 3);
+    // The one in the middle is sealed, and looked at by who reads it; the newest is walked over by recovery.
+    for (nth, path) in [(1, &all[1]), (2, &all[2])] {
+        let machine = machine.kill();
+        let mut bytes = machine.read_file(path);
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let (salt, length) = (word(&bytes, 12), word(&bytes, 128));
+        let batch = &mut bytes[128..128 + length as usize];
+        assert_eq!(word(batch, 32), 2, "written by the second opening");
+        batch[32] = 1;
+        let mut crc = crc32fast::Hasher::new_with_initial(length ^ salt);
+        crc.update(&batch[8..]);
+        batch[4..8].copy_from_slice(&crc.finalize().to_le_bytes());
+        machine.write_file(path, &bytes);
+
+        let log = open(&machine);
+        let mut reader = reader(&log, &harmed());
+        reader.seek(&harmed(), 4 * nth).unwrap();
+        let Err(Error::Corrupt(damage)) = reader.poll(NOW) else { panic!("segment {nth}: it was believed") };
+        assert_eq!(damage.flaw, Flaw::Epoch { stored: 1, expected: 2 }, "segment {nth}");
+        drop((reader, log));
+        let reported = ledger.check_damaged(&machine, &[harmed()], &format!("segment {nth}"));
+        assert_eq!(reported, 1, "segment {nth}");
+    }
+}
+
+#[test]
 fn corrupt_names_partition_offsets_file_and_position_and_the_consumer_decides_to_go_on() {
     let (machine, ledger) = closed_log(7, 3);
     let path = &segments(&machine, &harmed())[0];
@@ -292,6 +328,23 @@ fn a_partition_that_lost_all_its_segments_says_so_and_gives_no_offset_twice() {
 }
 
 #[test]
+fn a_lost_end_goes_on_behind_all_that_can_have_been_given_since_the_log_was_closed() {
+    let (machine, mut ledger) = closed_log(23, 2);
+    let log = open(&machine);
+    for _ in 0..2 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+    }
+    // Before the log is dropped, which would close it: nobody is told that there are four records now.
+    let machine = machine.kill();
+    let path = &segments(&machine, &harmed())[0];
+
+    let reported =
+        tamper(&machine, &ledger, path, "all but the first record are gone", |bytes| bytes[128 + 952..].fill(0));
+
+    assert_eq!(reported, 3);
+}
+
+#[test]
 fn a_rolled_segment_misses_its_successor_also_after_a_kill() {
     let machine = Machine::new(10);
     let log = open(&machine);
@@ -308,6 +361,104 @@ fn a_rolled_segment_misses_its_successor_also_after_a_kill() {
         assert_eq!(reported, 14 - 4 * gone as u64, "from segment {gone} on");
     }
     drop(log);
+}
+
+/// Segments of four records each of which only the first was synced, and says with its rolled marker that the second has
+/// its name: no other witness reaches beyond the first.
+fn log_behind_a_rolled_segment(seed: u64) -> (Machine, Ledger, TopicPartition) {
+    let machine = Machine::new(seed);
+    let log = open(&machine);
+    let (mut ledger, clicks) = (Ledger::default(), name("clicks", 0));
+    log.create_topic("clicks", small(Durability::Os)).unwrap();
+    for nth in 0..14 {
+        ledger.send(&log, &clicks).unwrap();
+        if nth == 4 {
+            // What was rolled is synced once nothing more has come for a while.
+            log.maintain();
+            machine.advance(Duration::from_millis(100));
+            log.maintain();
+        }
+    }
+    // Before the log is dropped, which would close it.
+    let killed = machine.kill();
+    assert_eq!(segments(&killed, &clicks).len(), 4);
+    (killed, ledger, clicks)
+}
+
+#[test]
+fn a_segment_that_is_gone_behind_a_rolled_one_takes_no_later_segment_with_it() {
+    let (machine, ledger, clicks) = log_behind_a_rolled_segment(19);
+    let all = segments(&machine, &clicks);
+    for (gone, lost) in [(vec![1], 4), (vec![1, 2], 8), (vec![1, 2, 3], 10)] {
+        let machine = machine.kill();
+        gone.iter().for_each(|at| machine.remove_file(&all[*at]));
+        assert!(!machine.verify().unwrap().is_sound(), "without the segments {gone:?}");
+        let log = machine.kill().open(config()).unwrap();
+        let damage = &log.recovery_report().damage;
+        assert!(damage.iter().any(|damage| damage.offsets.start.get() == 4), "{gone:?}: {damage:?}");
+        drop(log);
+        let mended = machine.kill();
+        assert!(mended.repair(true).unwrap().beyond.is_empty(), "without the segments {gone:?}");
+        assert!(mended.verify().unwrap().is_sound(), "{gone:?}: {:?}", mended.verify());
+        assert!(open(&mended).recovery_report().is_clean(), "without the segments {gone:?}");
+
+        let reported =
+            ledger.check_damaged(&machine, std::slice::from_ref(&clicks), &format!("without the segments {gone:?}"));
+
+        assert_eq!(reported, lost, "without the segments {gone:?}");
+    }
+}
+
+#[test]
+fn what_a_rolled_segment_lost_is_damage_also_if_nothing_else_says_that_it_was_synced() {
+    let machine = Machine::new(20);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync)).unwrap();
+    for _ in 0..5 {
+        ledger.send(&log, &harmed()).unwrap();
+    }
+    // One sync for all five: header and batch of the second segment were written before it, and know of none.
+    log.producer().flush().unwrap();
+    let machine = machine.kill();
+    let all = segments(&machine, &harmed());
+    assert_eq!(all.len(), 2);
+    for at in (130..128 + 4 * 952).step_by(300) {
+        let reported = tamper(&machine, &ledger, &all[0], &format!("byte {at}"), |bytes| bytes[at] ^= 1);
+        assert_eq!(reported, 1, "byte {at}");
+    }
+    for length in [128, 1000, 128 + 4 * 952 - 1] {
+        let zeros = |bytes: &mut Vec<u8>| bytes[length..128 + 4 * 952].fill(0);
+        let reported = tamper(&machine, &ledger, &all[0], &format!("zeros from byte {length} on"), zeros);
+        assert!((1..=4).contains(&reported), "zeros from byte {length} on: {reported} records");
+    }
+}
+
+#[test]
+fn a_marker_that_is_damaged_before_the_one_of_the_roll_does_not_hide_that_the_successor_is_gone() {
+    let machine = Machine::new(21);
+    let log = open(&machine);
+    let mut ledger = Ledger::default();
+    log.create_topic("orders", small(Durability::Sync)).unwrap();
+    for nth in 0..6 {
+        ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+        for _ in 0..3 {
+            if nth == 3 {
+                // The partition is idle, and is marked as synced.
+                log.maintain();
+                machine.advance(Duration::from_millis(30));
+            }
+        }
+    }
+    let machine = machine.kill();
+    let all = segments(&machine, &harmed());
+    assert_eq!((all.len(), used(&machine, &all[0])), (2, 128 + 4 * 952 + 48 + 45), "two markers behind the records");
+    machine.remove_file(&all[1]);
+    machine.flip_bit(&all[0], 8 * (128 + 4 * 952 + 20));
+
+    let reported = ledger.check_damaged(&machine, &[harmed()], "the successor and a marker are gone");
+
+    assert_eq!(reported, 2);
 }
 
 #[test]

@@ -159,7 +159,7 @@ class Segment:
     """The whole batches of a file up to `end`, and the holes between them: position, offset due, next offset."""
 
     def __init__(self, data, header, end):
-        self.batches, self.holes = [], []
+        self.batches, self.holes, self.marker = [], [], None
         self.witness = header["durable_end"]
         self.position, self.due, epoch = HEADER_BYTES, header["base_offset"], header["epoch"]
         while any(data[self.position : end]):
@@ -172,6 +172,16 @@ class Segment:
             self.position, self.due, epoch = batch.end, batch.next, batch.epoch
             self.witness = max(self.witness, batch.witness)
         self.torn = any(data[self.position : end])
+        self.rolled = bool(self.batches) and self.batches[-1].marker == "rolled"
+
+    def look_behind(self, data, header, end, next_base):
+        """A rolled marker may stand where the successor says that this segment ended, and is none of its batches."""
+        try:
+            self.marker = Batch(data, end, len(data), header["crc"])
+        except Refused:
+            return
+        if self.marker.marker == "rolled" and self.marker.base == next_base:
+            self.rolled, self.witness = True, max(self.witness, next_base)
 
     def find(self, data, end, salt, epoch):
         """The batch that is due here, or the next that can come later."""
@@ -211,15 +221,17 @@ def read_partition(directory, home, closed_at=0, start=None):
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
-        end, next_base = len(data), None
+        end, next_base, named = len(data), None, False
         if at + 1 < len(files):
             next_base, successor = bases[at + 1], headers[at + 1]
             if successor and successor["predecessor_base"] == bases[at]:
-                end = min(end, successor["predecessor_position"])
+                end, named = min(end, successor["predecessor_position"]), True
             elif successor and bases[at] < successor["predecessor_base"] < next_base:
                 next_base = successor["predecessor_base"]
         ends.append(next_base)
         segments.append(Segment(data, header, end) if header else None)
+        if header and named:
+            segments[-1].look_behind(data, header, end, next_base)
     witness = max([closed_at] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
@@ -227,7 +239,7 @@ def read_partition(directory, home, closed_at=0, start=None):
         damage.append([start, bases[0] if bases else None])
     for at, segment in enumerate(segments):
         if at and ends[at - 1] < bases[at]:
-            if ends[at - 1] >= witness:
+            if ends[at - 1] >= witness and not (segments[at - 1] and segments[at - 1].rolled):
                 torn = torn or {"file": names[at - 1], "position": None, "offset": ends[at - 1]}
                 break
             damage.append([ends[at - 1], bases[at]])
@@ -241,7 +253,7 @@ def read_partition(directory, home, closed_at=0, start=None):
             missing = first < (witness if after is None else after) or (is_end and after is None and segment.torn)
             if is_end and not missing:
                 break
-            if first >= witness:
+            if first >= witness and not segment.rolled:
                 torn = {"file": names[at], "position": position, "offset": first}
                 segment.cut(position)
                 break
@@ -250,28 +262,19 @@ def read_partition(directory, home, closed_at=0, start=None):
             break
 
     last = segments[kept - 1] if kept else None
-    if last and last.batches and last.batches[-1].marker == "rolled" and last.due >= witness:
-        if torn is None or torn["position"] is None:
-            damage.append([last.due, None])
+    if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
+        damage.append([last.due, None])
 
     shown_segments = []
-    for name, header, segment, data in list(zip(names, headers, segments, files))[:kept]:
+    for name, header, segment in list(zip(names, headers, segments))[:kept]:
         if segment:
-            batches = segment.batches + rolled_marker(data, header, segment)
+            batches = segment.batches + ([segment.marker] if segment.marker else [])
             markers = [[batch.position, batch.marker, batch.base, batch.epoch] for batch in batches if batch.marker]
             header = {**header, "end_position": segment.position, "end_offset": segment.due, "markers": markers}
         shown_segments.append({"file": name, "header": header})
     records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
     files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
     return records, files
-
-
-def rolled_marker(data, header, segment):
-    """What stands behind the end that the successor names."""
-    try:
-        return [Batch(data, segment.position, len(data), header["crc"])]
-    except Refused:
-        return []
 
 
 # The log ------------------------------------------------------------------------------------------------------------

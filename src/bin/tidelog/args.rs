@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use tidelog::{Durability, TopicConfig};
+use tidelog::{Durability, ResetTo, TopicConfig};
 
 use crate::demo::EVENTS;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
@@ -92,7 +92,7 @@ pub(crate) enum Command {
     /// Write records, one a line
     #[command(long_about = CONSUME, override_usage = "tidelog consume [OPTIONS] <TOPIC>")]
     Consume(Consume),
-    /// List groups, and show how far they have come
+    /// List, describe, move and delete groups
     Groups {
         #[command(subcommand)]
         action: Groups,
@@ -360,6 +360,22 @@ impl std::str::FromStr for Start {
     }
 }
 
+/// A group, said Kafka's way or as a plain argument.
+#[derive(Debug, Args)]
+pub(crate) struct GroupName {
+    /// The group
+    #[arg(value_name = "GROUP", required_unless_present = "group_flag")]
+    group: Option<String>,
+    #[arg(long = "group", id = "group_flag", value_name = "GROUP", hide = true, conflicts_with = "group")]
+    flag: Option<String>,
+}
+
+impl GroupName {
+    pub(crate) fn name(&self) -> &str {
+        self.group.as_deref().or(self.flag.as_deref()).expect("the parser requires one of them")
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Groups {
     /// List the groups that have committed something
@@ -367,12 +383,112 @@ pub(crate) enum Groups {
     /// Show what a group has committed, and its lag
     #[command(override_usage = "tidelog groups describe [OPTIONS] <GROUP>")]
     Describe {
-        /// The group
-        #[arg(value_name = "GROUP", required_unless_present = "group_flag")]
-        group: Option<String>,
-        #[arg(long = "group", id = "group_flag", value_name = "GROUP", hide = true, conflicts_with = "group")]
-        flag: Option<String>,
+        #[command(flatten)]
+        group: GroupName,
+        /// What is shown anyway
+        #[arg(long, hide = true)]
+        offsets: bool,
+        #[arg(long, hide = true)]
+        members: bool,
+        #[arg(long, hide = true)]
+        state: bool,
     },
+    /// Move what a group has committed; without --execute, say what would be moved
+    #[command(long_about = RESET, override_usage = "tidelog groups reset-offsets [OPTIONS] <GROUP>")]
+    ResetOffsets(ResetOffsets),
+    /// Delete a group: everything that it has committed
+    #[command(override_usage = "tidelog groups delete [OPTIONS] <GROUP>")]
+    Delete {
+        #[command(flatten)]
+        group: GroupName,
+    },
+    /// Delete what a group has committed for some topics or partitions
+    #[command(override_usage = "tidelog groups delete-offsets [OPTIONS] --topic <TOPIC> <GROUP>")]
+    DeleteOffsets {
+        #[command(flatten)]
+        group: GroupName,
+        /// A topic, or some of its partitions: `orders` or `orders:0,2`; may be repeated
+        #[arg(long = "topic", value_name = "TOPIC[:P,..]", required = true)]
+        topics: Vec<Partitions>,
+    },
+}
+
+const RESET: &str = "\
+Move what a group has committed; without --execute, say what would be moved.
+
+The log must not be open for writing elsewhere: a group is moved while nobody reads for it. An offset outside of what a \
+partition holds becomes the nearest one that is not.";
+
+#[derive(Debug, Args)]
+pub(crate) struct ResetOffsets {
+    #[command(flatten)]
+    pub(crate) group: GroupName,
+    /// A topic, or some of its partitions: `orders` or `orders:0,2`; may be repeated
+    #[arg(long = "topic", value_name = "TOPIC[:P,..]", required_unless_present = "all_topics")]
+    pub(crate) topics: Vec<Partitions>,
+    /// All that the group has committed
+    #[arg(long, conflicts_with = "topics")]
+    pub(crate) all_topics: bool,
+    #[command(flatten)]
+    pub(crate) to: ResetTarget,
+    /// Only say what would be moved, as without --execute
+    #[arg(long, conflicts_with = "execute")]
+    pub(crate) dry_run: bool,
+    /// Move it
+    #[arg(long)]
+    pub(crate) execute: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ResetTarget {
+    /// To the first record that there is
+    #[arg(long)]
+    to_earliest: bool,
+    /// Behind the last record that there is
+    #[arg(long)]
+    to_latest: bool,
+    /// To what is committed; where nothing is, behind the last record
+    #[arg(long)]
+    to_current: bool,
+    /// To this offset
+    #[arg(long, value_name = "N")]
+    to_offset: Option<u64>,
+    /// So many offsets on from what is committed, or back if negative
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    shift_by: Option<i64>,
+}
+
+impl ResetTarget {
+    pub(crate) fn target(&self) -> ResetTo {
+        match (self.to_offset, self.shift_by) {
+            (Some(offset), _) => ResetTo::Offset(offset.into()),
+            (_, Some(by)) => ResetTo::ShiftBy(by),
+            _ if self.to_earliest => ResetTo::Earliest,
+            _ if self.to_latest => ResetTo::Latest,
+            _ => ResetTo::Current,
+        }
+    }
+}
+
+/// A topic and some of its partitions; none named: all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Partitions {
+    pub(crate) topic: String,
+    pub(crate) numbers: Vec<u32>,
+}
+
+impl std::str::FromStr for Partitions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((topic, numbers)) = text.split_once(':') else {
+            return Ok(Partitions { topic: text.to_owned(), numbers: Vec::new() });
+        };
+        let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not the number of a partition"));
+        let numbers = numbers.split(',').map(number).collect::<Result<_, _>>()?;
+        Ok(Partitions { topic: topic.to_owned(), numbers })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -415,7 +531,7 @@ pub(crate) fn parse() -> Arguments {
 
 /// Turns the actions of Kafka's tools, which are flags, into commands: `topics --create ..` into `topics create ..`.
 fn actions_as_commands(mut words: Vec<OsString>) -> Vec<OsString> {
-    const ACTIONS: [&str; 4] = ["--create", "--list", "--describe", "--delete"];
+    const ACTIONS: [&str; 6] = ["--create", "--list", "--describe", "--delete", "--reset-offsets", "--delete-offsets"];
     // The first word that is no flag and no value of one is the command.
     let takes_value = |word: &OsStr| {
         let flags = ["--dir", "--output", "--bootstrap-server", "--broker-list", "--zookeeper", "--replication-factor"];
@@ -447,6 +563,14 @@ mod tests {
     }
 
     #[test]
+    fn partitions_are_said_as_in_kafka() {
+        let parsed = |text: &str| text.parse::<Partitions>().map(|found| (found.topic, found.numbers));
+        assert_eq!(parsed("orders"), Ok(("orders".to_owned(), vec![])));
+        assert_eq!(parsed("orders:0,12"), Ok(("orders".to_owned(), vec![0, 12])));
+        assert!(parsed("orders:").is_err() && parsed("orders:0,x").is_err());
+    }
+
+    #[test]
     fn actions_may_be_flags_as_in_kafka() {
         let rewritten = |line: &str| {
             let words = actions_as_commands(line.split(' ').map(OsString::from).collect());
@@ -456,6 +580,7 @@ mod tests {
             ("t topics --create --topic a --partitions 3", "t topics create --topic a --partitions 3"),
             ("t --dir topics topics --zookeeper z --list", "t --dir topics topics list --zookeeper z"),
             ("t groups --describe --group g", "t groups describe --group g"),
+            ("t groups --group g --reset-offsets --to-earliest", "t groups reset-offsets --group g --to-earliest"),
             ("t topics create --topic a", "t topics create --topic a"),
             ("t produce --create", "t produce --create"),
             ("t", "t"),

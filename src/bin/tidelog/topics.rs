@@ -73,7 +73,7 @@ fn tell_findings(log: &EventLog) {
     }
 }
 
-fn show_change(arguments: &Arguments, object: &Value, text: &str) -> Outcome {
+pub(crate) fn show_change(arguments: &Arguments, object: &Value, text: &str) -> Outcome {
     let mut screen = Screen::new();
     match arguments.output {
         Output::Json => screen.json(object)?,

@@ -363,6 +363,19 @@ impl File for DiskFile {
         Ok(Memory::map(&self.file, capacity, self.writable)?.copied_on_write(self.writable && self.copies_on_write))
     }
 
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        Memory::filled(length, |bytes| {
+            let mut at = 0;
+            while at < bytes.len() {
+                match retry_on_intr(|| rustix::io::pread(&self.file, &mut bytes[at..], at as u64))? {
+                    0 => break,
+                    count => at += count,
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }

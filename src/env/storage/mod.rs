@@ -120,6 +120,10 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     /// file's length may be touched. Writable if the file was opened for writing.
     fn map(&self, capacity: u64) -> io::Result<Memory>;
 
+    /// A copy of the first `length` bytes, of which those that the file does not have are zero. What the disk does not
+    /// give is an error here, whereas it ends the process of whoever touches it in a mapping.
+    fn copy(&self, length: u64) -> io::Result<Memory>;
+
     /// Makes the bytes, stored ones through a mapping too, and the length durable.
     ///
     /// A failed sync is final: the kernel forgets what it could not write, and the next sync returns success.

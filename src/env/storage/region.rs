@@ -25,8 +25,6 @@
 //! disk leaves those alone.
 
 #[cfg(any(test, feature = "sim"))]
-use std::alloc::{self, Layout};
-#[cfg(any(test, feature = "sim"))]
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -39,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(any(test, feature = "sim"))]
 use std::thread::{self, ThreadId};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
 #[cfg(any(test, feature = "sim"))]
 use parking_lot::Mutex;
 
@@ -59,7 +57,7 @@ pub(crate) struct Memory {
 }
 
 enum Backing {
-    /// A file, shared with everybody who maps it.
+    /// A file, shared with everybody who maps it; or the copy of one, which is ours alone.
     File(MmapRaw),
     /// Anonymous memory that the simulated disk keeps too, as far as the capacity.
     #[cfg(any(test, feature = "sim"))]
@@ -80,6 +78,18 @@ impl Memory {
         let map =
             if writable { options.map_raw(file.as_raw_fd())? } else { options.map_raw_read_only(file.as_raw_fd())? };
         Ok(Memory { backing: Backing::File(map), writable, copies_on_write: false })
+    }
+
+    /// Memory of our own, `capacity` bytes long, which `fill` has filled.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when there is no more, and what `fill` says.
+    pub(crate) fn filled(capacity: u64, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Memory> {
+        let bytes = usize::try_from(capacity).expect("a capacity fits the address space of a 64-bit system");
+        let mut map = MmapMut::map_anon(bytes)?;
+        fill(&mut map)?;
+        Ok(Memory { backing: Backing::File(map.into()), writable: false, copies_on_write: false })
     }
 
     /// The same memory, of a file system that may copy a page before it is stored to.
@@ -116,7 +126,7 @@ impl Memory {
         match &self.backing {
             Backing::File(map) => map.as_mut_ptr(),
             #[cfg(any(test, feature = "sim"))]
-            Backing::Heap(heap, _) => heap.start,
+            Backing::Heap(heap, _) => heap.start(),
         }
     }
 
@@ -274,7 +284,7 @@ impl Region {
     }
 
     /// Takes the pages of `range` out of the memory that counts as this process's. Their bytes stay in the file, and
-    /// whoever touches them again has them again.
+    /// whoever touches them again has them again. Not for the copy of a file, whose bytes are nowhere else.
     pub(crate) fn let_go(&self, range: Range<u64>) {
         #[cfg(target_os = "linux")]
         self.memory.advise(range, rustix::mm::Advice::LinuxDontNeed).ok();
@@ -559,7 +569,7 @@ impl Pen {
             unsafe { ptr::write_volatile(byte, value) };
             #[cfg(any(test, feature = "sim"))]
             if let Some(state) = &mut guard {
-                state.touch(at..at + 1);
+                state.touched.insert(at / PAGE);
             }
             at = (at / PAGE + 1) * PAGE;
         }
@@ -607,10 +617,44 @@ impl fmt::Debug for Pen {
 /// needs no lock, because what it reads never changes.
 #[cfg(any(test, feature = "sim"))]
 pub(crate) struct Heap {
-    start: *mut u8,
-    layout: Layout,
-    capacity: u64,
+    /// Until it is given back.
+    allocation: Option<Allocation>,
     state: Mutex<HeapState>,
+}
+
+/// Anonymous memory, which costs nothing before it is touched: segments are mapped as long as they may become.
+#[cfg(any(test, feature = "sim"))]
+struct Allocation {
+    /// The first byte of `_map`.
+    start: *mut u8,
+    _map: MmapRaw,
+    capacity: u64,
+}
+
+// SAFETY: the memory is not bound to a thread; `start` points into the map, which goes where the allocation goes, and each
+// region that points to it holds an `Arc` of the heap that has the allocation.
+#[cfg(any(test, feature = "sim"))]
+unsafe impl Send for Allocation {}
+
+/// So many allocations are kept for the next heaps: a simulation makes and drops the same few thousands of times.
+#[cfg(any(test, feature = "sim"))]
+const MAX_SPARES: usize = 256;
+
+/// What more was stored to than this is given back to the kernel, which is faster at finding zeros then.
+#[cfg(any(test, feature = "sim"))]
+const MAX_ZEROED: u64 = 1 << 20;
+
+/// Allocations that were given back, all zero.
+#[cfg(any(test, feature = "sim"))]
+static SPARES: Mutex<Vec<Allocation>> = Mutex::new(Vec::new());
+
+#[cfg(any(test, feature = "sim"))]
+impl Allocation {
+    fn new(capacity: u64) -> Self {
+        let size = usize::try_from(capacity.max(1)).expect("a capacity fits the address space of a 64-bit system");
+        let map = MmapRaw::from(MmapMut::map_anon(size).expect("the simulated disk has memory for its files"));
+        Allocation { start: map.as_mut_ptr(), _map: map, capacity }
+    }
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -624,6 +668,8 @@ struct HeapState {
     lent: Option<(Range<u64>, ThreadId)>,
     /// The pages that were stored to since the disk last asked.
     touched: BTreeSet<u64>,
+    /// Every byte from here on is zero.
+    extent: u64,
 }
 
 #[cfg(any(test, feature = "sim"))]
@@ -633,6 +679,7 @@ impl HeapState {
     }
 
     fn touch(&mut self, range: Range<u64>) {
+        self.extent = self.extent.max(range.end);
         self.touched.extend(range.start / PAGE..range.end.div_ceil(PAGE));
     }
 
@@ -650,10 +697,6 @@ impl HeapState {
     }
 }
 
-// SAFETY: the allocation belongs to the heap and is not bound to a thread.
-#[cfg(any(test, feature = "sim"))]
-unsafe impl Send for Heap {}
-
 // SAFETY: the methods of `&Heap` copy bytes in and out under the lock of `state`, and not those that somebody may be
 // using at that time, as the documentation of the type says.
 #[cfg(any(test, feature = "sim"))]
@@ -661,22 +704,37 @@ unsafe impl Sync for Heap {}
 
 #[cfg(any(test, feature = "sim"))]
 impl Heap {
-    /// `capacity` zero bytes.
+    /// `capacity` zero bytes: from those that were given back, if there are as many in one piece.
+    ///
+    /// # Panics
+    ///
+    /// Panics if there is no more memory.
     pub(crate) fn new(capacity: u64) -> Arc<Heap> {
-        // Never of size zero, which an allocator need not serve.
-        let size = usize::try_from(capacity.max(1)).expect("a capacity fits the address space of a 64-bit system");
-        let layout = Layout::from_size_align(size, PAGE as usize).expect("a capacity fits `isize`");
-        // SAFETY: the size is not zero.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            alloc::handle_alloc_error(layout);
-        }
-        Arc::new(Heap { start, layout, capacity, state: Mutex::default() })
+        let given_back = {
+            let mut spares = SPARES.lock();
+            let found = spares.iter().rposition(|spare| spare.capacity == capacity);
+            found.map(|at| spares.swap_remove(at))
+        };
+        let allocation = given_back.unwrap_or_else(|| Allocation::new(capacity));
+        Arc::new(Heap { allocation: Some(allocation), state: Mutex::default() })
     }
 
     /// How many bytes there are.
     pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+        self.allocation().capacity
+    }
+
+    /// Every byte from here on is zero.
+    pub(crate) fn extent(&self) -> u64 {
+        self.state.lock().extent
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.allocation().start
+    }
+
+    fn allocation(&self) -> &Allocation {
+        self.allocation.as_ref().expect("it is given back when the heap is dropped")
     }
 
     /// Whether there is a [`Memory`] of this.
@@ -692,14 +750,14 @@ impl Heap {
     /// Panics if there are not so many.
     pub(crate) fn read(&self, at: u64, bytes: &mut [u8]) {
         let end = at + bytes.len() as u64;
-        assert!(end <= self.capacity, "bytes {at}..{end} of a heap of {}", self.capacity);
+        assert!(end <= self.capacity(), "bytes {at}..{end} of a heap of {}", self.capacity());
         let state = self.state.lock();
         let lent = state.lent_elsewhere();
         let (lent_start, lent_end) = (lent.start.clamp(at, end), lent.end.clamp(at, end));
         for part in [at..lent_start, lent_end.max(lent_start)..end] {
             let into = &mut bytes[(part.start - at) as usize..(part.end - at) as usize];
             // SAFETY: the part ends inside of the heap, as asserted above.
-            let from = unsafe { self.start.add(part.start as usize) };
+            let from = unsafe { self.start().add(part.start as usize) };
             // SAFETY: `from` has as many bytes as the part, which is as long as `into`. Nobody stores to them: a pen lends
             // and stores only under the lock, which is held, and what it has lent to another thread was left out; what it
             // has lent to this thread is not in use, because the thread is here. `into` is the caller's own memory.
@@ -714,11 +772,12 @@ impl Heap {
     /// Panics if there are not so many, or somebody has them mapped.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         let end = at + bytes.len() as u64;
-        assert!(end <= self.capacity, "bytes {at}..{end} of a heap of {}", self.capacity);
-        let state = self.state.lock();
+        assert!(end <= self.capacity(), "bytes {at}..{end} of a heap of {}", self.capacity());
+        let mut state = self.state.lock();
+        state.extent = state.extent.max(end);
         assert!(state.maps == 0, "a file was shortened or rewritten while it was mapped");
         // SAFETY: the bytes end inside of the heap, as asserted above.
-        let into = unsafe { self.start.add(at as usize) };
+        let into = unsafe { self.start().add(at as usize) };
         // SAFETY: `into` has as many bytes as `bytes`, as asserted above. Nobody else uses them: there is no `Memory` of
         // this heap, so no region, and none comes into being while the lock is held.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), into, bytes.len()) };
@@ -745,23 +804,32 @@ impl Heap {
 #[cfg(any(test, feature = "sim"))]
 impl Drop for Heap {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this layout, and is freed here only. No region points to it: each
-        // holds an `Arc` of the heap.
-        unsafe { alloc::dealloc(self.start, self.layout) };
+        let extent = self.state.get_mut().extent;
+        if extent > MAX_ZEROED {
+            return;
+        }
+        let Some(allocation) = self.allocation.take() else { return };
+        // SAFETY: the bytes lie inside of the allocation, for nothing was ever stored outside of it, and nobody else uses
+        // them: there is no region of a heap that is dropped.
+        unsafe { ptr::write_bytes(allocation.start, 0, extent as usize) };
+        let mut spares = SPARES.lock();
+        if spares.len() < MAX_SPARES {
+            spares.push(allocation);
+        }
     }
 }
 
 #[cfg(any(test, feature = "sim"))]
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Heap").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Heap").field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 
 /// A page that holds a byte in the process that made it, and zeros in its children.
 #[cfg(target_os = "linux")]
 pub(crate) struct WipedOnFork {
-    page: memmap2::MmapMut,
+    page: MmapMut,
 }
 
 #[cfg(target_os = "linux")]
@@ -773,7 +841,7 @@ impl WipedOnFork {
     ///
     /// The kernel has no such pages (before Linux 4.14), or no memory.
     pub(crate) fn new() -> io::Result<Self> {
-        let mut page = memmap2::MmapMut::map_anon(PAGE as usize)?;
+        let mut page = MmapMut::map_anon(PAGE as usize)?;
         // SAFETY: the page is private and anonymous, and belongs to the map for as long as that lives. The advice changes
         // nothing in this process; in a child the bytes become zeros before anything of the child runs, so nobody sees
         // them change.

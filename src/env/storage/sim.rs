@@ -25,6 +25,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::process;
@@ -32,6 +33,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
 use crate::env::random::Random;
 use crate::env::storage::region::{Heap, Memory, PAGE};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
@@ -193,6 +196,21 @@ impl Fault {
     }
 }
 
+/// What becomes of a call to the disk.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Done,
+    /// It does not happen any more, nor does any after it.
+    Dies,
+    /// It fails with this; a sync does that to its pages.
+    Fails(Failure, SyncFailure),
+}
+
+/// Decides of every call to a disk what becomes of it.
+pub(crate) trait Director: Send + Sync + fmt::Debug {
+    fn decide(&self, operation: Operation, path: &Path) -> Verdict;
+}
+
 /// A disk in memory, during one life of the machine. See the head of this file.
 pub(crate) struct SimDisk {
     life: Arc<Life>,
@@ -214,7 +232,10 @@ impl SimDisk {
             trace: Vec::new(),
             faults: Vec::new(),
             crash_at: None,
+            dead: false,
             crashed: None,
+            director: None,
+            operations: 0,
         })
     }
 
@@ -234,7 +255,7 @@ impl SimDisk {
 
     /// How many operations there have been in this life.
     pub(crate) fn operations(&self) -> u64 {
-        self.life.world.lock().trace.len() as u64
+        self.life.world.lock().operations
     }
 
     /// What the operations of this life were.
@@ -260,7 +281,41 @@ impl SimDisk {
 
     /// Whether the machine has died.
     pub(crate) fn has_crashed(&self) -> bool {
-        self.life.world.lock().crashed.is_some()
+        self.life.world.lock().dead
+    }
+
+    /// Whoever decides from now on what becomes of the calls. There is no trace then.
+    pub(crate) fn direct(&self, director: Arc<dyn Director>) {
+        self.life.world.lock().director = Some(director);
+    }
+
+    /// The machine dies now, if it has not yet.
+    pub(crate) fn die(&self) {
+        self.life.world.lock().die();
+    }
+
+    /// Nothing happens on this disk any more, and there is no next life.
+    pub(crate) fn end(&self) {
+        let mut world = self.life.world.lock();
+        world.dead = true;
+        let director = world.director.take();
+        drop(world);
+        // Who may be the last to know of this disk.
+        drop(director);
+    }
+
+    /// The life after this one, which has ended and is not asked for another: after the death of the process, or what a
+    /// power cut leaves.
+    pub(crate) fn into_next(&self, how: Option<PowerCut>, seed: u64) -> Arc<SimDisk> {
+        let mut world = self.life.world.lock();
+        world.die();
+        let mut next = world.crashed.take().expect("a life has one next life");
+        drop(world);
+        next.random = Random::new(seed);
+        if let Some(how) = how {
+            next.cut(how);
+        }
+        SimDisk::start(*next)
     }
 
     /// The process dies, the machine goes on: nothing is lost.
@@ -306,7 +361,10 @@ impl SimDisk {
     pub(crate) fn read_file(&self, path: impl AsRef<Path>) -> Vec<u8> {
         let world = self.life.world.lock();
         let node = world.find(path.as_ref()).expect("the file is there");
-        world.contents(node).expect("it is a file").cached()
+        let contents = world.contents(node).expect("it is a file");
+        let mut bytes = contents.cached();
+        bytes.resize(contents.len as usize, 0);
+        bytes
     }
 
     /// Puts a file onto the disk, durably, in the place of what is there.
@@ -317,7 +375,7 @@ impl SimDisk {
     pub(crate) fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         let mut world = self.life.world.lock();
         world.assert_closed();
-        let file = world.add(Node::File(Contents::durable(bytes)));
+        let file = world.add(Node::File(Contents::durable(bytes.to_vec(), bytes.len() as u64)));
         let mut directory = ROOT;
         let names = names(path.as_ref()).expect("a path below the root");
         let (name, above) = names.split_last().expect("a file has a name");
@@ -469,6 +527,10 @@ impl Storage for SimDisk {
         world.begin(Operation::SyncDir, dir)?;
         let node = world.find(dir)?;
         let directory = world.directory_mut(node)?;
+        #[cfg(test)]
+        if is_planted(Mistake::DirectorySyncForgotten) {
+            return Ok(());
+        }
         directory.durable.clone_from(&directory.names);
         directory.pending.clear();
         Ok(())
@@ -570,7 +632,11 @@ impl File for SimFile {
     }
 
     fn data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        Ok(Some(from..self.len()?).filter(|data| data.start < data.end))
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        let contents = world.contents(self.node)?;
+        let stored = contents.cache.as_ref().map_or(0, |cache| cache.extent()).max(contents.platter.len() as u64);
+        Ok(Some(from..stored.min(contents.len)).filter(|data| data.start < data.end))
     }
 
     fn map(&self, capacity: u64) -> io::Result<Memory> {
@@ -578,7 +644,20 @@ impl File for SimFile {
         world.begin(Operation::Map, &self.path)?;
         let contents = world.contents_mut(self.node)?;
         contents.reserve(capacity)?;
-        Ok(Memory::heap_part(Arc::clone(&contents.cache), capacity, self.writable))
+        let cache = contents.cache.as_ref().expect("just reserved");
+        Ok(Memory::heap_part(Arc::clone(cache), capacity, self.writable))
+    }
+
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Map, &self.path)?;
+        let contents = world.contents_mut(self.node)?;
+        let cached = contents.cached();
+        Memory::filled(length, |bytes| {
+            let there = cached.len().min(bytes.len());
+            bytes[..there].copy_from_slice(&cached[..there]);
+            Ok(())
+        })
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -590,9 +669,11 @@ impl File for SimFile {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {
+            #[cfg(test)]
+            None if is_planted(Mistake::SyncForgotten) => {}
             None => {
                 contents.sync();
-                if std::mem::take(&mut contents.unreported) {
+                if mem::take(&mut contents.unreported) {
                     return Err(rustix::io::Errno::IO.into());
                 }
             }
@@ -625,8 +706,11 @@ struct World {
     /// With how many matching calls each has seen.
     faults: Vec<(Fault, u64)>,
     crash_at: Option<u64>,
+    dead: bool,
     /// The world as it was when the machine died.
     crashed: Option<Box<World>>,
+    director: Option<Arc<dyn Director>>,
+    operations: u64,
 }
 
 enum Node {
@@ -636,7 +720,7 @@ enum Node {
 
 impl World {
     fn check_alive(&self) -> io::Result<()> {
-        if self.crashed.is_some() { Err(io::Error::other("the simulated machine has died")) } else { Ok(()) }
+        if self.dead { Err(io::Error::other("the simulated machine has died")) } else { Ok(()) }
     }
 
     fn assert_closed(&self) {
@@ -653,15 +737,38 @@ impl World {
     }
 
     fn number(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
-        if self.crashed.is_none() && self.crash_at == Some(self.trace.len() as u64) {
-            self.crashed = Some(Box::new(self.copy()));
+        if self.crash_at == Some(self.operations) {
+            self.die();
         }
         self.check_alive()?;
-        self.trace.push((operation, path.to_owned()));
+        self.operations += 1;
+        let verdict = match &self.director {
+            Some(director) => director.decide(operation, path),
+            None => {
+                self.trace.push((operation, path.to_owned()));
+                Verdict::Done
+            }
+        };
+        match verdict {
+            Verdict::Done => {}
+            Verdict::Dies => self.die(),
+            Verdict::Fails(failure, pages) => {
+                let fault = Fault { at: 0, operation: Some(operation), failure, forever: false, pages };
+                self.faults.push((fault, 0));
+            }
+        }
+        self.check_alive()?;
         if self.write_back && self.random.chance(1, WRITE_BACK_ONE_IN) {
             self.write_something_back();
         }
         Ok(())
+    }
+
+    fn die(&mut self) {
+        if !self.dead {
+            self.crashed = Some(Box::new(self.copy()));
+            self.dead = true;
+        }
     }
 
     /// The fault that hits this operation, if one does.
@@ -705,7 +812,7 @@ impl World {
             }
         }
         let taken = |(number, node): (&u64, &Node)| match node {
-            Node::File(contents) if named.contains(number) || contents.cache.is_mapped() => contents.held,
+            Node::File(contents) if named.contains(number) || contents.is_mapped() => contents.held,
             _ => 0,
         };
         self.nodes.iter().map(taken).sum()
@@ -824,7 +931,10 @@ impl World {
             trace: Vec::new(),
             faults: Vec::new(),
             crash_at: None,
+            dead: false,
             crashed: None,
+            director: None,
+            operations: 0,
         }
     }
 
@@ -840,7 +950,7 @@ impl World {
         for node in nodes.values_mut() {
             match node {
                 Node::Directory(directory) => directory.cut(&moved),
-                Node::File(contents) => *contents = Contents::durable(&contents.cut(how, random)),
+                Node::File(contents) => *contents = contents.cut(how, random),
             }
         }
         let mut reached = BTreeMap::new();
@@ -1005,8 +1115,8 @@ impl Bias {
 
 /// A file: what everybody sees, and what is on the platter.
 struct Contents {
-    /// The page cache, zero from `len` on.
-    cache: Arc<Heap>,
+    /// The page cache, zero from `len` on; none until somebody maps the file: what everybody sees is on the platter.
+    cache: Option<Arc<Heap>>,
     len: u64,
     /// Up to here there is room on the disk: nobody may store behind it.
     held: u64,
@@ -1025,21 +1135,18 @@ struct Contents {
 
 impl Default for Contents {
     fn default() -> Self {
-        Contents::durable(&[])
+        Contents::durable(Vec::new(), 0)
     }
 }
 
 impl Contents {
-    /// A file that a power cut leaves as it is.
-    fn durable(bytes: &[u8]) -> Self {
-        let len = bytes.len() as u64;
-        let cache = Heap::new(len.max(MAPPED_AT_LEAST));
-        cache.write(0, bytes);
+    /// A file of this length that a power cut leaves as it is: these bytes, and zeros.
+    fn durable(bytes: Vec<u8>, len: u64) -> Self {
         let mut contents = Contents {
-            cache,
+            cache: None,
             len,
             held: len,
-            platter: bytes.to_vec(),
+            platter: bytes,
             platter_len: len,
             lengths: Vec::new(),
             synced: Vec::new(),
@@ -1050,12 +1157,19 @@ impl Contents {
         contents
     }
 
+    fn is_mapped(&self) -> bool {
+        self.cache.as_ref().is_some_and(|cache| cache.is_mapped())
+    }
+
     /// The same in memory of its own.
     fn copy(&mut self) -> Self {
-        let cached = self.cached();
-        self.find_again(&cached);
-        let cache = Heap::new(self.len.max(MAPPED_AT_LEAST));
-        cache.write(0, &cached);
+        let cache = self.cache.as_ref().map(|cache| cache.capacity()).map(|capacity| {
+            let cached = self.cached();
+            self.find_again(&cached);
+            let cache = Heap::new(capacity);
+            cache.write(0, &cached);
+            cache
+        });
         Contents {
             cache,
             len: self.len,
@@ -1069,11 +1183,14 @@ impl Contents {
         }
     }
 
-    /// What everybody sees; where another thread is storing at this moment, what is on the platter.
+    /// What everybody sees, up to the last byte that was ever stored; where another thread is storing at this moment,
+    /// what is on the platter.
     fn cached(&self) -> Vec<u8> {
         let mut bytes = self.platter.clone();
-        bytes.resize(self.len as usize, 0);
-        self.cache.read(0, &mut bytes);
+        if let Some(cache) = &self.cache {
+            bytes.resize(self.len.min(cache.extent()) as usize, 0);
+            cache.read(0, &mut bytes);
+        }
         let behind = bytes.get(self.held as usize..).unwrap_or_default();
         assert!(
             behind.iter().all(|byte| *byte == 0),
@@ -1084,25 +1201,34 @@ impl Contents {
 
     /// Takes care that `capacity` bytes can be mapped.
     fn reserve(&mut self, capacity: u64) -> io::Result<()> {
-        if capacity <= self.cache.capacity() {
+        self.check_reach(capacity)?;
+        if self.cache.as_ref().is_some_and(|cache| capacity <= cache.capacity()) {
             return Ok(());
-        }
-        if self.cache.is_mapped() {
-            let reason = format!(
-                "a simulated file that was mapped for {} bytes cannot reach {capacity} before it is unmapped",
-                self.cache.capacity()
-            );
-            return Err(io::Error::new(io::ErrorKind::Unsupported, reason));
         }
         let cached = self.cached();
         self.find_again(&cached);
-        self.cache = Heap::new(capacity);
-        self.cache.write(0, &cached);
+        let cache = Heap::new(capacity.max(self.len).max(MAPPED_AT_LEAST));
+        cache.write(0, &cached);
+        self.cache = Some(cache);
         Ok(())
     }
 
+    /// A mapping cannot move while somebody uses it.
+    fn check_reach(&self, capacity: u64) -> io::Result<()> {
+        match &self.cache {
+            Some(cache) if capacity > cache.capacity() && cache.is_mapped() => {
+                let reason = format!(
+                    "a simulated file that was mapped for {} bytes cannot reach {capacity} before it is unmapped",
+                    cache.capacity()
+                );
+                Err(io::Error::new(io::ErrorKind::Unsupported, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn grow(&mut self, to: u64) -> io::Result<()> {
-        self.reserve(to)?;
+        self.check_reach(to)?;
         self.len = to;
         self.held = to;
         self.lengths.push(to);
@@ -1118,7 +1244,8 @@ impl Contents {
 
     /// Forgets of the lost pages those that were stored to since: they are dirty again.
     fn find_again(&mut self, cached: &[u8]) {
-        for page in self.cache.take_touched() {
+        let Some(cache) = &self.cache else { return };
+        for page in cache.take_touched() {
             self.lost.remove(&page);
         }
         self.lost.retain(|number, bytes| page(cached, *number) == *bytes);
@@ -1212,7 +1339,7 @@ impl Contents {
     }
 
     /// What a power cut leaves.
-    fn cut(&mut self, how: PowerCut, random: &mut Random) -> Vec<u8> {
+    fn cut(&mut self, how: PowerCut, random: &mut Random) -> Contents {
         let cached = self.cached();
         let bias = Bias::new(how, random);
         let len = match how {
@@ -1239,9 +1366,9 @@ impl Contents {
             };
             self.store(number, left);
         }
-        let mut bytes = self.platter.clone();
-        bytes.resize(len as usize, 0);
-        bytes
+        let mut bytes = mem::take(&mut self.platter);
+        bytes.truncate(len as usize);
+        Contents::durable(bytes, len)
     }
 }
 

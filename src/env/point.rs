@@ -1,0 +1,158 @@
+//! Points that a simulation looks at: calls into the library, and what came of them.
+//!
+//! | call            | what a simulation may do there                                        |
+//! |-----------------|-----------------------------------------------------------------------|
+//! | [`reach`]       | write it down, let somebody else go on first, end the caller's life   |
+//! | [`note`]        | write it down; the caller may hold locks                              |
+//! | [`pass`]        | end the caller's life, if that has been decided meanwhile             |
+//!
+//! Without the feature `sim` all three are empty and what they are given is never made: the library pays nothing. With
+//! it, a thread on which no simulation looks pays one look at a variable of its own.
+
+use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
+
+/// What happens at a point.
+#[derive(Debug)]
+#[cfg_attr(not(any(test, feature = "sim")), expect(dead_code, reason = "only a simulation asks what it is"))]
+pub(crate) enum What<'a> {
+    /// A consumer is asked for records, and has found so many.
+    Poll,
+    Polled(usize),
+    /// A record goes into the hands of who iterates.
+    Take {
+        partition: &'a TopicPartition,
+        offset: Offset,
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+    },
+    /// A commit is asked for, and is in the log of its group.
+    Commit,
+    Committed {
+        group: &'a str,
+        offsets: &'a [(TopicPartition, OffsetAndMetadata)],
+    },
+    /// The commit is as durable as configured.
+    CommitReturned,
+    /// The group has given a consumer these partitions, and no others.
+    Assigned {
+        generation: u64,
+        partitions: Vec<TopicPartition>,
+    },
+    /// A producer is asked to send, and has appended.
+    Send,
+    Sent {
+        partition: &'a TopicPartition,
+        offset: Offset,
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+    },
+    /// A point that the user has named.
+    Named(&'static str),
+}
+
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use looked_at::{Onlooker, is_looked_at, look_on, onlooker};
+
+#[cfg(any(test, feature = "sim"))]
+mod looked_at {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::What;
+
+    /// A simulation.
+    pub(crate) trait Onlooker {
+        fn note(&self, what: What<'_>);
+        fn reach(&self, what: What<'_>);
+        fn pass(&self);
+        /// Something outside of the log is about to be changed, was changed.
+        fn before_effect(&self);
+        fn after_effect(&self, store: usize);
+        /// The time of the simulation, and letting some of it go by.
+        fn now(&self) -> Duration;
+        fn sleep(&self, time: Duration);
+    }
+
+    thread_local! {
+        static ONLOOKER: RefCell<Option<Arc<dyn Onlooker>>> = const { RefCell::new(None) };
+    }
+
+    /// From now on the simulation looks at what this thread does; `None`: no more. Returns who did so far.
+    pub(crate) fn look_on(onlooker: Option<Arc<dyn Onlooker>>) -> Option<Arc<dyn Onlooker>> {
+        ONLOOKER.with(|current| current.replace(onlooker))
+    }
+
+    /// Who looks at this thread. A thread that is ending has no variables any more, and no simulation.
+    pub(crate) fn onlooker() -> Option<Arc<dyn Onlooker>> {
+        ONLOOKER.try_with(|current| current.borrow().clone()).ok().flatten()
+    }
+
+    pub(crate) fn is_looked_at() -> bool {
+        ONLOOKER.try_with(|current| current.borrow().is_some()).unwrap_or(false)
+    }
+
+    /// Calls `tell` with the simulation that looks at this thread, if one does.
+    pub(super) fn on_stage(tell: impl FnOnce(&dyn Onlooker)) {
+        if is_looked_at()
+            && let Some(onlooker) = onlooker()
+        {
+            tell(&*onlooker);
+        }
+    }
+}
+
+/// Mistakes that can be planted in the library, to see that a simulation finds them.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    SyncForgotten,
+    DirectorySyncForgotten,
+    WakeUpLost,
+    StaleGenerationCounts,
+    CommitIsOneFurther,
+    ChecksumNotLookedAt,
+    SyncNotWaitedFor,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread makes the mistake.
+#[cfg(test)]
+pub(crate) fn plant(mistake: Option<Mistake>) {
+    PLANTED.set(mistake);
+}
+
+/// Whether this thread makes the mistake.
+#[cfg(test)]
+pub(crate) fn is_planted(mistake: Mistake) -> bool {
+    PLANTED.try_with(std::cell::Cell::get).ok().flatten() == Some(mistake)
+}
+
+/// The caller is at a point where everything may happen: it holds no lock.
+#[inline(always)]
+pub(crate) fn reach<'a>(what: impl FnOnce() -> What<'a>) {
+    #[cfg(any(test, feature = "sim"))]
+    looked_at::on_stage(|onlooker| onlooker.reach(what()));
+    #[cfg(not(any(test, feature = "sim")))]
+    drop(what);
+}
+
+/// Something has happened.
+#[inline(always)]
+pub(crate) fn note<'a>(what: impl FnOnce() -> What<'a>) {
+    #[cfg(any(test, feature = "sim"))]
+    looked_at::on_stage(|onlooker| onlooker.note(what()));
+    #[cfg(not(any(test, feature = "sim")))]
+    drop(what);
+}
+
+/// The library is about to return to its caller, who must not see what came after the end of its life.
+#[inline(always)]
+pub(crate) fn pass() {
+    #[cfg(any(test, feature = "sim"))]
+    looked_at::on_stage(|onlooker| onlooker.pass());
+}

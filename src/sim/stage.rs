@@ -1,0 +1,957 @@
+//! The stage: one member runs at a time, and every choice is drawn from the tape.
+//!
+//! A member is an ordinary function on a thread of its own, which runs only while it has the baton. It may lose it at
+//! every point of [`env::point`](crate::env::point), and gives it up where it waits. Whoever gives the baton up chooses
+//! who is next and wakes that thread; if it is the same one, nobody is woken. A run of one member needs no second thread.
+//!
+//! | who can go on                | what happens                                                            |
+//! |------------------------------|-------------------------------------------------------------------------|
+//! | one or more                  | one of them goes on, drawn from the tape                                |
+//! | nobody                       | the log does what is due ([`EventLog::maintain`]); then the clock jumps |
+//! | nobody, and nothing is left  | the run is over                                                         |
+//!
+//! A crash is decided at a point or in an operation of the disk. From that moment the disk takes nothing more, and every
+//! member is unwound as soon as it has the baton and is about to return from the library, or waits in it: so user code sees nothing
+//! of what came after. The next life begins with what the disk held at that moment.
+//!
+//! Locks: whoever holds the lock of the stage calls neither disk nor log; the disk calls the stage under its own.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::env::clock::Clock;
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted, plant};
+use crate::env::point::{Onlooker, What, look_on};
+use crate::env::scheduling::{Bell, Parking, Scheduler, Worker};
+use crate::env::sim::SimClock;
+use crate::env::storage::sim::{Director, Failure, Operation, PowerCut, SimDisk, SyncFailure, Verdict};
+use crate::error::{Error, Result};
+use crate::event_log::EventLog;
+use crate::sim::faults::Budget;
+use crate::sim::players::{Player, dismiss, hire};
+use crate::sim::story::{Event, Happening, Place, Who, print_of};
+use crate::sim::tape::Tape;
+use crate::types::{Offset, TopicPartition};
+
+/// Who has the baton when no member has: the thread that started the run.
+const DRIVER: usize = usize::MAX;
+
+/// After how long a member or a process is started again that has failed.
+pub(crate) const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// How long nothing must happen before a run is over that has not done everything: longer than an automatic commit takes.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// How often somebody looks who spins: often enough to see what comes soon, seldom enough to be simulated.
+const LOOKS_EVERY: Duration = Duration::from_micros(50);
+
+/// A run that has come by so many points does not come to rest.
+const MOST_POINTS: u64 = 100_000;
+
+/// How often the driver looks whether the members still go on, in real time, and how often in vain.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MOST_IDLE_LOOKS: u64 = 6;
+
+/// What unwinds a member whose life is over.
+struct Curtain;
+
+/// The code of one member: it gets the log as it is open in this life.
+pub(crate) type Body = Arc<dyn Fn(&Arc<Stage>, EventLog) -> Result<()> + Send + Sync>;
+
+/// How the process ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Death {
+    /// The process alone.
+    Crash,
+    /// The machine. The number decides what is left.
+    PowerCut(PowerCut, u64),
+}
+
+/// Why the run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// Everything that was sent is committed, or nothing goes on.
+    Idle,
+    /// The code of a member panicked.
+    Panicked(String),
+    /// It never came to rest, or everybody waited for ever.
+    Stuck(String),
+}
+
+/// One run: its members, its choices, its story.
+pub(crate) struct Stage {
+    clock: Arc<SimClock>,
+    /// Who has the baton.
+    running: AtomicUsize,
+    state: Mutex<State>,
+    /// The disk and the log of this life.
+    disk: Mutex<Option<Arc<SimDisk>>>,
+    log: Mutex<Option<EventLog>>,
+    next_bell: AtomicU64,
+    /// How often the driver has looked and nobody had come by a point since it last did.
+    idle_looks: AtomicU64,
+    driver: thread::Thread,
+    #[cfg(test)]
+    mistake: Option<Mistake>,
+}
+
+struct State {
+    tape: Tape,
+    left: Budget,
+    story: Vec<Event>,
+    members: Vec<Member>,
+    /// The threads of the members; none if there is but one, which the driver plays itself.
+    players: Vec<Player>,
+    /// Before the members start nothing is written down and nothing goes wrong.
+    started: bool,
+    dead: Option<Death>,
+    over: Option<Over>,
+    points: u64,
+    progress: Duration,
+    /// What was taken, by whom: to take it again is no progress.
+    taken: BTreeSet<(Who, Place)>,
+    /// What is sent and committed, as far as the stage has seen.
+    ends: BTreeMap<TopicPartition, u64>,
+    committed: BTreeMap<(Arc<str>, TopicPartition), u64>,
+    groups: Vec<Followed>,
+    stall: Duration,
+}
+
+/// A group that has everything when it has committed the ends of these topics.
+pub(crate) struct Followed {
+    pub(crate) group: Arc<str>,
+    pub(crate) topics: Vec<String>,
+}
+
+struct Member {
+    waits: Waits,
+    /// Whether it polls, or has polled and found nothing: then waiting is being idle.
+    polling: bool,
+    /// Whether its function has returned for good.
+    ended: bool,
+    /// What its thread is yet to be given.
+    job: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// What a member waits for, besides the baton.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    No,
+    ForBell { bell: u64, until: Option<Duration>, rang: bool },
+    Until(Duration),
+}
+
+/// What becomes of a member at a point.
+enum Fate {
+    GoesOn,
+    Dies(Death),
+    Panics,
+    Stalls(Duration),
+    LetsGoOn(usize),
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stage")
+    }
+}
+
+/// What the run is told by whoever drives it.
+impl Stage {
+    pub(crate) fn new(clock: Arc<SimClock>, tape: Tape, left: Budget, stall: Duration) -> Self {
+        let state = State {
+            tape,
+            left,
+            story: Vec::new(),
+            members: Vec::new(),
+            players: Vec::new(),
+            started: false,
+            dead: None,
+            over: None,
+            points: 0,
+            progress: Duration::ZERO,
+            taken: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            groups: Vec::new(),
+            stall,
+        };
+        Stage {
+            clock,
+            running: AtomicUsize::new(DRIVER),
+            state: Mutex::new(state),
+            disk: Mutex::new(None),
+            log: Mutex::new(None),
+            next_bell: AtomicU64::new(0),
+            idle_looks: AtomicU64::new(0),
+            driver: thread::current(),
+            #[cfg(test)]
+            mistake: None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_mistake(mut self, mistake: Option<Mistake>) -> Self {
+        self.mistake = mistake;
+        self
+    }
+
+    /// Faults may happen from now on.
+    pub(crate) fn start(&self, groups: Vec<Followed>, ends: BTreeMap<TopicPartition, u64>) {
+        let mut state = self.state.lock();
+        state.groups = groups;
+        state.ends = ends;
+        state.started = true;
+    }
+
+    pub(crate) fn note_event(&self, who: Who, what: Happening) {
+        let mut state = self.state.lock();
+        self.write(&mut state, who, what);
+    }
+
+    fn write(&self, state: &mut State, who: Who, what: Happening) {
+        let at = self.clock.monotonic();
+        if state.is_progress(who, &what) {
+            state.progress = at;
+        }
+        state.story.push(Event { at, who, what });
+    }
+
+    /// Whether a bit may be turned over; then it counts as done.
+    pub(crate) fn take_bit_flip(&self) -> bool {
+        let mut state = self.state.lock();
+        let may = state.left.faults.bit_flips > 0 && state.left.in_all > 0;
+        if !may || state.tape.seldom(2) == 0 {
+            return false;
+        }
+        state.left.faults.bit_flips -= 1;
+        state.left.in_all -= 1;
+        true
+    }
+
+    /// One number of many, for what is flipped.
+    pub(crate) fn draw_evenly(&self, limit: u32) -> u32 {
+        self.state.lock().tape.evenly(limit)
+    }
+
+    /// Groups have committed this, as a restarted process finds it.
+    pub(crate) fn restarted(&self, committed: Vec<(Arc<str>, TopicPartition, Offset)>) {
+        let mut state = self.state.lock();
+        state.committed =
+            committed.iter().map(|(group, name, offset)| ((Arc::clone(group), name.clone()), offset.get())).collect();
+        self.write(&mut state, Who::Machine, Happening::Restart { committed });
+    }
+
+    /// How this life has ended, if it has; the next one begins.
+    pub(crate) fn take_death(&self) -> Option<Death> {
+        self.state.lock().dead.take()
+    }
+
+    pub(crate) fn over(&self) -> Option<Over> {
+        self.state.lock().over.clone()
+    }
+
+    /// Ends the run from outside of it.
+    pub(crate) fn give_up(&self, reason: Over) {
+        self.state.lock().over.get_or_insert(reason);
+    }
+
+    /// The story and the tape, once the run is over.
+    pub(crate) fn finish(&self) -> (Vec<Event>, Tape) {
+        // The disk knows the stage: otherwise they would keep one another for ever.
+        drop(self.disk.lock().take());
+        let mut state = self.state.lock();
+        let empty = Tape::replay(&[]);
+        (mem::take(&mut state.story), mem::replace(&mut state.tape, empty))
+    }
+
+    /// The disk of this life, and the log once it is open.
+    pub(crate) fn set_disk(self: &Arc<Self>, disk: &Arc<SimDisk>) {
+        disk.direct(Arc::clone(self) as _);
+        *self.disk.lock() = Some(Arc::clone(disk));
+    }
+
+    pub(crate) fn set_log(&self, log: Option<EventLog>) -> Option<EventLog> {
+        mem::replace(&mut *self.log.lock(), log)
+    }
+
+    /// Runs the members until the process dies or the run is over.
+    pub(crate) fn play(self: &Arc<Self>, bodies: &[Body], log: &EventLog) {
+        let member = |(number, body): (usize, &Body)| {
+            let (stage, body, log) = (Arc::clone(self), Arc::clone(body), log.clone());
+            let job: Box<dyn FnOnce() + Send> = Box::new(move || stage.act(number, &body, log));
+            Member { waits: Waits::No, polling: false, ended: false, job: Some(job) }
+        };
+        let mut members: Vec<Member> = bodies.iter().enumerate().map(member).collect();
+        if let [only] = &mut members[..] {
+            let job = only.job.take().expect("just made");
+            self.state.lock().members = members;
+            self.running.store(0, Ordering::SeqCst);
+            job();
+            self.running.store(DRIVER, Ordering::SeqCst);
+        } else if !members.is_empty() {
+            let mut state = self.state.lock();
+            state.members = members;
+            state.players = hire(bodies.len());
+            let first = state.tape.evenly(bodies.len() as u32) as usize;
+            self.hand_to(state, first);
+            self.await_baton(DRIVER);
+        }
+        let mut state = self.state.lock();
+        dismiss(mem::take(&mut state.players));
+        let members = mem::take(&mut state.members);
+        if state.dead.is_none() && state.over.is_none() {
+            state.over = Some(Over::Idle);
+            let drained = state.has_everything();
+            self.write(&mut state, Who::Machine, Happening::Idle { drained });
+        }
+        drop(state);
+        // Who has not begun has the log, which asks the stage when it is closed.
+        drop(members);
+    }
+}
+
+/// What a member does.
+impl Stage {
+    /// The life of a member: its function, again and again until it returns.
+    fn act(self: Arc<Self>, me: usize, body: &Body, log: EventLog) {
+        let before = look_on(Some(Arc::clone(&self) as _));
+        #[cfg(test)]
+        plant(self.mistake);
+        loop {
+            self.note_event(Who::Member(me), Happening::Starts);
+            let outcome = catch_unwind(AssertUnwindSafe(|| body(&self, log.clone())));
+            if self.curtain_has_fallen() {
+                break;
+            }
+            match outcome {
+                Ok(Ok(())) => {
+                    self.note_event(Who::Member(me), Happening::Ends);
+                    break;
+                }
+                Ok(Err(error)) => {
+                    self.note_event(Who::Member(me), Happening::Fails(error.to_string()));
+                    if matches!(error, Error::SyncFailed { .. } | Error::Closed) {
+                        // The log is of no use any more: whoever runs this restarts it.
+                        self.die(Death::Crash);
+                        break;
+                    }
+                }
+                Err(payload) if payload.is::<Curtain>() => {}
+                Err(payload) => {
+                    let message = message_of(&*payload);
+                    self.note_event(Who::Member(me), Happening::Panics(message.clone()));
+                    self.give_up(Over::Panicked(message));
+                    break;
+                }
+            }
+            // Until it is started again, which is nothing that a run waits for.
+            self.set_polling(&mut self.state.lock(), me, true);
+            let waited = catch_unwind(AssertUnwindSafe(|| self.sleep_for(RESTART_AFTER)));
+            self.set_polling(&mut self.state.lock(), me, false);
+            if waited.is_err() {
+                break;
+            }
+        }
+        look_on(before);
+        drop(log);
+        self.leave(me);
+    }
+
+    /// The member does nothing more; somebody else goes on.
+    fn leave(&self, me: usize) {
+        let mut state = self.state.lock();
+        state.members[me].ended = true;
+        if state.members.len() == 1 {
+            return;
+        }
+        drop(state);
+        let (state, next) = self.choose(me);
+        self.hand_to(state, next);
+    }
+
+    fn curtain_has_fallen(&self) -> bool {
+        let state = self.state.lock();
+        state.dead.is_some() || state.over.is_some()
+    }
+
+    /// Unwinds the caller if its life is over.
+    fn unwind_the_dead(&self) {
+        if self.curtain_has_fallen() && !thread::panicking() {
+            resume_unwind(Box::new(Curtain));
+        }
+    }
+
+    fn me(&self) -> usize {
+        self.running.load(Ordering::SeqCst)
+    }
+
+    fn who(&self) -> Who {
+        match self.me() {
+            DRIVER => Who::Machine,
+            member => Who::Member(member),
+        }
+    }
+
+    /// The process or the machine dies here.
+    fn die(&self, death: Death) {
+        let mut state = self.state.lock();
+        if state.dead.is_none() && state.over.is_none() {
+            state.dead = Some(death);
+        }
+        drop(state);
+        self.kill_disk();
+    }
+
+    fn kill_disk(&self) {
+        let disk = self.disk.lock().clone();
+        if let Some(disk) = disk {
+            disk.die();
+        }
+    }
+
+    pub(crate) fn sleep_for(&self, time: Duration) {
+        let until = self.clock.monotonic().saturating_add(time);
+        self.wait(Waits::Until(until));
+    }
+
+    pub(crate) fn next_bell(&self) -> u64 {
+        self.next_bell.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn wait_for_bell(&self, bell: u64, until: Option<Duration>) {
+        self.wait(Waits::ForBell { bell, until, rang: false });
+    }
+
+    /// Whoever waits for the bell may go on.
+    pub(crate) fn ring(&self, rung: u64) {
+        for member in &mut self.state.lock().members {
+            if let Waits::ForBell { bell, rang, .. } = &mut member.waits
+                && *bell == rung
+            {
+                *rang = true;
+            }
+        }
+    }
+
+    /// Gives the baton up until what is waited for has come.
+    fn wait(&self, waits: Waits) {
+        let me = self.me();
+        if me == DRIVER {
+            return self.wait_alone(waits);
+        }
+        self.state.lock().members[me].waits = waits;
+        self.switch(me);
+    }
+
+    /// The driver waits for nobody but the clock.
+    fn wait_alone(&self, waits: Waits) {
+        match waits {
+            Waits::ForBell { until: Some(until), .. } | Waits::Until(until) => self.clock.reach(until),
+            _ => {}
+        }
+    }
+
+    /// Lets somebody else go on, or the same one; returns when it is this one's turn.
+    fn switch(&self, me: usize) {
+        let (mut state, next) = self.choose(me);
+        if next != me {
+            self.hand_to(state, next);
+            self.await_baton(me);
+            state = self.state.lock();
+        }
+        state.members[me].waits = Waits::No;
+        drop(state);
+        self.unwind_the_dead();
+    }
+
+    fn hand_to(&self, mut state: MutexGuard<'_, State>, next: usize) {
+        self.running.store(next, Ordering::SeqCst);
+        if next == DRIVER {
+            drop(state);
+            return self.driver.unpark();
+        }
+        let job = state.members[next].job.take();
+        let player = &state.players[next];
+        match job {
+            Some(job) => player.give(job),
+            None => player.wake(),
+        }
+    }
+
+    fn await_baton(&self, me: usize) {
+        let mut points = 0;
+        while self.running.load(Ordering::SeqCst) != me {
+            if me != DRIVER {
+                thread::park();
+                continue;
+            }
+            thread::park_timeout(PATIENCE);
+            let running = self.me();
+            let seen = mem::replace(&mut points, self.state.lock().points);
+            // Time also goes by without anything to see where the machine is busy with others.
+            if running != DRIVER && seen == points && points != 0 {
+                self.idle_looks.fetch_add(1, Ordering::Relaxed);
+                assert!(
+                    self.idle_looks.load(Ordering::Relaxed) < MOST_IDLE_LOOKS,
+                    "member {running} has not called the library for a minute: it loops, or waits for something that only \
+                     another member can do, and only one of them runs at a time"
+                );
+            } else {
+                self.idle_looks.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Who is next; if need be after some time. `from` has just given up the baton.
+    fn choose(&self, from: usize) -> (MutexGuard<'_, State>, usize) {
+        loop {
+            let mut state = self.state.lock();
+            if state.dead.is_some() || state.over.is_some() {
+                let next = state.next_to_unwind(from);
+                return (state, next);
+            }
+            let now = self.clock.monotonic();
+            let ready: Vec<usize> = state.ready(now, from);
+            if !ready.is_empty() {
+                let chosen = state.tape.evenly(ready.len() as u32) as usize;
+                return (state, ready[chosen]);
+            }
+            if state.members.iter().all(|member| member.ended) {
+                return (state, DRIVER);
+            }
+            let idle = state.members.iter().all(|member| member.ended || member.polling);
+            let drained = idle && state.has_everything();
+            if drained && self.strike_at_rest(&mut state) {
+                drop(state);
+                self.kill_disk();
+                continue;
+            }
+            if drained || idle && now > state.progress.saturating_add(QUIET) {
+                state.over = Some(Over::Idle);
+                self.write(&mut state, Who::Machine, Happening::Idle { drained });
+                continue;
+            }
+            drop(state);
+            self.let_time_go_by(now);
+        }
+    }
+
+    /// Does what the log has to do, or lets the clock jump to the next moment at which anything is due.
+    fn let_time_go_by(&self, now: Duration) {
+        let log = self.log.lock().clone();
+        // What the log does by itself is nobody's step.
+        let due = log.and_then(|log| log.maintain()).map(|after| self.clock.monotonic().saturating_add(after));
+        let mut state = self.state.lock();
+        if state.dead.is_some() || !state.ready(now, 0).is_empty() {
+            return;
+        }
+        let untils = state.members.iter().filter(|member| !member.ended).filter_map(|member| match member.waits {
+            Waits::ForBell { until, .. } => until,
+            Waits::Until(until) => Some(until),
+            Waits::No => None,
+        });
+        match untils.chain(due).min() {
+            Some(moment) => self.clock.reach(moment),
+            None => state.over = Some(Over::Stuck("everybody waits for ever".to_owned())),
+        }
+    }
+
+    /// What happens to who comes by a point.
+    fn decide(&self, state: &mut State, me: usize) -> Fate {
+        state.points += 1;
+        if state.points > MOST_POINTS {
+            let reason = format!("it does not come to rest: after {MOST_POINTS} calls of the library it still goes on");
+            state.over = Some(Over::Stuck(reason));
+            return Fate::GoesOn;
+        }
+        let others: Vec<usize> = if state.left.preemptions > 0 && state.members.len() > 1 {
+            let now = self.clock.monotonic();
+            state.ready(now, me).into_iter().filter(|other| *other != me).collect()
+        } else {
+            Vec::new()
+        };
+        let faults = state.left.in_all > 0;
+        let counts = &state.left.faults;
+        let [crash, cut, panic, stall] =
+            [counts.crashes, counts.power_cuts, counts.panics, counts.stalls].map(|left| u32::from(faults && left > 0));
+        let limit = 1 + crash + cut + panic + stall + others.len() as u32;
+        let mut drawn = state.tape.seldom(limit);
+        if drawn == 0 {
+            return Fate::GoesOn;
+        }
+        drawn -= 1;
+        for (kind, there) in [crash, cut, panic, stall].into_iter().enumerate() {
+            if drawn < there {
+                return self.strike(state, kind);
+            }
+            drawn -= there;
+        }
+        state.left.preemptions -= 1;
+        Fate::LetsGoOn(others[drawn as usize])
+    }
+
+    fn strike(&self, state: &mut State, kind: usize) -> Fate {
+        let who = self.who();
+        match kind {
+            0 => Fate::Dies(self.crash(state)),
+            1 => Fate::Dies(self.cut_power(state)),
+            2 => {
+                state.left.in_all -= 1;
+                state.left.faults.panics -= 1;
+                self.write(state, who, Happening::Panic);
+                Fate::Panics
+            }
+            _ => {
+                state.left.in_all -= 1;
+                state.left.faults.stalls -= 1;
+                let time = state.stall;
+                self.write(state, who, Happening::Stall(time));
+                Fate::Stalls(time)
+            }
+        }
+    }
+
+    /// When everything is done, the process or the machine may still die.
+    fn strike_at_rest(&self, state: &mut State) -> bool {
+        if state.left.in_all == 0 {
+            return false;
+        }
+        let [crash, cut] = [state.left.faults.crashes, state.left.faults.power_cuts].map(|left| u32::from(left > 0));
+        state.dead = match state.tape.seldom(1 + crash + cut) {
+            0 => None,
+            n if n <= crash => Some(self.crash(state)),
+            _ => Some(self.cut_power(state)),
+        };
+        state.dead.is_some()
+    }
+
+    fn crash(&self, state: &mut State) -> Death {
+        state.left.in_all -= 1;
+        state.left.faults.crashes -= 1;
+        let who = self.who();
+        self.write(state, who, Happening::Crash);
+        Death::Crash
+    }
+
+    fn cut_power(&self, state: &mut State) -> Death {
+        state.left.in_all -= 1;
+        state.left.faults.power_cuts -= 1;
+        /// What all runs of a scope are made with: the two extremes, and what lies between them a few times.
+        const FEW: [PowerCut; 4] = [PowerCut::LoseUnsynced, PowerCut::KeepAll, PowerCut::Sectors, PowerCut::Garbled];
+        let (kinds, seeds): (&[PowerCut], u32) =
+            if state.left.few_outcomes { (&FEW, 2) } else { (&PowerCut::ALL, 1 << 16) };
+        let how = kinds[state.tape.evenly(kinds.len() as u32) as usize];
+        let seed = match how {
+            PowerCut::LoseUnsynced | PowerCut::KeepAll => 0,
+            _ => state.tape.evenly(seeds),
+        };
+        let who = self.who();
+        self.write(state, who, Happening::PowerCut(how));
+        Death::PowerCut(how, u64::from(seed))
+    }
+
+    /// Writes down what was seen, and what it means for being done.
+    fn see(&self, state: &mut State, what: What<'_>) {
+        let me = self.me();
+        let who = self.who();
+        let happening = match what {
+            What::Poll => {
+                self.set_polling(state, me, true);
+                Happening::Polls
+            }
+            What::Polled(count) => {
+                // Who has found nothing is idle, however it waits before it looks again.
+                self.set_polling(state, me, count == 0);
+                Happening::Polled(count)
+            }
+            What::Take { partition, offset, key, value } => Happening::Takes {
+                place: Place { partition: partition.clone(), offset: offset.get() },
+                print: print_of(key, value),
+            },
+            What::Commit => Happening::Commits,
+            What::Committed { group, offsets } => {
+                let group: Arc<str> = match state.groups.iter().find(|known| *known.group == *group) {
+                    Some(known) => Arc::clone(&known.group),
+                    None => group.into(),
+                };
+                for (name, offset) in offsets {
+                    let before = state.committed.insert((Arc::clone(&group), name.clone()), offset.offset.get());
+                    if before != Some(offset.offset.get()) {
+                        state.progress = self.clock.monotonic();
+                    }
+                }
+                let offsets = offsets.iter().map(|(name, offset)| (name.clone(), offset.offset)).collect();
+                Happening::Committed { group, offsets }
+            }
+            What::CommitReturned => Happening::CommitReturned,
+            What::Assigned { generation, partitions } => Happening::Assigned { generation, partitions },
+            What::Send => return,
+            What::Sent { partition, offset, key, value } => {
+                let end = state.ends.entry(partition.clone()).or_insert(0);
+                *end = (*end).max(offset.get() + 1);
+                let place = Place { partition: partition.clone(), offset: offset.get() };
+                Happening::Sends { place, print: print_of(key, value) }
+            }
+            What::Named(name) => Happening::Passes(name),
+        };
+        self.write(state, who, happening);
+    }
+
+    /// Returns whether it was polling before.
+    fn set_polling(&self, state: &mut State, me: usize, polling: bool) -> bool {
+        state.members.get_mut(me).is_some_and(|member| mem::replace(&mut member.polling, polling))
+    }
+
+    /// Comes by a point where everything may happen. `what`: to be written down.
+    fn come_by(&self, what: What<'_>) {
+        if thread::panicking() {
+            return;
+        }
+        self.unwind_the_dead();
+        let me = self.me();
+        if me == DRIVER {
+            return;
+        }
+        // A record that is taken is in the story even if its taker dies with it in hand; all else is decided first.
+        let mut what = Some(what);
+        if let Some(What::Take { .. }) = what {
+            let mut state = self.state.lock();
+            self.see(&mut state, what.take().expect("just looked at"));
+        }
+        self.come_by_unseen();
+        if let Some(what) = what {
+            let mut state = self.state.lock();
+            self.see(&mut state, what);
+        }
+    }
+
+    fn meet(&self, me: usize, fate: Fate) {
+        match fate {
+            Fate::GoesOn => {}
+            Fate::Dies(death) => self.die(death),
+            Fate::Panics => resume_unwind(Box::new(Curtain)),
+            Fate::Stalls(time) => {
+                // A run waits for who stalls, also in the middle of a poll.
+                let polled = self.set_polling(&mut self.state.lock(), me, false);
+                self.sleep_for(time);
+                self.set_polling(&mut self.state.lock(), me, polled);
+            }
+            Fate::LetsGoOn(other) => {
+                let state = self.state.lock();
+                self.hand_to(state, other);
+                self.await_baton(me);
+            }
+        }
+        self.unwind_the_dead();
+    }
+
+    fn come_by_unseen(&self) {
+        if thread::panicking() {
+            return;
+        }
+        self.unwind_the_dead();
+        let me = self.me();
+        if me != DRIVER {
+            let fate = {
+                let mut state = self.state.lock();
+                self.decide(&mut state, me)
+            };
+            self.meet(me, fate);
+        }
+    }
+}
+
+impl State {
+    /// Whether the run is getting somewhere: not if something is only done again.
+    fn is_progress(&mut self, who: Who, what: &Happening) -> bool {
+        match what {
+            Happening::Takes { place, .. } => self.taken.insert((who, place.clone())),
+            Happening::Sends { .. } | Happening::Restart { .. } | Happening::Panic | Happening::Stall(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Who could go on at this moment, beginning behind `from`.
+    fn ready(&self, now: Duration, from: usize) -> Vec<usize> {
+        let is_ready = |member: &Member| match member.waits {
+            _ if member.ended => false,
+            Waits::No => true,
+            Waits::ForBell { until, rang, .. } => rang || until.is_some_and(|until| until <= now),
+            Waits::Until(until) => until <= now,
+        };
+        let count = self.members.len();
+        (1..=count).map(|step| (from + step) % count).filter(|number| is_ready(&self.members[*number])).collect()
+    }
+
+    /// Whose thread is to be unwound next: the one that asks, if it still has something to unwind, or another.
+    fn next_to_unwind(&self, from: usize) -> usize {
+        let is_there = |number: &usize| !self.members[*number].ended && self.members[*number].job.is_none();
+        if from < self.members.len() && is_there(&from) {
+            return from;
+        }
+        (0..self.members.len()).find(is_there).unwrap_or(DRIVER)
+    }
+
+    /// Whether every group has committed everything that was sent.
+    fn has_everything(&self) -> bool {
+        self.groups.iter().all(|followed| {
+            let mut mine =
+                self.ends.iter().filter(|(name, _)| followed.topics.iter().any(|topic| topic == name.topic()));
+            mine.all(|(name, end)| {
+                *end == 0 || self.committed.get(&(Arc::clone(&followed.group), name.clone())) == Some(end)
+            })
+        })
+    }
+}
+
+impl Onlooker for Stage {
+    fn note(&self, what: What<'_>) {
+        let mut state = self.state.lock();
+        if state.started && state.dead.is_none() && state.over.is_none() {
+            self.see(&mut state, what);
+        }
+    }
+
+    fn reach(&self, what: What<'_>) {
+        self.come_by(what);
+    }
+
+    fn pass(&self) {
+        self.unwind_the_dead();
+    }
+
+    fn before_effect(&self) {
+        self.come_by_unseen();
+    }
+
+    fn after_effect(&self, store: usize) {
+        if self.me() != DRIVER {
+            self.note_event(self.who(), Happening::Effect { store });
+        }
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.come_by_unseen();
+        self.sleep_for(time);
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+impl Director for Stage {
+    fn decide(&self, operation: Operation, _path: &Path) -> Verdict {
+        let mut state = self.state.lock();
+        if !state.started || state.over.is_some() || state.left.in_all == 0 {
+            return Verdict::Done;
+        }
+        let counts = &state.left.faults;
+        let grows = matches!(operation, Operation::Allocate | Operation::Create | Operation::CreateDir);
+        let [crash, cut, error, full] =
+            [counts.crashes, counts.power_cuts, counts.disk_errors, if grows { counts.disk_full } else { 0 }]
+                .map(|left| u32::from(left > 0));
+        let drawn = state.tape.seldom(1 + crash + cut + error + full);
+        let who = self.who();
+        match drawn {
+            0 => Verdict::Done,
+            n if n <= crash => {
+                state.dead = Some(self.crash(&mut state));
+                Verdict::Dies
+            }
+            n if n <= crash + cut => {
+                state.dead = Some(self.cut_power(&mut state));
+                Verdict::Dies
+            }
+            n if n <= crash + cut + error => {
+                state.left.in_all -= 1;
+                state.left.faults.disk_errors -= 1;
+                let loses = operation == Operation::Sync && state.tape.evenly(2) == 1;
+                self.write(&mut state, who, Happening::DiskFails(operation));
+                let pages = if loses { SyncFailure::Lost } else { SyncFailure::StayDirty };
+                Verdict::Fails(Failure::Errno(rustix::io::Errno::IO.raw_os_error()), pages)
+            }
+            _ => {
+                state.left.in_all -= 1;
+                state.left.faults.disk_full -= 1;
+                self.write(&mut state, who, Happening::DiskFull);
+                Verdict::Fails(Failure::Kind(io::ErrorKind::StorageFull), SyncFailure::StayDirty)
+            }
+        }
+    }
+}
+
+/// The bells of a run.
+#[derive(Debug)]
+pub(crate) struct StageScheduler(pub(crate) Arc<Stage>);
+
+impl Scheduler for StageScheduler {
+    fn bell(&self) -> Bell {
+        let bell = self.0.next_bell();
+        Bell::new(Arc::new(StageParking { stage: Arc::clone(&self.0), bell }))
+    }
+
+    /// Looks once in a while of simulated time, in which the others go on.
+    fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
+        let end = self.0.clock.monotonic().saturating_add(at_most);
+        while !ready() && self.0.clock.monotonic() < end {
+            self.0.unwind_the_dead();
+            self.0.sleep_for(LOOKS_EVERY);
+        }
+    }
+
+    fn give_way(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
+
+    fn spawn(&self, _name: &str, _work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Worker>> {
+        // What the worker does is done while everybody waits: the log is opened without one.
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[derive(Debug)]
+struct StageParking {
+    stage: Arc<Stage>,
+    bell: u64,
+}
+
+impl Parking for StageParking {
+    fn park(&self, rung: &AtomicU64, seen: u64, timeout: Option<Duration>) {
+        // Only one thread runs, so nobody rings between this look and the waiting.
+        if rung.load(Ordering::SeqCst) != seen {
+            return;
+        }
+        self.stage.unwind_the_dead();
+        let until = timeout.and_then(|timeout| self.stage.clock.monotonic().checked_add(timeout));
+        self.stage.wait_for_bell(self.bell, until);
+    }
+
+    fn unpark(&self) {
+        #[cfg(test)]
+        if is_planted(Mistake::WakeUpLost) {
+            return;
+        }
+        self.stage.ring(self.bell);
+    }
+}
+
+/// What a panic says.
+pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
+    match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(message), _) => (*message).to_owned(),
+        (_, Some(message)) => message.clone(),
+        _ => "a panic without a message".to_owned(),
+    }
+}
