@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::env::storage::region::Region;
 use crate::error::Flaw;
 use crate::format::batch::{Batch, RecordView, Walk};
+use crate::format::bytes::are_zero;
 use crate::format::segment::HEADER_BYTES;
 use crate::partition::index::{INTERVAL_BYTES, Index};
 use crate::partition::time_index::{STRETCH_BYTES, TimeIndex};
@@ -410,20 +411,22 @@ impl Segment {
         self.region.check_readable(walk.position.min(behind)..behind)?;
         while walk.position < target {
             let start = walk.position;
-            match walk.step(bytes) {
+            let flaw = match walk.step(bytes) {
                 Ok(Some(batch)) => {
                     part.index.note(batch.base().since(self.base()), start);
                     self.note_time(&batch, start);
+                    continue;
                 }
-                Ok(None) => {
+                Ok(None) if are_zero(bytes.get(start as usize..).unwrap_or_default()) => {
                     self.check_end(&mut walk, part);
                     break;
                 }
-                Err(flaw) => {
-                    let holes = self.hole_count.load(Ordering::Relaxed);
-                    self.add_hole(Hole::step_over(&mut walk, bytes, flaw, holes, part.next));
-                }
-            }
+                // Zeros are not the end, if anything follows.
+                Ok(None) => Flaw::Hole,
+                Err(flaw) => flaw,
+            };
+            let holes = self.hole_count.load(Ordering::Relaxed);
+            self.add_hole(Hole::step_over(&mut walk, bytes, flaw, holes, part.next));
         }
         let all = walk.position >= part.end;
         part.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
