@@ -7,7 +7,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::group::{Group, GroupState, MemberView};
 use crate::partition::Partition;
-use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
+use crate::types::{Offset, OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// What there is to know of a group.
 #[derive(Clone, Debug)]
@@ -56,6 +56,9 @@ pub struct GroupOffset {
     pub end: Offset,
     /// How many offsets there are from what is committed, or else from the beginning, to the end.
     pub lag: u64,
+    /// How many of them were removed before the group got to them: by retention, by dropping the oldest, or by
+    /// [`delete_records`](crate::EventLog::delete_records).
+    pub lost: u64,
     /// The id of the member that reads it.
     pub member_id: Option<String>,
 }
@@ -72,6 +75,9 @@ pub enum ResetTo {
     Current,
     /// This offset; where that is outside of what there is, the nearest that is not. Kafka: `--to-offset`.
     Offset(Offset),
+    /// The first record that is from then or later; where there is none, behind the last record. Kafka: `--to-datetime`,
+    /// `--by-duration`.
+    Since(Timestamp),
     /// So many offsets on from what is committed, or back, within what there is. Kafka: `--shift-by`.
     ShiftBy(i64),
 }
@@ -109,6 +115,7 @@ pub(crate) fn describe(catalog: &Catalog, group: &Group, now: Duration) -> Group
             metadata: entry.map(|entry| entry.metadata.clone()).unwrap_or_default(),
             end,
             lag: end.since(from),
+            lost: partition.log_start().since(from),
             member_id: readers.get(name).map(|member| member.id.clone()),
         })
     };
@@ -164,6 +171,7 @@ fn target(partition: &Partition, from: Option<Offset>, to: ResetTo) -> Result<Of
         ResetTo::Latest => end,
         ResetTo::Current => from.unwrap_or(end),
         ResetTo::Offset(offset) => offset.clamp(start, end.max(start)),
+        ResetTo::Since(since) => partition.first_since(since)?.map_or(end, |(offset, _)| offset),
         ResetTo::ShiftBy(by) => {
             let from = from.ok_or_else(|| Error::NoOffsetForPartition { partition: partition.name().clone() })?;
             Offset::new(from.get().saturating_add_signed(by)).clamp(start, end.max(start))

@@ -31,7 +31,7 @@ use crate::env::storage::{Access, Kind, Lock, LockError};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::catalog::{Fact, TopicFact};
 use crate::format::segment::{CATALOG_ID, Header, Identity};
-use crate::partition::{Home, Known, Partition, PartitionReport, Upkeep, headers, holds_batches};
+use crate::partition::{Home, Known, Partition, PartitionReport, Removal, Upkeep, headers, holds_batches};
 use crate::table::{Reserve, Table};
 use crate::topic::Topic;
 use crate::types::{Offset, TopicPartition, topic_name_fault, topic_names_collide};
@@ -226,6 +226,15 @@ impl Catalog {
 
     pub(crate) fn env(&self) -> &Env {
         &self.env
+    }
+
+    /// Where the log keeps what it knows of itself.
+    pub(crate) fn table(&self) -> &Partition {
+        self.table.partition()
+    }
+
+    pub(crate) fn config(&self) -> &LogConfig {
+        &self.config
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -434,10 +443,14 @@ impl Catalog {
         self.topics_changed();
         for partition in topic.partitions() {
             partition.abandon();
+            partition.wait_for_removals();
         }
         remove_topic_files(&self.env, &topic_dir(name))?;
-        let ends = (0..topic.count()).map(|number| Fact::NoEnd(topic.id(), number));
-        self.record(&ends.chain([Fact::Deleted(topic.id())]).collect::<Vec<_>>())
+        let mut facts: Vec<_> = (0..topic.count()).map(|number| Fact::NoEnd(topic.id(), number)).collect();
+        let began = (0..topic.count()).filter(|number| self.recorded_start(topic.id(), *number) > Offset::ZERO);
+        facts.extend(began.map(|number| Fact::NoStart(topic.id(), number)));
+        facts.push(Fact::Deleted(topic.id()));
+        self.record(&facts)
     }
 
     /// Writes facts down, durably.
@@ -503,6 +516,20 @@ impl Catalog {
         Known { made, start, durable_end, closed: self.was_closed, epoch: self.epoch }
     }
 
+    /// Where the partition of the topic with this id begins.
+    fn recorded_start(&self, id: u128, number: u32) -> Offset {
+        let (key, _) = Fact::NoStart(id, number).encode();
+        let start = self.table.get(&key, |value, _| Fact::decode(&key, Some(value)).ok()).flatten();
+        if let Some(Fact::Start(_, _, start)) = start { start } else { Offset::ZERO }
+    }
+
+    /// Removes everything below `start` from a partition. When it returns, it does not come back.
+    pub(crate) fn delete_before(&self, partition: &Partition, start: Offset) -> Result<Removal> {
+        self.check_writable()?;
+        let fact = Fact::Start(partition.topic_id(), partition.name().partition(), start);
+        partition.delete_before(start, || self.record(&[fact]))
+    }
+
     fn recorded_end(&self, id: u128, number: u32) -> Option<Offset> {
         let (key, _) = Fact::NoEnd(id, number).encode();
         let end = self.table.get(&key, |value, _| Fact::decode(&key, Some(value)).ok())?;
@@ -519,9 +546,9 @@ impl Catalog {
         for number in 0..fact.partitions {
             let home = self.partition_home(name, fact.id, number, &config);
             self.make_missing(&home.dir)?;
-            let known = self.known(fact.id, number, true, Some(Offset::ZERO));
+            let known = self.known(fact.id, number, true, Some(self.recorded_start(fact.id, number)));
             let (partition, found) = match self.access {
-                Access::Read => Partition::open_read_only(home, known, &config)?,
+                Access::Read => self.open_partition_read_only(&home, known, &config)?,
                 Access::Write => Partition::open(home, known, &config, Some(Arc::clone(&self.upkeep)))?,
             };
             report.add(found);
@@ -531,6 +558,26 @@ impl Catalog {
         let topic = Arc::new(Topic::new(Arc::clone(&name), fact.id, config, partitions));
         self.topics.write().insert(name, Arc::clone(&topic));
         Ok(topic)
+    }
+
+    /// What is missing at the beginning may have been deleted since the catalog was read.
+    fn open_partition_read_only(
+        &self,
+        home: &Home,
+        mut known: Known,
+        config: &TopicConfig,
+    ) -> Result<(Partition, PartitionReport)> {
+        loop {
+            let (partition, report) = Partition::open_read_only(home.clone(), known, config)?;
+            if report.damage.is_empty() || self.table.follow().is_err() {
+                return Ok((partition, report));
+            }
+            let start = Some(self.recorded_start(home.identity.topic, home.identity.partition));
+            if start == known.start {
+                return Ok((partition, report));
+            }
+            known.start = start;
+        }
     }
 
     /// Makes a directory that should be there and is not, so that the partition can say what is missing, and go on.
@@ -565,6 +612,9 @@ impl Catalog {
             for partition in topic.partitions() {
                 // Only an opening begins a segment behind damage, and an opening changes the catalog.
                 partition.follow(changed)?;
+                if changed {
+                    partition.follow_start(self.recorded_start(topic.id(), partition.name().partition()));
+                }
             }
         }
         Ok(())
@@ -816,7 +866,7 @@ fn table_config(durability: Durability) -> TopicConfig {
 }
 
 fn topic_fact(id: u128, config: &TopicConfig) -> TopicFact {
-    let settings = config.entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let settings = config.stored_entries().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     TopicFact { id, partitions: config.partitions, settings }
 }
 

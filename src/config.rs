@@ -3,6 +3,8 @@
 //! A topic's settings have Kafka's names in text form too (`segment.bytes=67108864`): that is how the catalog keeps
 //! them, so that a newer library adds one without a new format, and how the tool takes and shows them.
 
+mod retention;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use crate::assignor::{Assignor, CooperativeStickyAssignor, RangeAssignor, Rebala
 use crate::error::{Error, Result};
 use crate::partitioner::Partitioner;
 use crate::types::TimestampType;
+
+pub use crate::config::retention::{Retention, WhenFull};
 
 /// What a power cut may take from a topic. The death of the process takes nothing at any level.
 ///
@@ -103,12 +107,20 @@ pub struct TopicConfig {
     pub(crate) segment_bytes: u32,
     pub(crate) max_record_bytes: u32,
     pub(crate) timestamp_type: TimestampType,
+    pub(crate) timestamp_before_max: Option<Duration>,
+    pub(crate) timestamp_after_max: Option<Duration>,
+    pub(crate) segment_age: Option<Duration>,
+    pub(crate) retention: Retention,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) when_full: WhenFull,
 }
 
 /// The smallest segment: one page.
 pub(crate) const MIN_SEGMENT_BYTES: u32 = 4096;
 /// The largest segment: positions in it fit 31 bits.
 pub(crate) const MAX_SEGMENT_BYTES: u32 = 1 << 31;
+/// How much the records of a segment differ in time at most, if that is left to retention. Kafka: `segment.ms`.
+const SEGMENT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// More partitions than any process can use, and few enough that their directories can be listed.
 pub(crate) const MAX_PARTITIONS: u32 = 100_000;
 
@@ -120,12 +132,18 @@ impl Default for TopicConfig {
             segment_bytes: 64 << 20,
             max_record_bytes: 1 << 20,
             timestamp_type: TimestampType::Create,
+            timestamp_before_max: None,
+            timestamp_after_max: None,
+            segment_age: None,
+            retention: Retention::default(),
+            max_bytes: None,
+            when_full: WhenFull::default(),
         }
     }
 }
 
 impl TopicConfig {
-    /// One partition, [`Durability::Sync`], segments of 64 MiB, records of at most 1 MiB, create time.
+    /// One partition, [`Durability::Sync`], segments of 64 MiB, records of at most 1 MiB, create time, everything kept.
     pub fn new() -> Self {
         Self::default()
     }
@@ -175,23 +193,90 @@ impl TopicConfig {
         self
     }
 
-    /// Sets one setting from text, by its name in Kafka: `segment.bytes`, `max.message.bytes`,
-    /// `message.timestamp.type` (`CreateTime` or `LogAppendTime`); `durability` is the log's own (see its `FromStr`).
+    /// The oldest that a record may say it is, before the clock at `send`. A record that says more is refused with
+    /// [`Error::InvalidTimestamp`]. Kafka: `message.timestamp.before.max.ms`.
+    ///
+    /// Default: `None`, any age. In milliseconds, the rest is cut off. Means nothing for append times.
+    #[must_use]
+    pub fn timestamp_before_max(mut self, age: Option<Duration>) -> Self {
+        self.timestamp_before_max = age;
+        self
+    }
+
+    /// How far ahead of the clock at `send` a record may say it is from; further is refused with
+    /// [`Error::InvalidTimestamp`]. Kafka: `message.timestamp.after.max.ms`.
+    ///
+    /// Retention by time keeps a segment for as long as its latest record says, so one record from a far future keeps it
+    /// and all behind it: a topic with [`Retention::time`] and timestamps from outside should set this. Default: `None`,
+    /// any (Kafka since 4.0: one hour; what a log keeps for ever, nothing is kept too long in). In milliseconds, the
+    /// rest is cut off. Means nothing for append times.
+    #[must_use]
+    pub fn timestamp_after_max(mut self, ahead: Option<Duration>) -> Self {
+        self.timestamp_after_max = ahead;
+        self
+    }
+
+    /// How much later than the first record of a segment a record in it may be; a later one begins a new segment. Kafka:
+    /// `segment.ms`.
+    ///
+    /// Told by the timestamps of the records, not by the clock; without room for another segment the present one
+    /// goes on. Segments are what retention removes, so this is for topics with [`Retention::time`] that fill a segment
+    /// seldom. Default: `None`: as long as records are kept, but at most Kafka's 7 days; without retention by time, any
+    /// time. From 1 ms, in milliseconds, the rest is cut off; outside of that, creating or altering the topic fails with
+    /// [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn segment_age(mut self, age: Option<Duration>) -> Self {
+        self.segment_age = age;
+        self
+    }
+
+    /// What is kept. Default: everything. Kafka: `retention.ms`, `retention.bytes`, `cleanup.policy=delete`.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// The most bytes of the disk that a partition's segments take, and what becomes of a `send` that would need more.
+    ///
+    /// Unlike [`Retention::bytes`] it is never exceeded, not even for a moment. Default: `None`, whatever there is. From
+    /// two segments ([`segment_bytes`](Self::segment_bytes)), because room is made by a segment at a time; below that,
+    /// creating or altering the topic fails with [`Error::InvalidConfig`]. A partition that already holds more takes
+    /// nothing until it holds less.
+    #[must_use]
+    pub fn max_bytes(mut self, bytes: Option<u64>, when_full: WhenFull) -> Self {
+        self.max_bytes = bytes;
+        self.when_full = when_full;
+        self
+    }
+
+    /// How much the records of a segment may differ in time.
+    pub(crate) fn segment_span(&self) -> Option<Duration> {
+        let of_retention = || self.retention.time.map(|time| time.clamp(Duration::from_millis(1), SEGMENT_AGE_MAX));
+        self.segment_age.or_else(of_retention)
+    }
+
+    /// Sets one setting from text.
+    ///
+    /// By its name in Kafka: `segment.bytes`, `max.message.bytes`, `message.timestamp.type` (`CreateTime` or
+    /// `LogAppendTime`), `message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`, `segment.ms`,
+    /// `retention.ms`, `retention.bytes`, where -1 is no limit. The log's own are `durability` and `when.full` (see
+    /// their `FromStr`), `partition.max.bytes`, `retention.records` (-1: no limit), and `retention.groups`, names
+    /// between commas.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] if there is no such setting, or it cannot have this value.
     pub fn set(mut self, name: &str, value: &str) -> Result<Self> {
-        let number = |setting: &'static str| {
-            value.parse::<u32>().map_err(|_| Error::InvalidConfig {
-                setting,
-                reason: format!("{value:?} is not a number of bytes below 4 GiB"),
-            })
-        };
         match name {
             "durability" => self.durability = value.parse()?,
-            "segment.bytes" => self.segment_bytes = number("segment.bytes")?,
-            "max.message.bytes" => self.max_record_bytes = number("max.message.bytes")?,
+            "max.message.bytes" => self.max_record_bytes = bytes_below_4_gib("max.message.bytes", value)?,
+            "message.timestamp.after.max.ms" => {
+                self.timestamp_after_max = duration("message.timestamp.after.max.ms", value)?;
+            }
+            "message.timestamp.before.max.ms" => {
+                self.timestamp_before_max = duration("message.timestamp.before.max.ms", value)?;
+            }
             "message.timestamp.type" => {
                 self.timestamp_type = match value {
                     "CreateTime" => TimestampType::Create,
@@ -204,6 +289,17 @@ impl TopicConfig {
                     }
                 }
             }
+            "partition.max.bytes" => self.max_bytes = limit("partition.max.bytes", value)?,
+            "retention.bytes" => self.retention.bytes = limit("retention.bytes", value)?,
+            "retention.groups" => {
+                let groups = value.split(',').filter(|group| !group.is_empty());
+                self.retention = self.retention.until_committed_by(groups);
+            }
+            "retention.ms" => self.retention.time = duration("retention.ms", value)?,
+            "retention.records" => self.retention.records = limit("retention.records", value)?,
+            "segment.bytes" => self.segment_bytes = bytes_below_4_gib("segment.bytes", value)?,
+            "segment.ms" => self.segment_age = duration("segment.ms", value)?,
+            "when.full" => self.when_full = value.parse()?,
             _ => {
                 let known: Vec<_> = self.entries().into_iter().map(|(name, _)| name).collect();
                 return Err(Error::InvalidConfig {
@@ -215,18 +311,39 @@ impl TopicConfig {
         Ok(self)
     }
 
-    /// The settings as text, by their names in Kafka: what [`set`](Self::set) takes. Without the partitions.
+    /// The settings as text, by their names: what [`set`](Self::set) takes. Without the partitions.
     pub fn entries(&self) -> Vec<(&'static str, String)> {
         let timestamp_type = match self.timestamp_type {
             TimestampType::Create => "CreateTime",
             TimestampType::Append => "LogAppendTime",
         };
+        let number = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
+        let millis =
+            |limit: Option<Duration>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.as_millis().to_string());
         vec![
             ("durability", self.durability.to_string()),
             ("max.message.bytes", self.max_record_bytes.to_string()),
+            ("message.timestamp.after.max.ms", millis(self.timestamp_after_max)),
+            ("message.timestamp.before.max.ms", millis(self.timestamp_before_max)),
             ("message.timestamp.type", timestamp_type.to_owned()),
+            ("partition.max.bytes", number(self.max_bytes)),
+            ("retention.bytes", number(self.retention.bytes)),
+            ("retention.groups", self.retention.groups.join(",")),
+            ("retention.ms", millis(self.retention.time)),
+            ("retention.records", number(self.retention.records)),
             ("segment.bytes", self.segment_bytes.to_string()),
+            ("segment.ms", millis(self.segment_age)),
+            ("when.full", self.when_full.to_string()),
         ]
+    }
+
+    /// What the catalog keeps: the settings that it always had, and of the others those that are not as they are by
+    /// default.
+    pub(crate) fn stored_entries(&self) -> Vec<(&'static str, String)> {
+        const ALWAYS: [&str; 4] = ["durability", "max.message.bytes", "message.timestamp.type", "segment.bytes"];
+        let usual = TopicConfig::new().entries();
+        let entries = self.entries().into_iter().zip(usual);
+        entries.filter(|(entry, usual)| ALWAYS.contains(&entry.0) || entry != usual).map(|(entry, _)| entry).collect()
     }
 
     /// How many partitions the topic has.
@@ -260,8 +377,53 @@ impl TopicConfig {
                 reason: format!("{} is below 64, which no record fits", self.max_record_bytes),
             });
         }
+        self.check_keeping()?;
         self.durability.check()
     }
+
+    fn check_keeping(&self) -> Result<()> {
+        let invalid = |setting, reason: String| Err(Error::InvalidConfig { setting, reason });
+        if self.segment_age.is_some_and(|age| age < Duration::from_millis(1)) {
+            return invalid("segment.ms", "it is at least 1; -1 is no limit".into());
+        }
+        let least = 2 * u64::from(self.segment_bytes).next_multiple_of(4096);
+        match self.max_bytes {
+            Some(bytes) if bytes < least => {
+                let reason = format!("{bytes} is less than two segments, {least}; room is made by a segment at a time");
+                invalid("partition.max.bytes", reason)
+            }
+            Some(_) if self.when_full == WhenFull::DropOldest && !self.retention.groups.is_empty() => {
+                let groups = self.retention.groups.join(", ");
+                invalid("when.full", format!("`drop-oldest` contradicts keeping what {groups} did not commit"))
+            }
+            _ => self.retention.check(),
+        }
+    }
+}
+
+/// A limit in bytes or records; -1 is none.
+fn limit(setting: &'static str, value: &str) -> Result<Option<u64>> {
+    match value.parse() {
+        _ if value == "-1" => Ok(None),
+        // Kafka's word for no limit where it knows no -1.
+        Ok(limit) => Ok(Some(limit).filter(|limit| *limit != i64::MAX.cast_unsigned())),
+        Err(_) => Err(Error::InvalidConfig {
+            setting,
+            reason: format!("{value:?} is neither a number from 0 nor -1, no limit"),
+        }),
+    }
+}
+
+/// A limit in milliseconds; -1 is none.
+fn duration(setting: &'static str, value: &str) -> Result<Option<Duration>> {
+    Ok(limit(setting, value)?.map(Duration::from_millis))
+}
+
+fn bytes_below_4_gib(setting: &'static str, value: &str) -> Result<u32> {
+    value.parse().map_err(|_| Error::InvalidConfig {
+        setting,
+        reason: format!("{value:?} is not a number of bytes below 4 GiB"),
+    })
 }
 
 /// How a log is opened.
@@ -271,6 +433,7 @@ pub struct LogConfig {
     pub(crate) auto_create_topics: Option<TopicConfig>,
     pub(crate) background: bool,
     pub(crate) commit_durability: Durability,
+    pub(crate) retention_interval: Duration,
     pub(crate) copy_reads: bool,
 }
 
@@ -281,6 +444,7 @@ impl Default for LogConfig {
             auto_create_topics: None,
             background: true,
             commit_durability: Durability::Sync,
+            retention_interval: Duration::from_secs(5 * 60),
             copy_reads: false,
         }
     }
@@ -321,6 +485,15 @@ impl LogConfig {
     #[must_use]
     pub fn commit_durability(mut self, durability: Durability) -> Self {
         self.commit_durability = durability;
+        self
+    }
+
+    /// How often the log looks for what topics no longer keep, by the clock that never steps; the first time at once.
+    /// Default: 5 minutes. Zero: at every [`maintain`](crate::EventLog::maintain), and for a background worker once a
+    /// second. Kafka: `log.retention.check.interval.ms`.
+    #[must_use]
+    pub fn retention_interval(mut self, interval: Duration) -> Self {
+        self.retention_interval = interval;
         self
     }
 
@@ -376,6 +549,9 @@ pub enum OffsetReset {
     /// Behind the last record that there is.
     #[default]
     Latest,
+    /// At the first record that is no older than this, by the wall clock; behind the last if all are older. Kafka:
+    /// `by_duration:PT1H`.
+    ByDuration(Duration),
     /// Nowhere: `poll` fails with [`Error::NoOffsetForPartition`] or [`Error::OffsetOutOfRange`].
     None,
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::types::{Offset, TopicPartition};
+use crate::types::{Offset, Timestamp, TopicPartition};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -193,10 +193,28 @@ pub enum Error {
         /// The most that the topic allows.
         limit: u64,
     },
-    /// A record holds what no record can hold. Kafka: `INVALID_RECORD`, `INVALID_TIMESTAMP`.
+    /// A record holds what no record can hold. Kafka: `INVALID_RECORD`.
     InvalidRecord {
         /// What is wrong.
         reason: String,
+    },
+    /// A timestamp is negative, or further from the clock than its topic allows. Kafka: `INVALID_TIMESTAMP`,
+    /// `IllegalArgumentException`.
+    InvalidTimestamp {
+        /// The timestamp.
+        timestamp: Timestamp,
+        /// What is wrong with it, and what is allowed.
+        reason: String,
+    },
+    /// A partition has as many bytes as it may, and its topic refuses more, or had none removed in time. Passes by itself
+    /// when something is removed.
+    PartitionFull {
+        /// The partition.
+        partition: TopicPartition,
+        /// The bytes of its segments.
+        bytes: u64,
+        /// The most that its topic allows.
+        limit: u64,
     },
     /// The offset was deleted by retention, or not written yet. Kafka: `OFFSET_OUT_OF_RANGE`.
     OffsetOutOfRange {
@@ -349,7 +367,11 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         matches!(
             self,
-            Error::NoSpace { .. } | Error::Timeout { .. } | Error::Locked { .. } | Error::RebalanceInProgress { .. }
+            Error::NoSpace { .. }
+                | Error::PartitionFull { .. }
+                | Error::Timeout { .. }
+                | Error::Locked { .. }
+                | Error::RebalanceInProgress { .. }
         )
     }
 
@@ -400,6 +422,17 @@ impl fmt::Display for Error {
                 write!(f, "send less at once or raise `max_record_bytes`")
             }
             Error::InvalidRecord { reason } => write!(f, "invalid record: {reason}"),
+            Error::InvalidTimestamp { timestamp, reason } => {
+                write!(f, "timestamp {timestamp} is not allowed: {reason}")
+            }
+            Error::PartitionFull { partition, bytes, limit } => {
+                write!(f, "{partition} is full: its segments take {bytes} bytes, and one more step would be over ")?;
+                write!(
+                    f,
+                    "`partition.max.bytes`, {limit}; delete records, let the groups commit that hold them, raise "
+                )?;
+                write!(f, "the limit, or choose another `when.full`")
+            }
             Error::OffsetOutOfRange { partition, requested, start, end } => {
                 write!(f, "offset {requested} of {partition} is out of range: it holds {start}..{end}")
             }

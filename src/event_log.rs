@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -20,8 +20,10 @@ use crate::error::Result;
 use crate::group::{Group, Groups};
 use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};
+use crate::retainer::{Removed, Retainer, RetentionReport};
+use crate::space::{self, SpaceUse};
 use crate::types::{Offset, TopicPartition};
-use crate::upkeep::Keeper;
+use crate::upkeep::{Keeper, Retain};
 
 /// An event log in a directory. Cheap to clone: clones are the same log.
 ///
@@ -56,6 +58,7 @@ impl fmt::Debug for EventLog {
 struct Shared {
     catalog: Arc<Catalog>,
     groups: Arc<Groups>,
+    retainer: Arc<Retainer>,
     keeper: Arc<Keeper>,
     worker: Mutex<Option<Box<dyn Worker>>>,
     report: RecoveryReport,
@@ -175,9 +178,14 @@ impl EventLog {
     fn assemble(catalog: Catalog, mut report: RecoveryReport, keeper: Arc<Keeper>) -> Result<Self> {
         let catalog = Arc::new(catalog);
         let groups = Groups::open(Arc::clone(&catalog), Arc::clone(&keeper), &mut report)?;
+        let interval = catalog.config().retention_interval;
+        let retainer = Arc::new(Retainer::new(Arc::clone(&catalog), Arc::clone(&groups), interval));
+        let retain: Weak<dyn Retain> = Arc::downgrade(&(Arc::clone(&retainer) as Arc<dyn Retain>));
+        keeper.adopt_retainer(retain);
         let shared = Shared {
             catalog,
             groups,
+            retainer,
             keeper,
             worker: Mutex::new(None),
             report,
@@ -208,7 +216,8 @@ impl EventLog {
         self.shared.close()
     }
 
-    /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions.
+    /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions,
+    /// and, every [`retention_interval`](LogConfig::retention_interval), retention.
     /// Returns after how long something is due next; `None`: nothing, until something is sent.
     ///
     /// The background worker does this; without it ([`LogConfig::background`]) it is for the caller to do.
@@ -259,7 +268,9 @@ impl EventLog {
     /// [`InvalidPartitions`](Error::InvalidPartitions), [`InvalidConfig`](Error::InvalidConfig),
     /// [`NoSpace`](Error::NoSpace), [`Io`](Error::Io), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
-        self.shared.catalog.create(name, config)
+        self.shared.catalog.create(name, config)?;
+        self.shared.keeper.hurry();
+        Ok(())
     }
 
     /// The names of all topics, sorted.
@@ -324,7 +335,66 @@ impl EventLog {
     /// [`UnknownTopic`](Error::UnknownTopic), [`InvalidConfig`](Error::InvalidConfig),
     /// [`InvalidPartitions`](Error::InvalidPartitions) if it names another number of partitions.
     pub fn alter_topic(&self, name: &str, config: TopicConfig) -> Result<()> {
-        self.shared.catalog.alter(name, config)
+        self.shared.catalog.alter(name, config)?;
+        // The worker may sleep as if there were nothing to keep an eye on.
+        self.shared.keeper.hurry();
+        Ok(())
+    }
+
+    /// Where the room on the disk is: by partition, by group, and what the log itself takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](Error::Closed), [`Forked`](Error::Forked).
+    pub fn space(&self) -> Result<Vec<SpaceUse>> {
+        self.shared.catalog.check_open()?;
+        self.follow();
+        Ok(space::space(&self.shared.catalog, &self.shared.groups))
+    }
+
+    /// Removes the records of a partition below `before`; returns its log start offset, which is that, or what it was if
+    /// that is more. Kafka: `deleteRecords`; its -1 is the [end](PartitionDescription::high_watermark).
+    ///
+    /// When it returns, they do not come back, whatever happens. Segments that hold nothing else give their room back; the
+    /// rest of a segment waits for that until the log start offset passes it. Records that were polled stay readable. A group
+    /// that has committed less goes on by its reset policy; see [`GroupOffset::lost`].
+    ///
+    /// # Errors
+    ///
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) if `before` lies behind the high watermark;
+    /// [`UnknownTopic`](Error::UnknownTopic), [`UnknownPartition`](Error::UnknownPartition),
+    /// [`SyncFailed`](Error::SyncFailed), [`Io`](Error::Io), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
+    pub fn delete_records(&self, partition: &TopicPartition, before: impl Into<Offset>) -> Result<Offset> {
+        self.shared.catalog.check_writable()?;
+        let partition = self.shared.catalog.partition(partition)?;
+        self.shared.retainer.delete(&partition, before.into())?;
+        Ok(partition.log_start())
+    }
+
+    /// Removes what topics no longer keep, now, whether it is due or not; returns what that was, by partition.
+    ///
+    /// # Errors
+    ///
+    /// The first that was met; all partitions are tried. [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
+    pub fn apply_retention(&self) -> Result<Vec<Removed>> {
+        self.shared.retainer.apply()
+    }
+
+    /// What [`apply_retention`](Self::apply_retention) would remove of a topic that kept what `config` says, which need
+    /// not be its own. Nothing is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](Error::UnknownTopic), [`InvalidConfig`](Error::InvalidConfig), [`Io`](Error::Io).
+    pub fn plan_retention(&self, topic: &str, config: &TopicConfig) -> Result<Vec<Removed>> {
+        self.follow();
+        config.check(topic)?;
+        self.shared.retainer.plan(&*self.shared.catalog.topic(topic)?, config)
+    }
+
+    /// What retention has done since the log was opened.
+    pub fn retention_report(&self) -> RetentionReport {
+        self.shared.retainer.report()
     }
 
     /// In a log that was opened read-only, looks for news; what cannot be read now is looked for again next time.

@@ -105,6 +105,8 @@ mod partitioner;
 mod producer;
 pub mod promises;
 mod record;
+mod retainer;
+mod space;
 mod table;
 mod topic;
 mod types;
@@ -121,7 +123,9 @@ pub use crate::codec::Bincode;
 #[cfg(feature = "json")]
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
-pub use crate::config::{ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, TopicConfig};
+pub use crate::config::{
+    ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
+};
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
@@ -131,7 +135,9 @@ pub use crate::offset_tracker::OffsetTracker;
 pub use crate::partitioner::{Partitioner, murmur2};
 pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
-pub use crate::types::{Offset, OffsetAndMetadata, Timestamp, TimestampType, TopicPartition};
+pub use crate::retainer::{Removed, RetentionReport};
+pub use crate::space::{Place, SpaceUse};
+pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.
 #[cfg(doctest)]

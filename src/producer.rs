@@ -132,8 +132,8 @@ impl Producer {
     ///
     /// Nothing was written in any case. [`UnknownTopic`](Error::UnknownTopic),
     /// [`UnknownPartition`](Error::UnknownPartition), [`RecordTooLarge`](Error::RecordTooLarge),
-    /// [`InvalidRecord`](Error::InvalidRecord) for a negative timestamp, [`NoSpace`](Error::NoSpace) until there is
-    /// room, [`SyncFailed`](Error::SyncFailed) after a failed sync of the partition, [`Closed`](Error::Closed),
+    /// [`InvalidTimestamp`](Error::InvalidTimestamp), [`NoSpace`](Error::NoSpace) and
+    /// [`PartitionFull`](Error::PartitionFull) until there is room, [`SyncFailed`](Error::SyncFailed) after a failed sync of the partition, [`Closed`](Error::Closed),
     /// [`ReadOnly`](Error::ReadOnly).
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "a record is built for one call, and reads better so")]
@@ -303,10 +303,13 @@ impl Producer {
     #[inline]
     fn timestamp(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<Timestamp> {
         match record.timestamp {
-            Some(given) if given.as_millis() < 0 => {
-                Err(Error::InvalidRecord { reason: format!("its timestamp, {given}, is negative") })
+            Some(given) if given.as_millis() < 0 => Err(Error::InvalidTimestamp {
+                timestamp: given,
+                reason: "it is negative; records are from 1970 on".into(),
+            }),
+            Some(given) if topic.timestamp_type() == TimestampType::Create => {
+                topic.check_timestamp(given, || self.shared.catalog.env().clock.now()).map(|()| given)
             }
-            Some(given) if topic.timestamp_type() == TimestampType::Create => Ok(given),
             _ => Ok(self.shared.catalog.env().clock.now()),
         }
     }

@@ -25,7 +25,7 @@
 //! | 11 | media error while reading | `Io` for that read when the bytes are not there as the segment is checked, which it is once, as far as it is read (Linux 5.14). The window that remains: bytes that were checked, were evicted from memory since and cannot be read again end the process, as they do for everybody who maps files. With [`LogConfig::copy_reads`](crate::LogConfig::copy_reads) sealed segments are copied, and have no such window |
 //! | 12 | bit rot, misdirected or lost write at rest | checked before it is read for the first time in each opening: `Corrupt` with partition, offsets, file, position and flaw; the consumer decides to skip, never the library; others unaffected; `verify` finds it all |
 //! | 13 | zeroed sector or page | as 12; not the end of the log |
-//! | 14 | segment cut short, emptied, deleted (first, middle, last) | the missing offsets are reported and not given again; the rest is served. What nothing can tell: after a process was killed, the loss of the end of the newest segment, from behind its last proven batch |
+//! | 14 | segment cut short, emptied, deleted by somebody else (first, middle, last) | the missing offsets are reported and not given again; the rest is served. What nothing can tell: after a process was killed, the loss of the end of the newest segment, from behind its last proven batch |
 //! | 15 | segment of another partition, another log or an old backup in its place | refused as foreign, or its end as missing; reported, untouched |
 //! | 16 | catalog damaged or lost | rebuilt from the directories, reported; settings become the usual ones; data is never removed because nobody mentions it |
 //! | 17 | committed offsets damaged or lost | reported by opening and by the first fetch of that group, until it seeks or commits; not silently "no position" |
@@ -34,7 +34,7 @@
 //! | 20 | second writer (another process, the same process, a stopped first one) | `Locked` at once, with the holder's number; never stolen; free at once after kill -9 |
 //! | 21 | fork | in the child every call fails with `Forked`; dropping there does nothing; the parent is unharmed |
 //! | 22 | reader in another process | sees whole records only; shows the promised part apart from the accepted part |
-//! | 23 | clock steps, 1970, 2106 | order, offsets, recovery and waiting unaffected |
+//! | 23 | clock steps, 1970, 2106 | order, offsets, recovery and waiting unaffected; a round of retention in which the wall clock disagrees with the other one removes nothing because of its age, and is counted |
 //! | 24 | read-only directory, file system turned read-only | opening for writing refuses with the path; opening for reading creates nothing |
 //! | 25 | symlink, directory or device in place of a file; file without permission | an error naming it; nothing written through it |
 //! | 26 | stray files, extra bytes after the end | left alone if not ours; a tail past the end is cut and reported |
@@ -120,7 +120,8 @@
 //!     `processes::a_rolled_segment_that_its_writer_shortens_disturbs_no_reader_beside_it`.
 //! 23. `clocks::order_offsets_and_recovery_do_not_depend_on_the_wall_clock`,
 //!     `clocks::a_record_keeps_the_timestamp_that_it_was_given_whatever_the_clock_does_later`,
-//!     `clocks::waiting_is_told_by_the_clock_that_never_steps`.
+//!     `clocks::waiting_is_told_by_the_clock_that_never_steps`,
+//!     `clocks::a_step_of_the_wall_clock_does_not_empty_the_log`.
 //! 24. `files::a_read_only_file_system_refuses_writing_by_name_and_is_read_without_creating_anything`,
 //!     `files::a_file_system_that_turns_read_only_is_an_error_that_names_the_file_and_resets_nothing`,
 //!     `files::opening_for_reading_asks_the_disk_for_nothing_but_to_read`.

@@ -38,7 +38,8 @@ const AGAIN: &[u8] = b"";
 
 /// What the reserve holds: the first room of a segment, twice; or once, if there is no more.
 const RESERVE_BYTES: [u64; 2] = [128 << 10, 64 << 10];
-const RESERVE: &str = "RESERVE";
+/// The file that takes it.
+pub(crate) const RESERVE: &str = "RESERVE";
 
 /// Room on the disk that is given up when there is no other, for those who must go on all the same.
 #[derive(Debug)]
@@ -316,7 +317,7 @@ impl Table {
         drafts.push(draft(AGAIN, Some(&began), self.partition.now()));
         self.partition.append(&drafts)?;
         self.partition.sync_to(self.partition.log_end(), None)?;
-        self.partition.remove_before(base)
+        self.partition.remove_below(base).map(drop)
     }
 }
 

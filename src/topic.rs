@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::partition::Partition;
-use crate::types::{TimestampType, TopicPartition};
+use crate::types::{Timestamp, TimestampType, TopicPartition};
 
 /// A topic that is open.
 pub(crate) struct Topic {
@@ -22,6 +23,9 @@ pub(crate) struct Topic {
     deleted: AtomicBool,
     /// The configuration's, where a producer can look without a lock.
     append_time: AtomicBool,
+    /// How many milliseconds before and after the clock a record may say it is from; `u64::MAX`: any number.
+    before_max: AtomicU64,
+    after_max: AtomicU64,
 }
 
 impl fmt::Debug for Topic {
@@ -34,8 +38,11 @@ impl Topic {
     pub(crate) fn new(name: Arc<str>, id: u128, config: TopicConfig, partitions: Vec<Arc<Partition>>) -> Self {
         let count = AtomicU32::new(number(partitions.len()));
         let append_time = AtomicBool::new(config.timestamp_type == TimestampType::Append);
+        let before_max = AtomicU64::new(millis(config.timestamp_before_max));
+        let after_max = AtomicU64::new(millis(config.timestamp_after_max));
         let (config, partitions) = (RwLock::new(config), RwLock::new(partitions));
-        Topic { name, id, config, partitions, count, deleted: AtomicBool::new(false), append_time }
+        let deleted = AtomicBool::new(false);
+        Topic { name, id, config, partitions, count, deleted, append_time, before_max, after_max }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -80,12 +87,21 @@ impl Topic {
             partition.reconfigure(&config);
         }
         self.append_time.store(config.timestamp_type == TimestampType::Append, Ordering::Release);
+        self.before_max.store(millis(config.timestamp_before_max), Ordering::Release);
+        self.after_max.store(millis(config.timestamp_after_max), Ordering::Release);
         *self.config.write() = config;
     }
 
     #[inline]
     pub(crate) fn timestamp_type(&self) -> TimestampType {
         if self.append_time.load(Ordering::Acquire) { TimestampType::Append } else { TimestampType::Create }
+    }
+
+    /// Whether a record may say that it is from `given`. The clock is asked only if that depends on it.
+    #[inline]
+    pub(crate) fn check_timestamp(&self, given: Timestamp, now: impl FnOnce() -> Timestamp) -> Result<()> {
+        let (before, after) = (self.before_max.load(Ordering::Acquire), self.after_max.load(Ordering::Acquire));
+        if (before, after) == (u64::MAX, u64::MAX) { Ok(()) } else { within(given, now(), before, after) }
     }
 
     /// Whether the topic was deleted since it was looked up.
@@ -97,6 +113,22 @@ impl Topic {
     pub(crate) fn set_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
     }
+}
+
+fn millis(limit: Option<Duration>) -> u64 {
+    limit.map_or(u64::MAX, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn within(given: Timestamp, now: Timestamp, before_max: u64, after_max: u64) -> Result<()> {
+    let (before, after) = (now.since(given).as_millis(), given.since(now).as_millis());
+    let (far, side, setting, limit) = match () {
+        () if before > u128::from(before_max) => (before, "before", "before", before_max),
+        () if after > u128::from(after_max) => (after, "ahead of", "after", after_max),
+        () => return Ok(()),
+    };
+    let reason =
+        format!("it is {far} ms {side} the clock, which shows {now}; `message.timestamp.{setting}.max.ms` is {limit}");
+    Err(Error::InvalidTimestamp { timestamp: given, reason })
 }
 
 fn number(count: usize) -> u32 {

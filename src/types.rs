@@ -85,6 +85,18 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// This timestamp moved back by `by`; stops at the beginning of time instead of overflowing.
+    pub(crate) fn saturating_sub(self, by: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero if it is before.
+    pub(crate) fn since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(i128::from(self.0) - i128::from(earlier.0)).unwrap_or(0))
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
@@ -166,6 +178,22 @@ impl OffsetAndMetadata {
 impl From<Offset> for OffsetAndMetadata {
     fn from(offset: Offset) -> Self {
         OffsetAndMetadata { offset, metadata: String::new() }
+    }
+}
+
+/// A record that was found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OffsetAndTimestamp {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its own timestamp, which may be later than the one that was asked for.
+    pub timestamp: Timestamp,
+}
+
+impl From<(Offset, Timestamp)> for OffsetAndTimestamp {
+    fn from((offset, timestamp): (Offset, Timestamp)) -> Self {
+        OffsetAndTimestamp { offset, timestamp }
     }
 }
 

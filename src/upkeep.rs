@@ -1,6 +1,7 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
-//! Beside them there is one *ward*, the groups of the log, whose members have deadlines.
+//! Beside them there are *wards*, which must be looked at in time: the groups of the log, whose members have deadlines, and
+//! whoever knows what topics keep.
 //!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
@@ -17,6 +18,7 @@ use crate::env::Env;
 use crate::env::scheduling::{Bell, Worker};
 use crate::error::{Error, Result};
 use crate::partition::{Look, Partition, Upkeep};
+use crate::types::Offset;
 
 /// Whoever puts a partition on the list rings only if the worker would otherwise sleep longer than this.
 const NAP: Duration = Duration::from_millis(2);
@@ -27,10 +29,20 @@ pub(crate) trait Ward: Send + Sync {
     fn look(&self) -> Option<Duration>;
 }
 
+/// Whoever knows what topics keep, and writes down what was removed.
+pub(crate) trait Retain: Ward {
+    /// See [`Upkeep::delete_before`].
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()>;
+
+    /// See [`Upkeep::apply_retention`].
+    fn apply_retention(&self, partition: &Partition) -> Result<usize>;
+}
+
 pub(crate) struct Keeper {
     env: Env,
     list: Mutex<Vec<Arc<Partition>>>,
     ward: OnceLock<Weak<dyn Ward>>,
+    retainer: OnceLock<Weak<dyn Retain>>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
     sleeping: AtomicBool,
@@ -55,6 +67,14 @@ impl Upkeep for Keeper {
             self.bell.ring();
         }
     }
+
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()> {
+        self.retainer().ok_or(Error::Closed)?.delete_before(partition, start)
+    }
+
+    fn apply_retention(&self, partition: &Partition) -> Result<usize> {
+        self.retainer().ok_or(Error::Closed)?.apply_retention(partition)
+    }
 }
 
 impl Keeper {
@@ -64,6 +84,7 @@ impl Keeper {
             env,
             list: Mutex::default(),
             ward: OnceLock::new(),
+            retainer: OnceLock::new(),
             bell,
             sleeping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -76,7 +97,17 @@ impl Keeper {
         drop(self.ward.set(ward));
     }
 
-    /// Something of the ward may be due earlier than it was when it was last looked at.
+    /// Looks after whoever knows what topics keep, too, from now on, for as long as it lives.
+    pub(crate) fn adopt_retainer(&self, retainer: Weak<dyn Retain>) {
+        // There is one, and it is adopted when the log is opened.
+        drop(self.retainer.set(retainer));
+    }
+
+    fn retainer(&self) -> Option<Arc<dyn Retain>> {
+        self.retainer.get().and_then(Weak::upgrade)
+    }
+
+    /// Something of a ward may be due earlier than it was when it was last looked at.
     pub(crate) fn hurry(&self) {
         self.bell.ring();
     }
@@ -84,12 +115,13 @@ impl Keeper {
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
         let of_partitions = self.look_at_partitions();
-        of_partitions.into_iter().chain(self.look_at_ward()).min()
+        of_partitions.into_iter().chain(self.look_at_wards()).min()
     }
 
-    fn look_at_ward(&self) -> Option<Duration> {
-        let ward = self.ward.get().and_then(Weak::upgrade)?;
-        ward.look()
+    fn look_at_wards(&self) -> Option<Duration> {
+        let of_groups = self.ward.get().and_then(Weak::upgrade).and_then(|ward| ward.look());
+        let of_retention = self.retainer().and_then(|retainer| retainer.look());
+        of_groups.into_iter().chain(of_retention).min()
     }
 
     fn look_at_partitions(&self) -> Option<Duration> {
@@ -134,7 +166,7 @@ impl Keeper {
                 return;
             }
             let of_partitions = self.look_at_partitions();
-            let due = of_partitions.into_iter().chain(self.look_at_ward()).min();
+            let due = of_partitions.into_iter().chain(self.look_at_wards()).min();
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);

@@ -179,14 +179,15 @@ fn a_group_resumes_where_it_has_committed() {
     assert_eq!(place.run(&[&words[..], &["--max-messages", "2"]].concat()).out(), b"b\nc\n");
 
     let expected = "\
-TOPIC   PARTITION  COMMITTED  END  LAG  METADATA
-orders          0          0    0    0
-orders          1          3    4    1
-orders          2          0    0    0
+TOPIC   PARTITION  COMMITTED  END  LAG  LOST  METADATA
+orders          0          0    0    0     0
+orders          1          3    4    1     0
+orders          2          0    0    0     0
 ";
     assert_eq!(place.run(&["groups", "describe", "billing"]).text(), expected);
     let group = &objects(&place.run(&["groups", "describe", "billing", "--output", "json"]).out())[0];
-    let second = json!({"topic": "orders", "partition": 1, "committed": 3, "end": 4, "lag": 1, "metadata": ""});
+    let second =
+        json!({"topic": "orders", "partition": 1, "committed": 3, "end": 4, "lag": 1, "lost": 0, "metadata": ""});
     assert_eq!((&group["group"], &group["partitions"][1]), (&json!("billing"), &second));
 
     assert_eq!(place.run(&words).out(), b"d\n");
@@ -215,7 +216,7 @@ fn a_group_is_moved_when_it_is_told_to_execute_and_deleted() {
 
     let deleted = place.run(&["groups", "delete-offsets", "billing", "--topic", "orders:0,2"]);
     assert_eq!(deleted.text(), "deleted what group billing had committed for orders-0, orders-2\n");
-    let left = "TOPIC   PARTITION  COMMITTED  END  LAG  METADATA\norders          1          4    4    0\n";
+    let left = "TOPIC   PARTITION  COMMITTED  END  LAG  LOST  METADATA\norders          1          4    4    0     0\n";
     assert_eq!(place.run(&["groups", "describe", "billing"]).text(), left);
     assert_eq!(place.run(&["groups", "--delete", "--group", "billing"]).text(), "deleted group billing\n");
     assert_eq!(place.run(&["groups", "list"]).out(), b"");
@@ -256,19 +257,37 @@ fn topics_are_described() {
     assert_eq!(place.run(&["topics", "list"]).text(), "fast\norders\n");
     let expected = "\
 fast
-  durability              os
-  max.message.bytes       1048576
-  message.timestamp.type  CreateTime
-  segment.bytes           8192
+  durability                       os
+  max.message.bytes                1048576
+  message.timestamp.after.max.ms   -1
+  message.timestamp.before.max.ms  -1
+  message.timestamp.type           CreateTime
+  partition.max.bytes              -1
+  retention.bytes                  -1
+  retention.groups
+  retention.ms                     -1
+  retention.records                -1
+  segment.bytes                    8192
+  segment.ms                       -1
+  when.full                        refuse
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
           0      0    2        2        2         1   4096
 
 orders
-  durability              sync
-  max.message.bytes       1048576
-  message.timestamp.type  CreateTime
-  segment.bytes           67108864
+  durability                       sync
+  max.message.bytes                1048576
+  message.timestamp.after.max.ms   -1
+  message.timestamp.before.max.ms  -1
+  message.timestamp.type           CreateTime
+  partition.max.bytes              -1
+  retention.bytes                  -1
+  retention.groups
+  retention.ms                     -1
+  retention.records                -1
+  segment.bytes                    67108864
+  segment.ms                       -1
+  when.full                        refuse
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
           0      0    0        0        0         1   4096
@@ -279,6 +298,152 @@ orders
     let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];
     assert_eq!((&topic["topic"], &topic["config"]["durability"]), (&json!("fast"), &json!("os")));
     assert_eq!(topic["partitions"][0]["log_end"], json!(2));
+}
+
+#[test]
+fn topics_are_altered_and_a_dry_run_says_what_would_go() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders", "--segment-bytes", "4096"]).out();
+    let lines = "x".repeat(700) + "\n";
+    place.run_with(&["produce", "orders"], lines.repeat(15).as_bytes()).out();
+    let words = ["topics", "alter", "orders", "--config", "retention.records=7", "--partitions", "2"];
+    let expected = "\
+would change retention.records of orders from \"-1\" to \"7\"
+would change partitions of orders from \"1\" to \"2\"
+orders-0 no longer keeps 5 records before offset 5: 1 segments, 3,888 bytes
+";
+    assert_eq!(place.run(&[&words[..], &["--dry-run"]].concat()).text(), expected);
+    assert_eq!(place.run(&["offsets", "orders", "--time", "earliest"]).text().lines().count(), 2);
+    let changed = objects(&place.run(&[&words[..], &["--output", "json"]].concat()).out());
+    assert_eq!(changed[0]["after"], json!({"retention.records": "7", "partitions": "2"}));
+    // Whoever opens the log for writing next removes what is no longer kept; a command may be over before that.
+    EventLog::open(place.path()).unwrap().apply_retention().unwrap();
+    let expected = "\
+TOPIC   PARTITION  OFFSET  TIMESTAMP
+orders          0       5          -
+orders          1       0          -
+";
+    assert_eq!(place.run(&["offsets", "orders", "--time", "-2"]).text(), expected);
+    assert_eq!(
+        place.run(&["topics", "--alter", "--topic", "orders", "--config", "retention.records=7"]).text(),
+        "orders is as it should be already\n"
+    );
+    failed(
+        &place.run(&["topics", "alter", "orders"]),
+        2,
+        "tidelog: error: nothing is to be changed; name a setting, as in --config retention.ms=604800000\n",
+    );
+    failed(
+        &place.run(&["topics", "alter", "orders", "--config", "when.full=never"]),
+        2,
+        "tidelog: error: invalid `when.full`: \"never\" is none of `refuse`, `drop-oldest`, `wait` and `wait:60000ms`\n",
+    );
+}
+
+#[test]
+fn records_are_found_and_read_by_time() {
+    let place = with_orders();
+    let log = EventLog::open(place.path()).unwrap();
+    for (millis, value) in [(1_700_000_000_000, "a"), (1_700_000_003_000, "b"), (1_700_000_001_000, "c")] {
+        let record = tidelog::ProducerRecord::new("orders", value).partition(1);
+        log.producer().send(record.timestamp(tidelog::Timestamp::from_millis(millis))).unwrap();
+    }
+    log.close().unwrap();
+    let at = |time: &str| place.run(&["offsets", "orders", "--partition", "1", "--time", time]).text();
+    let line = |offset: &str, timestamp: &str| {
+        let width = timestamp.len().max(9);
+        format!(
+            "TOPIC   PARTITION  OFFSET  {:>width$}\norders          1  {offset:>6}  {timestamp:>width$}\n",
+            "TIMESTAMP"
+        )
+    };
+    assert_eq!(at("latest"), line("3", "-"));
+    assert_eq!(at("earliest"), line("0", "-"));
+    assert_eq!(at("max-timestamp"), line("1", "1700000003000"));
+    assert_eq!(at("1700000000001"), line("1", "1700000003000"));
+    assert_eq!(at("2023-11-14T22:13:20Z"), line("0", "1700000000000"));
+    assert_eq!(at("1h ago"), line("-", "-"));
+    assert_eq!(place.run(&["consume", "orders", "--from-time", "2023-11-14T22:13:21Z"]).out(), b"b\nc\n");
+    assert_eq!(
+        place
+            .run(&[
+                "consume",
+                "orders",
+                "--from-time",
+                "1000d ago",
+                "--partition",
+                "0",
+                "--follow",
+                "--timeout-ms",
+                "1"
+            ])
+            .out(),
+        b""
+    );
+    assert_eq!(place.run(&["consume", "orders", "--from-time", "soon"]).code, Some(2));
+}
+
+#[test]
+fn records_are_deleted_up_to_an_offset_or_a_moment() {
+    let place = with_orders();
+    for partition in ["0", "1"] {
+        place.run_with(&["produce", "orders", "--partition", partition], b"a\nb\nc\n").out();
+    }
+    let delete = |words: &[&str]| place.run(&[&["delete-records", "orders"], words].concat());
+    let dry = delete(&["--partition", "0", "--before", "2", "--dry-run"]).text();
+    assert_eq!(dry, "would delete 2 records of orders-0, which would begin at 2\n");
+    assert_eq!(
+        delete(&["--partition", "0", "--before", "2"]).text(),
+        "deleted 2 records of orders-0, which begins at 2\n"
+    );
+    assert_eq!(place.run(&["consume", "orders", "--partition", "0"]).out(), b"c\n");
+    for dry in [&["--dry-run"][..], &[]] {
+        let beyond = delete(&[&["--partition", "0", "--before", "4"], dry].concat());
+        failed(&beyond, 1, "tidelog: error: offset 4 of orders-0 is out of range: it holds 2..3\n");
+    }
+    failed(
+        &delete(&["--before", "1"]),
+        2,
+        "tidelog: error: orders has 3 partitions, whose offsets have nothing to do with one another; say which with \
+         --partition\n",
+    );
+    let all = "\
+deleted 1 records of orders-0, which begins at 3
+deleted 3 records of orders-1, which begins at 3
+deleted 0 records of orders-2, which begins at 0
+";
+    assert_eq!(delete(&["--before-time", "1d ago", "--dry-run"]).text().matches("would delete 0").count(), 3);
+    assert_eq!(delete(&["--before", "-1"]).text(), all);
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+    assert_eq!(delete(&[]).code, Some(2));
+}
+
+#[test]
+fn stats_show_where_the_room_is() {
+    let place = Place::new();
+    place.run(&["topics", "create", "orders", "--segment-bytes", "4096", "--durability", "os"]).out();
+    let line = "x".repeat(700) + "\n";
+    place.run_with(&["produce", "orders"], line.repeat(12).as_bytes()).out();
+    place.run(&["consume", "orders", "--group", "billing", "--from-beginning"]).out();
+    place.run(&["delete-records", "orders", "--before", "6"]).out();
+    let stats = objects(&place.run(&["stats", "--output", "json"]).out());
+    let names: Vec<_> =
+        stats.iter().map(|one| (one["kind"].as_str().unwrap(), one["name"].as_str().unwrap())).collect();
+    assert_eq!(names, [("partition", "orders-0"), ("group", "billing"), ("log", "catalog"), ("log", "reserve")]);
+    assert_eq!((&stats[0]["segments"], &stats[0]["records"]), (&json!(2), &json!(6)));
+    for one in &stats {
+        assert!(one["bytes"].as_u64() <= one["disk_bytes"].as_u64(), "{one}");
+        assert_eq!(one["disk_bytes"].as_u64().unwrap() % 4096, 0, "{one}");
+    }
+    let of = |name: &str| -> u64 {
+        let files = std::fs::read_dir(place.path().join(name)).unwrap().map(|file| file.unwrap().metadata().unwrap());
+        files.map(|file| std::os::unix::fs::MetadataExt::blocks(&file) * 512).sum()
+    };
+    assert_eq!(stats[0]["disk_bytes"], json!(of("topics/orders/0")));
+    assert_eq!(stats[2]["disk_bytes"], json!(of("catalog")));
+    let text = place.run(&["stats"]).text();
+    let places: Vec<_> = text.lines().map(|line| line.split("  ").next().unwrap()).collect();
+    assert_eq!(places, ["PLACE", "orders-0", "group billing", "catalog", "reserve", "all"]);
 }
 
 #[test]

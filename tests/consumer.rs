@@ -1,9 +1,8 @@
 //! Kafka's semantics of consuming. The cases are those of `vectors/consumer_semantics.json`, taken from Apache Kafka's
 //! integration tests; a test's comment names its case.
 //!
-//! Left out, because they are about what a group of one member at a time does not have: `max-poll-interval`, `slow-assign-callback`, `subscribe-pattern`, `callback-position`,
-//! `callback-seek-pause`, `assigned-always-called`, `lost`; because there is no such thing: `large-record-first`
-//! (no fetch sizes), `interceptors`, `commit-async-order` (no callbacks of commits).
+//! What needs a group of several members is in `tests/groups.rs`. Left out, because there is no such thing here:
+//! `large-record-first` (no fetch sizes), `interceptors`.
 #![cfg(feature = "sim")]
 
 use std::time::Duration;

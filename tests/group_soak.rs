@@ -96,6 +96,8 @@ struct Model {
     ownerships: u32,
     /// Since when each member may not have polled any more, in a time of the test; those that are gone are missing.
     quiet: BTreeMap<u64, Duration>,
+    /// When the poll began that each member is in, or was in last.
+    began: BTreeMap<u64, Duration>,
     interval: Duration,
 }
 
@@ -107,6 +109,11 @@ impl Model {
     fn assigned(&mut self, member: u64, now: Duration, partition: &TopicPartition, committed: u64) {
         self.counts.assigned += 1;
         self.ownerships += 1;
+        if self.began.get(&member).is_some_and(|began| now >= *began + self.interval) {
+            // Its thread was kept from running for so long that it may have been put out within the poll: then it is told
+            // so by the next, and what it reads until then is another's.
+            return;
+        }
         let before = self.partitions.entry(partition.clone()).or_default().owner;
         if let Some(before) = before.filter(|before| before.member != member) {
             assert!(self.is_out(before.member, now), "{partition} is assigned to {member}, and {before:?} has it");
@@ -121,7 +128,7 @@ impl Model {
     }
 
     fn gone(&mut self, member: u64, partition: &TopicPartition) {
-        let known = self.partitions.get_mut(partition).expect("it was assigned");
+        let known = self.partitions.entry(partition.clone()).or_default();
         // Of somebody who was put out, the partition may be another's already.
         known.owner.take_if(|owner| owner.member == member);
     }
@@ -129,7 +136,7 @@ impl Model {
     /// A member processes a record; one that was put out may do so beside the new owner.
     fn process(&mut self, member: u64, partition: &TopicPartition, offset: u64) {
         self.counts.processed += 1;
-        let known = self.partitions.get_mut(partition).expect("it was assigned");
+        let known = self.partitions.entry(partition.clone()).or_default();
         let Some(owner) = known.owner.as_mut().filter(|owner| owner.member == member) else { return };
         assert_eq!(offset, owner.next, "{partition} out of order for {owner:?}");
         owner.next += 1;
@@ -480,6 +487,7 @@ impl Real {
 
     fn poll(&self, consumer: &mut Consumer, number: u64, timeout: Duration) -> ConsumerRecords {
         let began = self.start.elapsed();
+        locked(&self.model).began.insert(number, began);
         let records = consumer.poll(timeout).unwrap();
         // Its time did not begin before the poll did; and until the poll has ended, the last one counts.
         locked(&self.model).quiet.insert(number, began);

@@ -12,8 +12,8 @@ use tidelog::{
 };
 
 /// Much longer than any of it takes; whoever waits so long was not woken.
-const LONG: Duration = Duration::from_secs(120);
-const SOON: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(15);
 
 fn log(partitions: u32) -> (tempfile::TempDir, EventLog) {
     let directory = tempfile::tempdir().unwrap();
@@ -23,7 +23,8 @@ fn log(partitions: u32) -> (tempfile::TempDir, EventLog) {
 }
 
 fn config() -> ConsumerConfig {
-    ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest).max_poll_records(10)
+    // Automatic commits would end the waiting of those that are not woken.
+    ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest).auto_commit(false).max_poll_records(10)
 }
 
 fn member(log: &EventLog, config: ConsumerConfig) -> Consumer {
@@ -90,7 +91,8 @@ fn threads_that_share_a_group_read_every_record_once_if_all_of_them_close() {
         thread::scope(|scope| {
             for _ in 0..6 {
                 scope.spawn(|| {
-                    let config = if cooperative { config().assignor(CooperativeStickyAssignor) } else { config() };
+                    let config = config().auto_commit(true);
+                    let config = if cooperative { config.assignor(CooperativeStickyAssignor) } else { config };
                     let mut consumer = member(&log, config);
                     while count.load(Ordering::SeqCst) < records {
                         for record in &consumer.poll(Duration::from_millis(10)).unwrap() {

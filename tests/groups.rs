@@ -13,7 +13,7 @@ use tidelog::sim::Machine;
 use tidelog::{
     Assignor, Consumer, ConsumerConfig, CooperativeStickyAssignor, Durability, Error, EventLog, GroupState, LogConfig,
     Offset, OffsetReset, ProducerRecord, RangeAssignor, RebalanceListener, ResetTo, Result, RoundRobinAssignor,
-    TopicConfig, TopicPartition,
+    Timestamp, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -706,6 +706,8 @@ fn offsets_are_reset_once_the_group_is_empty_and_a_dry_run_changes_nothing() {
     assert_eq!(moves(ResetTo::Current, false), [(Some(4), 4), (Some(0), 0)]);
     assert_eq!(moves(ResetTo::Offset(Offset::new(7)), true), [(Some(4), 7), (Some(0), 4)]);
     assert_eq!((committed(&look, 0), committed(&look, 1)), (Some(7), Some(4)));
+    assert_eq!(moves(ResetTo::Since(Timestamp::from_millis(0)), false), [(Some(7), 0), (Some(4), 0)]);
+    assert_eq!(moves(ResetTo::Since(Timestamp::from_millis(i64::MAX)), false), [(Some(7), 10), (Some(4), 4)]);
     let mut b = member(&log, config());
     assert_eq!(b.poll(NOW).unwrap().iter().next().unwrap().offset(), Offset::new(7));
     drop(b);

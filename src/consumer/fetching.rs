@@ -1,11 +1,12 @@
 //! Reading: what a poll does, and where it begins in each partition.
 
+use std::io::ErrorKind::NotFound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::OffsetReset;
-use crate::consumer::{Consumer, ConsumerRecords, Mode};
+use crate::consumer::{Consumer, ConsumerRecords, Mode, times};
 use crate::env::point::{self, What};
 use crate::env::refusals::Call;
 use crate::env::scheduling::Bell;
@@ -24,6 +25,8 @@ pub(super) struct Fetch {
     pub(super) position: Position,
     cursor: Option<Cursor>,
     pub(super) paused: bool,
+    /// How many offsets a reset has stepped over.
+    pub(super) skipped: u64,
     /// What was stored to be committed next, if that is said apart from polling.
     pub(super) stored: Option<OffsetAndMetadata>,
 }
@@ -79,6 +82,7 @@ impl Consumer {
         }
         let _polling = self.polling();
         let mut start = None;
+        let mut looked_again = false;
         loop {
             let seen = self.bell.rung();
             self.take_wakeup()?;
@@ -89,7 +93,16 @@ impl Consumer {
             self.keep_up()?;
             self.run_callbacks();
             self.auto_commit_if_due()?;
-            let records = self.fetch()?;
+            let records = match self.fetch() {
+                // Another process has removed it since the last look; the next one finds out.
+                Err(Error::Io { source, .. })
+                    if source.kind() == NotFound && self.catalog.is_read_only() && !looked_again =>
+                {
+                    looked_again = true;
+                    continue;
+                }
+                fetched => fetched?,
+            };
             // Who finds something, or is in a hurry, need not know the time.
             if !records.is_empty() || timeout.is_zero() {
                 return Ok(records);
@@ -114,8 +127,8 @@ impl Consumer {
     /// Takes what there is, beginning with another partition each time.
     fn fetch(&mut self) -> Result<ConsumerRecords> {
         self.resolve_positions()?;
-        let reset = self.config.auto_offset_reset;
-        let mut catch = Catch { chunks: Vec::new(), left: self.config.max_poll_records, reset };
+        let policy = self.config.auto_offset_reset;
+        let mut catch = Catch { chunks: Vec::new(), left: self.config.max_poll_records, policy };
         let stopped = match self.first.take() {
             None => catch.all(self.partitions.iter_mut()),
             Some(first) => match catch.all(self.partitions.range_mut(&first..)) {
@@ -182,7 +195,7 @@ impl Consumer {
 
     pub(super) fn resolve(&mut self, name: &TopicPartition) -> Result<Offset> {
         let group = self.group.clone();
-        let reset = self.config.auto_offset_reset;
+        let policy = self.config.auto_offset_reset;
         let fetch = self.fetch_of(name)?;
         let offset = match fetch.position {
             Position::At(offset) => return Ok(offset),
@@ -190,11 +203,8 @@ impl Consumer {
             Position::End => fetch.partition.high_watermark(),
             Position::Unknown => match committed_of(group.as_deref(), fetch)? {
                 Some(committed) => committed.offset,
-                None => match reset {
-                    OffsetReset::Earliest => fetch.partition.log_start(),
-                    OffsetReset::Latest => fetch.partition.high_watermark(),
-                    OffsetReset::None => return Err(Error::NoOffsetForPartition { partition: name.clone() }),
-                },
+                None => times::reset(&fetch.partition, policy)?
+                    .ok_or_else(|| Error::NoOffsetForPartition { partition: name.clone() })?,
             },
         };
         fetch.position = Position::At(offset);
@@ -212,7 +222,7 @@ struct Catch {
     chunks: Vec<(TopicPartition, Chunk)>,
     /// How many more records may be taken.
     left: usize,
-    reset: OffsetReset,
+    policy: OffsetReset,
 }
 
 impl Catch {
@@ -235,7 +245,7 @@ impl Catch {
     fn one(&mut self, name: &TopicPartition, fetch: &mut Fetch) -> Result<()> {
         // A chunk ends with its segment, so there may be more than one.
         while self.left > 0
-            && let Some(chunk) = fetch.read(self.reset, self.left)?
+            && let Some(chunk) = fetch.read(self.policy, self.left)?
         {
             self.left = self.left.saturating_sub(chunk.count);
             self.chunks.push((name.clone(), chunk));
@@ -250,7 +260,7 @@ fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAnd
 
 impl Fetch {
     pub(super) fn new(partition: Arc<Partition>) -> Self {
-        Fetch { partition, position: Position::Unknown, cursor: None, paused: false, stored: None }
+        Fetch { partition, position: Position::Unknown, cursor: None, paused: false, skipped: 0, stored: None }
     }
 
     pub(super) fn is_of(&self, partition: &Partition) -> bool {
@@ -270,13 +280,18 @@ impl Fetch {
         !self.paused && self.position != Position::At(self.partition.high_watermark())
     }
 
-    fn read(&mut self, reset: OffsetReset, most: usize) -> Result<Option<Chunk>> {
+    fn read(&mut self, policy: OffsetReset, most: usize) -> Result<Option<Chunk>> {
         let Position::At(offset) = self.position else { return Ok(None) };
         let chunk = match self.partition.read(&mut self.cursor, offset, most) {
-            Err(Error::OffsetOutOfRange { start, end, .. }) if reset != OffsetReset::None => {
-                let offset = if reset == OffsetReset::Earliest { start } else { end };
-                self.position = Position::At(offset);
-                self.partition.read(&mut self.cursor, offset, most)?
+            Err(out_of_range @ Error::OffsetOutOfRange { .. }) => {
+                let to = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
+                self.position = Position::At(to);
+                self.skipped += to.since(offset);
+                // If that is removed in this moment, the next poll resets it again.
+                match self.partition.read(&mut self.cursor, to, most) {
+                    Err(Error::OffsetOutOfRange { .. }) => None,
+                    result => result?,
+                }
             }
             result => result?,
         };

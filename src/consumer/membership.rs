@@ -271,16 +271,19 @@ impl Consumer {
         let profile = Arc::clone(&self.subscribed().profile);
         let keeps = |name: &TopicPartition| cooperative && profile.wanted.wants(name.topic());
         let (keeps, goes): (Vec<_>, Vec<_>) = self.assignment().into_iter().partition(keeps);
-        let read = self.subscribed().standing == Standing::Reads;
+        let standing = self.subscribed().standing;
+        let read = standing == Standing::Reads;
         let revoked = match goes.as_slice() {
             [] if cooperative || !read => Told::NOTHING,
             goes => self.revoke(goes),
         };
+        let keeps = (standing != Standing::Out).then_some(keeps);
         let joined = group.join(&self.member, profile, keeps);
         let subscribed = self.subscribed();
         subscribed.resubscribed = false;
+        // Who was put out meanwhile goes on as if it had joined, and is told so when it asks what to do.
         subscribed.standing = if joined.is_ok() { Standing::Joined } else { Standing::Out };
-        joined.and(revoked.surface())
+        joined.map(drop).and(revoked.surface())
     }
 
     /// Lets go of what is another's from now on, then reads what it was assigned.

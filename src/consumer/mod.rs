@@ -5,6 +5,7 @@ mod fetching;
 mod membership;
 mod positions;
 mod records;
+mod times;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};

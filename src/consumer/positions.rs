@@ -44,7 +44,7 @@ impl Consumer {
         names.iter().try_for_each(|name| self.move_to(name, position))
     }
 
-    fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
+    pub(super) fn check_assigned(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.catalog.env().check_not_forked()?;
         match partitions.iter().find(|name| !self.partitions.contains_key(*name)) {
             Some(name) => Err(Error::NotAssigned { partition: name.clone() }),
@@ -52,7 +52,7 @@ impl Consumer {
         }
     }
 
-    fn move_to(&mut self, partition: &TopicPartition, position: Position) -> Result<()> {
+    pub(super) fn move_to(&mut self, partition: &TopicPartition, position: Position) -> Result<()> {
         self.fetch_of(partition)?.move_to(position);
         Ok(())
     }
@@ -65,6 +65,18 @@ impl Consumer {
     /// [`NotAssigned`](Error::NotAssigned), [`NoOffsetForPartition`](Error::NoOffsetForPartition).
     pub fn position(&mut self, partition: &TopicPartition) -> Result<Offset> {
         self.resolve(partition)
+    }
+
+    /// How many offsets the reset policy has stepped over in a partition, since it was assigned: records that were removed
+    /// before the consumer got to them, and with [`OffsetReset::Latest`](crate::OffsetReset) those that were still there.
+    /// With [`OffsetReset::None`](crate::OffsetReset) nothing is stepped over, and `poll` says so instead.
+    ///
+    /// # Errors
+    ///
+    /// [`NotAssigned`](Error::NotAssigned).
+    pub fn skipped(&self, partition: &TopicPartition) -> Result<u64> {
+        self.check_assigned(std::slice::from_ref(partition))?;
+        Ok(self.partitions[partition].skipped)
     }
 
     /// Polls return nothing from these partitions until they are resumed; their positions stay.

@@ -118,6 +118,8 @@ pub(crate) struct Stamp {
 pub(crate) struct Layout {
     /// Of the whole batch, a multiple of [`ALIGNMENT`]. Wider than the field, so that nothing overflows.
     pub(crate) length: u64,
+    /// Of all records.
+    pub(crate) latest: Timestamp,
     attributes: u32,
 }
 
@@ -127,6 +129,7 @@ impl Layout {
         let mut attributes = 0;
         let mut width = 0;
         let base = records.first().map_or(0, |first| first.timestamp.as_millis());
+        let mut latest = base;
         let mut bytes = HEADER_BYTES as u64;
         for record in records {
             bytes += 8 + length_of(record.key) + length_of(record.value);
@@ -136,6 +139,7 @@ impl Layout {
             }
             if record.timestamp.as_millis() != base {
                 width = width.max(delta_width(base, record.timestamp.as_millis()));
+                latest = latest.max(record.timestamp.as_millis());
             }
         }
         let count = records.len() as u64;
@@ -145,6 +149,7 @@ impl Layout {
         bytes += [0, 4, 8][width as usize] * count;
         Layout {
             length: bytes.next_multiple_of(ALIGNMENT as u64),
+            latest: Timestamp::from_millis(latest),
             attributes: attributes | width << TIMESTAMP_WIDTH_SHIFT,
         }
     }
@@ -312,6 +317,14 @@ impl<'a> Batch<'a> {
     #[inline]
     pub(crate) fn base_timestamp(&self) -> Timestamp {
         Timestamp::from_millis(self.u64(16).cast_signed())
+    }
+
+    /// The timestamp of its latest record; `None` if it has no records.
+    pub(crate) fn latest(&self) -> Option<Timestamp> {
+        if self.count() != 0 && self.attributes() & TIMESTAMP_WIDTH == 0 {
+            return Some(self.base_timestamp());
+        }
+        self.records().map(|record| record.timestamp).max()
     }
 
     #[inline]

@@ -10,6 +10,7 @@
 //! | `deleted/TOPIC ID`  | text: the name of a topic whose files are being removed; the id in 32 hexadecimal digits |
 //! | `group/NAME`        | no bytes: the files of the group are there, its committed offsets in them               |
 //! | `end/TOPIC ID/PARTITION` | u64: everything below this offset was durable when the log was last closed; of topics and groups |
+//! | `start/TOPIC ID/PARTITION` | u64: everything below this offset was deleted on purpose; without it, nothing was         |
 //!
 //! The ends are the witnesses of last resort: of a partition whose newest pages or files are gone nothing else could
 //! tell. The id of a group is that in the headers of its segments, its partition is 0. If `closed` is `epoch`, nothing
@@ -42,6 +43,10 @@ pub(crate) enum Fact {
     End(u128, u32, Offset),
     /// The partition is gone.
     NoEnd(u128, u32),
+    /// Everything below was deleted on purpose from the partition of the topic with this id.
+    Start(u128, u32, Offset),
+    /// The partition is gone.
+    NoStart(u128, u32),
     /// The opening with this number was closed cleanly.
     Closed(u32),
     /// From a newer library.
@@ -71,8 +76,14 @@ impl Fact {
             Fact::Deleted(id) => (format!("deleted/{id:032x}"), None),
             Fact::Group(name) => (format!("group/{name}"), Some(Vec::new())),
             Fact::NoGroup(name) => (format!("group/{name}"), None),
-            Fact::End(id, partition, end) => (end_key(*id, *partition), Some(end.get().to_le_bytes().to_vec())),
-            Fact::NoEnd(id, partition) => (end_key(*id, *partition), None),
+            Fact::End(id, partition, end) => {
+                (partition_key("end", *id, *partition), Some(end.get().to_le_bytes().to_vec()))
+            }
+            Fact::NoEnd(id, partition) => (partition_key("end", *id, *partition), None),
+            Fact::Start(id, partition, start) => {
+                (partition_key("start", *id, *partition), Some(start.get().to_le_bytes().to_vec()))
+            }
+            Fact::NoStart(id, partition) => (partition_key("start", *id, *partition), None),
             Fact::Closed(epoch) => ("closed".to_owned(), Some(epoch.to_le_bytes().to_vec())),
             Fact::Unknown => unreachable!("what is not known is never written"),
         };
@@ -100,12 +111,20 @@ impl Fact {
                 None => Fact::NoGroup(name.to_owned()),
             });
         }
-        if let Some((id, partition)) = key.strip_prefix("end/").and_then(|rest| rest.split_once('/')) {
-            let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
-            let partition = partition.parse().map_err(|_| Flaw::Field("partition"))?;
+        if let Some(rest) = key.strip_prefix("end/")
+            && let Some((id, partition)) = partition_of_key(rest)?
+        {
             return Ok(match value {
                 Some(value) => Fact::End(id, partition, Offset::new(Reader::new(value).u64()?)),
                 None => Fact::NoEnd(id, partition),
+            });
+        }
+        if let Some(rest) = key.strip_prefix("start/")
+            && let Some((id, partition)) = partition_of_key(rest)?
+        {
+            return Ok(match value {
+                Some(value) => Fact::Start(id, partition, Offset::new(Reader::new(value).u64()?)),
+                None => Fact::NoStart(id, partition),
             });
         }
         match (key, value) {
@@ -116,8 +135,15 @@ impl Fact {
     }
 }
 
-fn end_key(id: u128, partition: u32) -> String {
-    format!("end/{id:032x}/{partition}")
+fn partition_key(what: &str, id: u128, partition: u32) -> String {
+    format!("{what}/{id:032x}/{partition}")
+}
+
+/// The topic id and the partition that a key ends with; `None` if it is none of ours.
+fn partition_of_key(rest: &str) -> Result<Option<(u128, u32)>, Flaw> {
+    let Some((id, partition)) = rest.split_once('/') else { return Ok(None) };
+    let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
+    Ok(Some((id, partition.parse().map_err(|_| Flaw::Field("partition"))?)))
 }
 
 impl TopicFact {
@@ -162,6 +188,8 @@ mod tests {
             Fact::NoGroup("a/b".into()),
             Fact::End(u128::MAX, 7, Offset::new(1 << 60)),
             Fact::NoEnd(3, 0),
+            Fact::Start(7, 1, Offset::new(5)),
+            Fact::NoStart(7, 1),
             Fact::Closed(9),
         ] {
             let (key, value) = fact.encode();

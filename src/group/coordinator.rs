@@ -17,7 +17,7 @@
 //! | any        | any other join                              | all others are woken, to join again                     | preparing  |
 //! | preparing  | the last one has joined                     | a new generation; all are woken, to pick it up          | completing |
 //! | preparing  | the longest `max.poll.interval.ms` is over  | who has not joined is out, and it goes on without him   | completing |
-//! | completing | a member picks up its assignment            | it owns it; if others wait for what it let go, all are woken | completing, stable or preparing |
+//! | completing | a member picks up its assignment            | it owns it; if it is the last to let go of what others wait for, all are woken | completing, stable or preparing |
 //! | any        | leave of a member without an instance id    | it is out; all others are woken                         | preparing or empty |
 //! | any        | leave of a static member                    | its partitions are kept for it, for `session.timeout.ms` | as it was |
 //! | any        | no poll for longer than `max.poll.interval.ms` | as if it had left                                    | as above   |
@@ -95,8 +95,9 @@ pub(crate) struct Profile {
 /// What happens to a group.
 #[derive(Clone, Debug)]
 pub(crate) enum Input {
-    /// The member wants to be part of the next generation. It has let go of everything but what it `keeps`.
-    Join { member: MemberId, profile: Arc<Profile>, keeps: Vec<TopicPartition> },
+    /// The member wants to be part of the next generation. It comes; or it has been in the group all the time, as far as it
+    /// knows, and has let go of everything but what it keeps.
+    Join { member: MemberId, profile: Arc<Profile>, keeps: Option<Vec<TopicPartition>> },
     /// The member reads what it was assigned in this generation, and nothing else any more.
     PickUp { member: MemberId, generation: u64 },
     /// The member has let go of everything and reads no more.
@@ -118,6 +119,8 @@ pub(crate) enum Output {
     Wake(MemberId),
     /// The member shares no assignor with the group.
     Refused { reason: String },
+    /// The member believed to be in the group, and was put out: it owns nothing any more.
+    Unknown,
 }
 
 /// What a member is to do.
@@ -195,8 +198,8 @@ pub(crate) struct Coordinator {
     topics: Topics,
     /// Those that members wanted when the present assignment was made.
     assigned_topics: Topics,
-    /// Whether something of the present assignment is held back until its owner has let go.
-    held_back: bool,
+    /// What is held back of the present assignment until its owner has let go.
+    held_back: Vec<(MemberId, TopicPartition)>,
 }
 
 struct Member {
@@ -254,7 +257,7 @@ impl Coordinator {
             members: BTreeMap::new(),
             topics: Topics::new(),
             assigned_topics: Topics::new(),
-            held_back: false,
+            held_back: Vec::new(),
         }
     }
 
@@ -262,8 +265,8 @@ impl Coordinator {
     pub(crate) fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
         match input {
-            Input::Join { member, profile, keeps } => self.join(now, member, profile, &keeps, &mut outputs),
-            Input::PickUp { member, generation } => self.pick_up(now, member, generation, &mut outputs),
+            Input::Join { member, profile, keeps } => self.join(now, member, profile, keeps, &mut outputs),
+            Input::PickUp { member, generation } => self.pick_up(member, generation),
             Input::Leave { member } => self.leave(now, member, &mut outputs),
             Input::Heard { member, polled } => {
                 if let Some(member) = self.members.get_mut(&member) {
@@ -284,6 +287,7 @@ impl Coordinator {
                 }
             }
         }
+        self.hand_over(now, &mut outputs);
         self.complete_if_all_wait(&mut outputs);
         outputs
     }
@@ -293,9 +297,15 @@ impl Coordinator {
         now: Duration,
         id: MemberId,
         profile: Arc<Profile>,
-        keeps: &[TopicPartition],
+        keeps: Option<Vec<TopicPartition>>,
         outputs: &mut Vec<Output>,
     ) {
+        if keeps.is_some() && self.members.get(&id).is_none_or(Member::is_away) {
+            // What it kept may be another's by now, and its instance id too.
+            outputs.push(Output::Unknown);
+            return;
+        }
+        let keeps = keeps.unwrap_or_default();
         let before = self.holder_of_instance(&profile).unwrap_or(id);
         if let Some(reason) = self.disagreement(before, &profile) {
             outputs.push(Output::Refused { reason });
@@ -355,14 +365,13 @@ impl Coordinator {
         Some(format!("this member can use {}, the others {}", names(profile), theirs.join(" and ")))
     }
 
-    fn pick_up(&mut self, now: Duration, id: MemberId, generation: u64, outputs: &mut Vec<Output>) {
+    fn pick_up(&mut self, id: MemberId, generation: u64) {
         let current = generation == self.generation;
         let Some(member) = self.members.get_mut(&id) else { return };
         if !current || member.place != Place::Assigned {
             return;
         }
         let assigned: BTreeSet<TopicPartition> = member.assignment.iter().cloned().collect();
-        let lets_go = member.owned.iter().any(|partition| !assigned.contains(partition));
         if self.preparing.is_some() {
             // Too late for this generation: it keeps what it has, less what it has let go, and joins the next.
             member.owned.retain(|partition| assigned.contains(partition));
@@ -370,7 +379,14 @@ impl Coordinator {
         }
         member.owned = assigned;
         member.place = Place::Reads;
-        if lets_go && self.held_back {
+    }
+
+    /// Begins one more generation if something was held back and all of it is free.
+    fn hand_over(&mut self, now: Duration, outputs: &mut Vec<Output>) {
+        let is_owned = |(id, partition): &(MemberId, TopicPartition)| {
+            self.members.get(id).is_some_and(|owner| owner.owned.contains(partition))
+        };
+        if !self.held_back.is_empty() && !self.held_back.iter().any(is_owned) {
             self.prepare(now, outputs);
         }
     }
@@ -490,7 +506,7 @@ impl Coordinator {
             .flat_map(|(id, member)| member.owned.iter().map(|partition| (partition.clone(), *id)))
             .collect();
         let mut taken = BTreeSet::new();
-        self.held_back = false;
+        self.held_back.clear();
         for (id, member) in &mut self.members {
             let mut assignment = given.remove(&member.name).unwrap_or_default();
             assignment.retain(|partition| {
@@ -499,9 +515,13 @@ impl Coordinator {
                 let wanted = exists && member.profile.wanted.wants(partition.topic());
                 wanted && taken.insert(partition.clone())
             });
-            let before = assignment.len();
-            assignment.retain(|partition| owners.get(partition).is_none_or(|owner| owner == id));
-            self.held_back |= assignment.len() < before;
+            assignment.retain(|partition| match owners.get(partition) {
+                Some(owner) if owner != id => {
+                    self.held_back.push((*owner, partition.clone()));
+                    false
+                }
+                _ => true,
+            });
             assignment.sort();
             member.assignment = assignment;
         }
@@ -771,16 +791,14 @@ mod tests {
             let profile = Arc::clone(&self.profiles[&id]);
             let cooperative =
                 profile.assignors.iter().all(|assignor| assignor.protocol() == RebalanceProtocol::Cooperative);
-            let keeps: Vec<_> = match self.reads.get_mut(&id).and_then(Option::take) {
-                Some(reads) if cooperative => {
-                    reads.into_iter().filter(|partition| profile.wanted.wants(partition.topic())).collect()
-                }
-                _ => Vec::new(),
-            };
-            self.reads.insert(id, Some(keeps.iter().cloned().collect()));
+            let keeps = self.reads.get_mut(&id).and_then(Option::take).map(|mut reads| {
+                reads.retain(|partition| cooperative && profile.wanted.wants(partition.topic()));
+                reads.into_iter().collect::<Vec<_>>()
+            });
+            self.reads.insert(id, Some(keeps.iter().flatten().cloned().collect()));
             self.woken.insert(id);
             let outputs = self.step(Input::Join { member: id, profile, keeps });
-            assert!(!outputs.iter().any(|output| matches!(output, Output::Refused { .. })), "{outputs:?}");
+            assert!(outputs.iter().all(|output| matches!(output, Output::Wake(_))), "{outputs:?}");
         }
 
         fn leave(&mut self, id: MemberId) {
@@ -857,6 +875,25 @@ mod tests {
     }
 
     #[test]
+    fn who_was_put_out_between_two_looks_keeps_nothing() {
+        let mut world = World::new(&[("a", 2)]);
+        for instance in [None, Some("till")] {
+            world.start(1, profile(instance, &["a"], &[Arc::new(CooperativeStickyAssignor)]));
+            world.settle();
+            world.now += INTERVAL;
+            world.step(Input::Tick);
+            let keeps = Some(vec![("a", 0).into(), ("a", 1).into()]);
+
+            let join = Input::Join { member: 1, profile: Arc::clone(&world.profiles[&1]), keeps };
+            let outputs = world.group.step(world.now, join);
+
+            assert_eq!(outputs, [Output::Unknown], "{instance:?}");
+            assert_eq!(world.duty(1), Duty::Out { fenced: false });
+            world.reads.remove(&1);
+        }
+    }
+
+    #[test]
     fn the_assignor_that_most_members_like_best_is_used_of_those_that_all_have() {
         let (range, robin): (Arc<dyn Assignor>, Arc<dyn Assignor>) = (range(), Arc::new(RoundRobinAssignor));
         let mut world = World::new(&[("a", 2)]);
@@ -875,7 +912,7 @@ mod tests {
             Input::Join {
                 member: 4,
                 profile: profile(None, &["a"], &[Arc::new(CooperativeStickyAssignor)]),
-                keeps: vec![],
+                keeps: None,
             },
         );
         assert!(matches!(&outputs[..], [Output::Refused { .. }]), "{outputs:?}");
@@ -910,6 +947,22 @@ mod tests {
 
         assert_eq!(world.shares(), [2, 0]);
         assert_eq!(world.group.state(), GroupState::Stable);
+    }
+
+    #[test]
+    fn a_member_that_comes_to_a_cooperative_group_costs_two_generations_however_many_let_go() {
+        let mut world = World::new(&[("a", 64)]);
+        for id in 1..=8 {
+            world.start(id, profile(None, &["a"], &[Arc::new(CooperativeStickyAssignor)]));
+        }
+        world.settle();
+        let before = world.group.generation();
+        world.start(9, profile(None, &["a"], &[Arc::new(CooperativeStickyAssignor)]));
+
+        world.settle();
+
+        assert_eq!(world.shares(), [8, 7, 7, 7, 7, 7, 7, 7, 7]);
+        assert_eq!(world.group.generation(), before + 2);
     }
 
     /// Something that happens to a group.

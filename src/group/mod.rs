@@ -117,7 +117,7 @@ impl Ward for Groups {
     fn look(&self) -> Option<Duration> {
         let now = self.catalog.env().clock.monotonic();
         let late: Vec<Arc<Group>> = self.groups.lock().values().filter(|group| group.due() <= now).cloned().collect();
-        late.iter().for_each(|group| drop(group.step(Input::Tick)));
+        late.iter().for_each(|group| group.step(Input::Tick));
         let due = self.groups.lock().values().map(|group| group.due()).min();
         due.filter(|due| *due < NEVER)
     }
@@ -222,14 +222,13 @@ impl Group {
         Duration::from_nanos(self.due.load(Ordering::Acquire))
     }
 
-    /// Takes a step, after telling the coordinator what it must know; then tells who must know. Returns why it was refused,
-    /// if it was.
-    fn step(&self, input: Input) -> Option<String> {
-        self.step_of(None, input)
+    /// Takes a step, after telling the coordinator what it must know; then tells who must know.
+    fn step(&self, input: Input) {
+        drop(self.step_of(None, input));
     }
 
-    /// A step after which the group may know one member more.
-    fn step_of(&self, joining: Option<&Arc<Member>>, input: Input) -> Option<String> {
+    /// A step after which the group may know one member more. Returns what was answered, if not all went well.
+    fn step_of(&self, joining: Option<&Arc<Member>>, input: Input) -> Option<Output> {
         let mut desk = self.desk.lock();
         desk.members.extend(joining.map(|member| (member.id, Arc::clone(member))));
         // In this order: whoever read the version before is given his time from a moment behind that.
@@ -255,7 +254,7 @@ impl Group {
         for output in outputs {
             match output {
                 Output::Wake(member) => woken.extend(members.get(&member).map(|member| Arc::clone(&member.bell))),
-                Output::Refused { reason } => refused = Some(reason),
+                answer => refused = Some(answer),
             }
         }
         members.retain(|id, _| coordinator.knows(*id));
@@ -264,21 +263,30 @@ impl Group {
         refused
     }
 
-    /// Joins, or joins again, keeping only some of what it has.
+    /// Joins; or joins again, keeping only some of what it has. False if it was put out meanwhile.
     ///
     /// # Errors
     ///
     /// [`Error::InconsistentGroupProtocol`] if it shares no assignor with the others.
-    pub(crate) fn join(&self, member: &Arc<Member>, profile: Arc<Profile>, keeps: Vec<TopicPartition>) -> Result<()> {
+    pub(crate) fn join(
+        &self,
+        member: &Arc<Member>,
+        profile: Arc<Profile>,
+        keeps: Option<Vec<TopicPartition>>,
+    ) -> Result<bool> {
         let before = self.due();
-        if let Some(reason) = self.step_of(Some(member), Input::Join { member: member.id, profile, keeps }) {
-            return Err(Error::InconsistentGroupProtocol { group: self.name().to_owned(), reason });
+        match self.step_of(Some(member), Input::Join { member: member.id, profile, keeps }) {
+            None => {}
+            Some(Output::Refused { reason }) => {
+                return Err(Error::InconsistentGroupProtocol { group: self.name().to_owned(), reason });
+            }
+            Some(_) => return Ok(false),
         }
         if self.due() < before {
             // The worker believes to have more time, or nothing to wait for.
             member.keeper.hurry();
         }
-        Ok(())
+        Ok(true)
     }
 
     /// What a member is to do now.
@@ -388,6 +396,11 @@ impl Group {
             return Ok(());
         }
         self.offsets.deliver(end)
+    }
+
+    /// Makes durable what was committed, at whatever level.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.offsets.sync()
     }
 
     /// Whether what was committed below `end` is as durable as configured; `None`: not yet, and then `bell` rings.

@@ -191,6 +191,11 @@ impl Offsets {
         }
     }
 
+    /// Makes durable what was committed, at whatever level.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.partition().map_or(Ok(()), |partition| partition.sync_to(partition.log_end(), None))
+    }
+
     /// Whether what was changed below `end` is as durable as configured; `None`: not yet, and then `bell` rings.
     pub(super) fn delivered(&self, end: Offset, bell: &Arc<Bell>) -> Option<Result<()>> {
         match self.partition() {

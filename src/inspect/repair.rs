@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
-use crate::inspect::verify::{PlaceSurvey, recorded_ends, survey_place};
+use crate::inspect::verify::{PlaceSurvey, recorded, survey_place};
 use crate::types::{Offset, TimestampType};
 
 /// The length of a file that holds nothing but a gap: a page.
@@ -66,9 +66,9 @@ pub(crate) fn repair_in(env: &Env, execute: bool) -> Result<RepairReport> {
     let _lock = if execute { Some(lock(env)?) } else { None };
     let mut repair = Repair { env, execute, report: RepairReport::default() };
     let places = survey::places(env)?;
-    let ends = recorded_ends(env, &places)?;
+    let recorded = recorded(env, &places)?;
     for place in places {
-        let survey = survey_place(env, &place, ends.get(&place.name).copied(), |_| {})?;
+        let survey = survey_place(env, &place, recorded.get(&place.name).copied(), |_| {})?;
         repair.mend_place(&place, &survey)?;
     }
     Ok(repair.report)
@@ -104,7 +104,7 @@ impl Repair<'_> {
             let sound =
                 segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
             let end_position = if sound {
-                self.mend_gap_before(place, identity, before, segment)?;
+                self.mend_gap_before(place, identity, survey.start, before, segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
@@ -124,12 +124,13 @@ impl Repair<'_> {
         &mut self,
         place: &Place,
         identity: Identity,
+        start: Offset,
         before: Option<Predecessor>,
         segment: &Surveyed,
     ) -> Result<()> {
         let topic = matches!(place.kind, PlaceKind::Partition { .. });
-        if before.is_none() && topic && segment.base > Offset::ZERO {
-            return self.make_gap_segment(place, identity, None, Offset::ZERO..segment.base, segment.epoch);
+        if before.is_none() && topic && segment.base > start {
+            return self.make_gap_segment(place, identity, None, start..segment.base, segment.epoch);
         }
         let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
         let (Some(before), Some(named)) = (before, named) else { return Ok(()) };

@@ -53,9 +53,9 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
         return Err(Error::NotALog { path: env.storage.root().to_path_buf() });
     }
     let mut verification = Verification::new(env, &places)?;
-    let ends = recorded_ends(env, &places)?;
+    let recorded = recorded(env, &places)?;
     for place in &places {
-        let partition = verification.read_place(place, ends.get(&place.name).copied(), &mut progress)?;
+        let partition = verification.read_place(place, recorded.get(&place.name).copied(), &mut progress)?;
         verification.partitions.insert(place.name.clone(), partition);
     }
     verification.check_catalog(&places)?;
@@ -69,19 +69,31 @@ pub(super) struct PlaceSurvey {
     pub(super) segments: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
+    /// Everything below was deleted on purpose.
+    pub(super) start: Offset,
 }
 
-/// Where the catalog says that the places ended when the log was closed last, by their names. Of what it has lost it
-/// says nothing.
-pub(super) fn recorded_ends(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Offset>> {
-    let mut ends = BTreeMap::new();
-    let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(ends) };
+/// What the catalog says of a place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Recorded {
+    /// Everything below was deleted on purpose.
+    start: Offset,
+    /// Everything below was durable when the log was closed last.
+    end: Offset,
+}
+
+/// Where the catalog says that the places begin, and ended when the log was closed last, by their names. Of what it has
+/// lost it says nothing.
+pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Recorded>> {
+    let mut recorded = BTreeMap::new();
+    let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(recorded) };
     let catalog = survey_place(env, catalog, None, |_| {})?;
-    let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::new());
+    let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::<_, Recorded>::new());
     for (key, value, ..) in last_values(env, &catalog)? {
         match Fact::decode(&key, Some(&value)) {
             Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
-            Ok(Fact::End(id, partition, end)) => drop(by_id.insert((id, partition), end)),
+            Ok(Fact::End(id, partition, end)) => by_id.entry((id, partition)).or_default().end = end,
+            Ok(Fact::Start(id, partition, start)) => by_id.entry((id, partition)).or_default().start = start,
             _ => {}
         }
     }
@@ -91,22 +103,25 @@ pub(super) fn recorded_ends(env: &Env, places: &[Place]) -> Result<BTreeMap<Stri
             PlaceKind::Group(group) => Some((group_id(group), 0)),
             PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
         };
-        if let Some(end) = id.and_then(|id| by_id.get(&id)) {
-            ends.insert(place.name.clone(), *end);
+        if let Some(said) = id.and_then(|id| by_id.get(&id)) {
+            recorded.insert(place.name.clone(), *said);
         }
     }
-    Ok(ends)
+    Ok(recorded)
 }
 
-/// Surveys all segments of a place. Each is told where its successor says that it ended. `end`: up to where the catalog
-/// says that there is something.
+/// Surveys all segments of a place. Each is told where its successor says that it ended. `recorded`: what the catalog
+/// says; segments that hold nothing but what was deleted on purpose are left out, the next opening removes them.
 pub(super) fn survey_place(
     env: &Env,
     place: &Place,
-    end: Option<Offset>,
+    recorded: Option<Recorded>,
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
-    let files = survey::segment_files(env, &place.dir)?;
+    let Recorded { start, end } = recorded.unwrap_or_default();
+    let mut files = survey::segment_files(env, &place.dir)?;
+    let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
+    files.drain(..deleted);
     let mut segments: Vec<Surveyed> = Vec::new();
     for (base, path) in files.into_iter().rev() {
         let end = segments.last().and_then(|successor| Some((successor.names(base)?, successor.base)));
@@ -115,8 +130,8 @@ pub(super) fn survey_place(
         segments.push(surveyed);
     }
     segments.reverse();
-    let witness = segments.iter().map(|segment| segment.witness).chain(end).max().unwrap_or_default();
-    Ok(PlaceSurvey { segments, witness })
+    let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
+    Ok(PlaceSurvey { segments, witness, start })
 }
 
 struct Verification<'a> {
@@ -153,11 +168,11 @@ impl<'a> Verification<'a> {
     fn read_place(
         &mut self,
         place: &Place,
-        end: Option<Offset>,
+        recorded: Option<Recorded>,
         progress: &mut impl FnMut(Progress),
     ) -> Result<PlaceSurvey> {
         let mut position = self.progress;
-        let survey = survey_place(self.env, place, end, |segment| {
+        let survey = survey_place(self.env, place, recorded, |segment| {
             position.done_bytes += segment.length;
             progress(position);
         })?;
@@ -284,10 +299,10 @@ fn check_segment(
         return;
     }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
-    if first_of_topic && segment.base > Offset::ZERO {
-        let gone = path.with_file_name(crate::format::segment::file_name(Offset::ZERO));
+    if first_of_topic && segment.base > survey.start {
+        let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
         let message = "the first segment is not there".to_owned();
-        find(FindingClass::Missing, &gone, 0, Offset::ZERO..segment.base, message);
+        find(FindingClass::Missing, &gone, 0, survey.start..segment.base, message);
     }
     if let Some(before) = before
         && let Some(predecessor) = header.predecessor

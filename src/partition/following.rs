@@ -4,6 +4,7 @@
 //! may shorten a segment that it has rolled, if it leaves that word, and the page in which it lies. What stands between
 //! there and the end that the file had is looked at in copies only.
 
+use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::config::Durability;
@@ -22,8 +23,8 @@ impl Partition {
     pub(crate) fn follow(&self, thoroughly: bool) -> Result<()> {
         let mut writer = self.writer.lock();
         loop {
-            self.follow_active(&mut writer)?;
-            if !self.has_rolled(&writer, thoroughly)? {
+            let is_there = self.follow_active(&mut writer)?;
+            if !self.has_rolled(&writer, thoroughly || !is_there)? {
                 break;
             }
             // Whoever began the next segment appended to this one before: now all of it is there.
@@ -38,10 +39,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Walks over the batches that were published since the last look.
-    fn follow_active(&self, writer: &mut Writer) -> Result<()> {
-        let Some(active) = &mut writer.active else { return Ok(()) };
-        let length = active.file.len().map_err(Error::io("measure", active.segment.path()))?;
+    /// Walks over the batches that were published since the last look. Whether the segment is still there: the other
+    /// process may have begun another and removed this one.
+    fn follow_active(&self, writer: &mut Writer) -> Result<bool> {
+        let Some(active) = &mut writer.active else { return Ok(true) };
+        let (length, is_there) = match active.file.len() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (active.pen.region().valid(), false),
+            length => (length.map_err(Error::io("measure", active.segment.path()))?, true),
+        };
         let valid = length.min(active.pen.region().capacity());
         if valid > active.pen.region().valid() {
             active.pen.extend(valid);
@@ -57,13 +62,13 @@ impl Partition {
             let position = walk.position;
             // What was published is whole. If it does not look so, the file is damaged: whoever reads finds out.
             let Ok(Some(batch)) = walk.step_on(active.pen.unread(position..end)) else { break };
-            active.segment.note(batch.base(), position);
+            active.segment.note_batch(&batch, position);
             self.durable_end.fetch_max(batch.durable_end().get(), Ordering::AcqRel);
             active.pen.adopt(end);
             writer.next = walk.due;
         }
         active.walk = walk;
-        Ok(())
+        Ok(is_there)
     }
 
     /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is

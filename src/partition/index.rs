@@ -100,6 +100,16 @@ impl Index {
         }
         low.checked_sub(1).map(|at| self.entry(at) & u64::from(u32::MAX))
     }
+
+    /// The last position that is known to be that of a batch and is not behind `position`; `None`: the first batch's.
+    pub(crate) fn floor_position(&self, position: u64) -> Option<u64> {
+        let (mut low, mut high) = (0, self.length.load(Ordering::Acquire));
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.entry(middle) & u64::from(u32::MAX) <= position { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1).map(|at| self.entry(at) & u64::from(u32::MAX))
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +125,9 @@ mod tests {
         }
 
         assert_eq!(index.floor(9), None, "the first batch is not worth an entry");
+        assert_eq!(index.floor_position(5127), None);
+        assert_eq!(index.floor_position(5128), Some(5128));
+        assert_eq!(index.floor_position(12_000), Some(10_128));
         for ahead in [10, 11, 19, 20, 5120, 39_990, 50_000] {
             let batch = (ahead / 10).min(3999);
             assert_eq!(index.floor(ahead), Some(128 + batch * 5000), "{ahead}");

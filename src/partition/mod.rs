@@ -12,6 +12,7 @@
 //! Syncing is done by whoever needs it first, for all who wait (group commit), without the mutex: appends go on.
 //! A sync that fails is final: nothing more is appended, synced or delivered until the log is opened again.
 
+mod bound;
 mod callbacks;
 mod following;
 mod handle;
@@ -19,9 +20,12 @@ mod index;
 mod preparing;
 mod reading;
 mod recovery;
+mod retention;
 mod segment;
 mod slot;
 mod syncing;
+mod time_index;
+mod times;
 
 use std::fmt;
 use std::io;
@@ -45,15 +49,19 @@ use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
+use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
 use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
+pub(crate) use crate::partition::retention::Removal;
 pub(crate) use crate::partition::segment::Hole;
+use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
 use crate::partition::syncing::{Turn, notify};
+use crate::partition::times::Age;
 
 /// What every append leaves free behind it: room for one marker that says that all is durable, and one for the roll.
 const MARKER_ROOM: u64 = 2 * MARKER_BYTES as u64;
@@ -126,6 +134,12 @@ pub(crate) enum Listener {
 /// Where partitions are put that need somebody to look after them in time.
 pub(crate) trait Upkeep: Send + Sync + fmt::Debug {
     fn look_after(&self, partition: &Arc<Partition>);
+
+    /// Removes everything below `start`, and writes down that it did.
+    fn delete_before(&self, partition: &Partition, start: Offset) -> Result<()>;
+
+    /// Removes what the topic of the partition no longer keeps; how many segments that were.
+    fn apply_retention(&self, partition: &Partition) -> Result<usize>;
 }
 
 /// A partition that is open.
@@ -146,6 +160,10 @@ pub(crate) struct Partition {
     arrived: AtomicU32,
     synced: Bell,
     callbacks: Callbacks,
+    /// Held by whoever removes segments.
+    removing: Mutex<()>,
+    /// Rings when there is more room than there was.
+    room: Bell,
 }
 
 const OPEN: u8 = 0;
@@ -165,6 +183,8 @@ struct Writer {
     max_record_bytes: u64,
     segment_bytes: u32,
     timestamp_type: TimestampType,
+    age: Age,
+    bound: Bound,
     /// Segments that were rolled and not yet synced, the oldest first.
     sealed: Vec<Sealed>,
     /// Whether the directory must be synced before anything in the active segment is durable.
@@ -278,6 +298,8 @@ impl Partition {
             max_record_bytes: u64::from(config.max_record_bytes),
             segment_bytes: config.segment_bytes,
             timestamp_type: config.timestamp_type,
+            age: Age::new(config.segment_span()),
+            bound: Bound::of(config),
             sealed: Vec::new(),
             unnamed: false,
             unsynced_bytes: 0,
@@ -301,6 +323,8 @@ impl Partition {
             arrived: AtomicU32::new(0),
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
+            removing: Mutex::new(()),
+            room: home.env.scheduler.bell(),
             home,
         }
     }
@@ -365,6 +389,8 @@ impl Partition {
         writer.max_record_bytes = u64::from(config.max_record_bytes);
         writer.segment_bytes = config.segment_bytes;
         writer.timestamp_type = config.timestamp_type;
+        writer.age = Age::new(config.segment_span());
+        writer.bound = Bound::of(config);
         if config.durability != Durability::Sync {
             // What waited for a sync waits no longer; the other way round nothing is taken back.
             self.high_watermark.store(writer.next.get(), Ordering::Release);
@@ -372,6 +398,7 @@ impl Partition {
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
+        self.room.ring();
         self.run_callbacks();
     }
 
@@ -398,8 +425,8 @@ impl Partition {
         if layout.length > writer.max_record_bytes.min(self.largest_batch(&writer)) {
             return Err(self.too_large(layout.length, &writer));
         }
-        if writer.position + layout.length + MARKER_ROOM > writer.valid {
-            self.make_room(&mut writer, layout.length)?;
+        if writer.age.may_be_over(layout.latest) || writer.position + layout.length + MARKER_ROOM > writer.valid {
+            writer = self.prepare_for(writer, &layout)?;
         }
         let base = writer.next;
         self.put(&mut writer, layout, records);
@@ -438,7 +465,7 @@ impl Partition {
         let active = writer.active.as_mut().expect("room was made in an active segment");
         let end = position + layout.length;
         let word = batch::encode(active.pen.spare(position..end), layout, &stamp, records);
-        active.segment.note(base, position);
+        active.segment.note(base, position, Some(layout.latest));
         active.pen.publish(position, word, end);
         writer.position = end;
         writer.next = base.advance(records.len() as u64);
@@ -532,6 +559,7 @@ impl Partition {
         let path = active.slot.path.clone();
         self.home.reclaim(&*active.file, &path, from.min(length)..to.min(length))?;
         if to > length {
+            self.check_bound(writer.bound, to - length)?;
             self.home.allocate(&*active.file, &path, length, to)?;
             active.pen.extend(to);
         }
@@ -551,20 +579,6 @@ impl Partition {
         Ok(writer.next)
     }
 
-    /// Removes the segments below `base`, which is where one begins; the oldest first, so that what is left is always a
-    /// log. Whoever reads them goes on reading them.
-    pub(crate) fn remove_before(&self, base: Offset) -> Result<()> {
-        let storage = &self.home.env.storage;
-        loop {
-            let oldest = self.slots.read().first().filter(|slot| slot.base < base).cloned();
-            let Some(oldest) = oldest else { break };
-            storage.remove(&oldest.path).map_err(Error::io("remove", self.home.full(&oldest.path)))?;
-            self.slots.write().remove(0);
-        }
-        self.log_start.fetch_max(base.get(), Ordering::AcqRel);
-        storage.sync_dir(&self.home.dir).map_err(Error::io("sync", self.home.full(&self.home.dir)))
-    }
-
     /// Begins a new segment. The old one is synced by the next sync, and gets its marker then.
     fn roll(&self, writer: &mut Writer) -> Result<()> {
         let predecessor = match &writer.active {
@@ -581,12 +595,15 @@ impl Partition {
         let home = Home { segment_bytes: writer.segment_bytes, ..self.home.clone() };
         // Whoever has filled a segment soon needs as much again; it would only be taken in steps.
         let room = writer.position.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end) / 4096 * 4096;
-        let active = recovery::create(&home, &header, room.min(home.capacity()))?;
+        let room = room.min(home.capacity());
+        self.check_bound(writer.bound, room)?;
+        let active = recovery::create(&home, &header, room)?;
         prefer_large_pages(active.pen.region(), writer.durability);
         self.slots.write().push(Arc::clone(&active.slot));
         writer.ahead.roll(writer.position, active.walk.position);
         writer.position = active.walk.position;
         writer.valid = active.roomy;
+        writer.age.begin();
         writer.unnamed = true;
         if let (Some(old), Some(end)) = (writer.active.replace(active), predecessor) {
             old.slot.seal(writer.next, end.end_position);

@@ -21,6 +21,7 @@ use crate::config::Durability;
 use crate::env::storage::File;
 use crate::env::storage::region::Region;
 use crate::partition::{Partition, Writer};
+use crate::types::Offset;
 
 /// The large page of the usual systems. Below, a segment is of small pages, so that small partitions stay small.
 pub(super) const LARGE_PAGE: u64 = 2 << 20;
@@ -73,7 +74,8 @@ struct Work {
     region: Arc<Region>,
     populate: Range<u64>,
     let_go: Range<u64>,
-    sync: Option<Arc<dyn File>>,
+    /// A file, and the offset behind what it holds.
+    sync: Option<(Arc<dyn File>, Offset)>,
 }
 
 impl Partition {
@@ -94,8 +96,8 @@ impl Partition {
         if !let_go.is_empty() {
             region.let_go(let_go);
         }
-        if let Some(file) = sync
-            && file.sync().is_err()
+        if let Some((file, next)) = sync
+            && self.sync_file(&*file, next).is_err()
         {
             // Whatever the kernel could not write, it tells this descriptor only once.
             self.fail();
@@ -134,9 +136,9 @@ impl Partition {
         let let_go = writer.ahead.let_go..behind;
         writer.ahead.prepared = end.max(writer.ahead.prepared);
         writer.ahead.let_go = behind.max(writer.ahead.let_go);
-        let sync =
-            (synced && !populate.is_empty()).then(|| writer.active.as_ref().map(|active| Arc::clone(&active.file)));
-        Some(Work { region, populate, let_go, sync: sync.flatten() })
+        let file = writer.active.as_ref().map(|active| (Arc::clone(&active.file), writer.next));
+        let sync = file.filter(|_| synced && !populate.is_empty());
+        Some(Work { region, populate, let_go, sync })
     }
 }
 

@@ -145,8 +145,7 @@ impl Partition {
             return Ok(None);
         }
         if offset < start || offset > end {
-            let partition = self.home.partition.clone();
-            return Err(Error::OffsetOutOfRange { partition, requested: offset, start, end });
+            return Err(self.out_of_range(offset));
         }
         let mut at = match cursor.take() {
             Some(cursor) if cursor.offset == offset => cursor,
@@ -223,7 +222,7 @@ impl Partition {
         };
         let Some(slot) = slot else {
             let first = self.slots.read().first().map_or(self.log_end(), |slot| slot.base);
-            return Err(Error::Corrupt(Box::new(self.missing(offset..first))));
+            return Err(self.gone(offset..first));
         };
         match slot.next() {
             // The segment that held the offset is gone.
@@ -238,9 +237,22 @@ impl Partition {
         let behind = slots.partition_point(|slot| slot.base <= base);
         match slots.get(behind) {
             Some(slot) if slot.base <= offset => Ok(Arc::clone(slot)),
-            Some(slot) => Err(Error::Corrupt(Box::new(self.missing(offset..slot.base)))),
-            None => Err(Error::Corrupt(Box::new(self.missing(offset..self.log_end())))),
+            Some(slot) => Err(self.gone(offset..slot.base)),
+            None => Err(self.gone(offset..self.log_end())),
         }
+    }
+
+    pub(super) fn out_of_range(&self, requested: Offset) -> Error {
+        let (partition, start, end) = (self.home.partition.clone(), self.log_start(), self.high_watermark());
+        Error::OffsetOutOfRange { partition, requested, start, end }
+    }
+
+    /// Why there is no segment with these offsets: it was removed on purpose, also since the reader began, or it is lost.
+    fn gone(&self, offsets: Range<Offset>) -> Error {
+        if offsets.start < self.log_start() {
+            return self.out_of_range(offsets.start);
+        }
+        Error::Corrupt(Box::new(self.missing(offsets)))
     }
 
     /// The damage that these offsets are gone with their file.
@@ -270,7 +282,8 @@ impl Partition {
     }
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<Cursor> {
-        match slot.get(&self.home.env)? {
+        let found = slot.get(&self.home.env);
+        match found.map_err(|error| if offset < self.log_start() { self.out_of_range(offset) } else { error })? {
             Found::Segment(segment) => self.find_in(segment, offset),
             Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
                 partition: Some(self.home.partition.clone()),
@@ -280,6 +293,12 @@ impl Partition {
                 flaw,
             }))),
         }
+    }
+
+    /// The bytes of its segments, as far as there is something in them.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let log_end = self.log_end();
+        self.slots.read().iter().map(|slot| slot.extent(log_end).bytes).sum()
     }
 
     /// How many segments there are, and how many bytes of the disk they take.

@@ -12,6 +12,7 @@
 //! | no segment, where a rolled marker says that one begins          | its successor is gone       | report it, go on in a later one, or far behind it |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
+//! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
 //!
 //! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
 //! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
@@ -131,8 +132,9 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = read_heads(home, access)?;
-    let (witness, epoch) = (known.durable_end, 0);
+    let heads = drop_deleted(home, access, read_heads(home, access)?, known.start)?;
+    // What was deleted on purpose was durable.
+    let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
@@ -198,11 +200,33 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file, but has the name of one");
                 return Err(Error::Io { action: "open", path: home.full(&path), source });
             }
-            heads.push(read_head(home, base, path)?);
+            match read_head(home, base, path) {
+                // Whoever writes the log has removed it since.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && access == Access::Read => {
+                }
+                head => heads.push(head?),
+            }
         } else if access == Access::Write && entry.name.ends_with(".log.new") && entry.kind == Kind::File {
             // It never got its name, so nobody was ever told of it.
             storage.remove(&path).map_err(Error::io("remove", home.full(&path)))?;
         }
+    }
+    Ok(heads)
+}
+
+/// Leaves out the segments that hold nothing but what was deleted on purpose, and removes them: their removal was
+/// interrupted, or a power cut undid it. What is not of this partition is left alone.
+fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option<Offset>) -> Result<Vec<Head>> {
+    let Some(start) = start else { return Ok(heads) };
+    let deleted = heads.partition_point(|head| head.base <= start).saturating_sub(1);
+    let storage = &home.env.storage;
+    for head in heads.drain(..deleted) {
+        if access == Access::Write && !matches!(head.header, Err(Flaw::Foreign)) {
+            storage.remove(&head.path).map_err(Error::io("remove", home.full(&head.path)))?;
+        }
+    }
+    if access == Access::Write && deleted > 0 {
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
     }
     Ok(heads)
 }
@@ -292,7 +316,7 @@ impl Recovery<'_> {
             let position = walk.position;
             let flaw = match walk.step(bytes) {
                 Ok(Some(batch)) => {
-                    segment.note(batch.base(), position);
+                    segment.note_batch(&batch, position);
                     witness = witness.max(batch.durable_end());
                     rolled = batch.marker() == Some(Marker::Rolled);
                     continue;
@@ -393,7 +417,7 @@ impl Recovery<'_> {
                 // One further than the base at least: the next segment needs a name of its own.
                 let next = successor.map_or(self.behind(head.base.advance(1)), |successor| successor.base);
                 self.report(head, 0, head.base..next, *flaw);
-                (Slot::broken(head.base, path, *flaw, next), next)
+                (Slot::broken(head.base, path, *flaw, (next, head.length)), next)
             }
         };
         Judged { slot: Arc::new(slot), next, end_position: head.length, active: None, cut: false }
@@ -482,11 +506,12 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, ..active.walk };
         active.walk = walk;
-        active.segment.cut(position);
         if damaged {
             // It is never written to again, not even zeros: its successor will say that it ended here.
-            let next = due.max(active.segment.base().advance(1));
-            return self.keep(active, Some(next)).map(|judged| Judged { cut: true, ..judged });
+            let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().advance(1)));
+            let judged = self.keep(active, Some(next))?;
+            segment.cut(position);
+            return Ok(Judged { cut: true, ..judged });
         }
         if self.access == Access::Write {
             let behind = active.pen.unread(walk.position..active.pen.region().valid());
@@ -496,6 +521,7 @@ impl Recovery<'_> {
             self.make_durable(&mut active, true)?;
         }
         active.pen.adopt(walk.position);
+        active.segment.cut(position);
         let slot = Arc::clone(&active.slot);
         Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
     }

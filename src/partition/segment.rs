@@ -5,6 +5,7 @@
 //! that recovery walked over, need no second look.
 
 use std::io;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,10 +14,11 @@ use parking_lot::Mutex;
 
 use crate::env::storage::region::Region;
 use crate::error::Flaw;
-use crate::format::batch::{Batch, Walk};
+use crate::format::batch::{Batch, RecordView, Walk};
 use crate::format::segment::HEADER_BYTES;
 use crate::partition::index::Index;
-use crate::types::Offset;
+use crate::partition::time_index::{STRETCH_BYTES, TimeIndex};
+use crate::types::{Offset, Timestamp};
 
 /// Bytes of a segment that hold no whole batch although they should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,7 @@ pub(crate) struct Segment {
     path: PathBuf,
     region: Arc<Region>,
     index: Index,
+    times: TimeIndex,
     /// Every batch below was checked. `u64::MAX`: all that is written, and all that will be.
     checked: AtomicU64,
     check: Mutex<Walk>,
@@ -93,10 +96,10 @@ impl Segment {
 
     /// `begin`: at the segment's first batch.
     fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
-        let index = Index::new(region.capacity());
+        let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
         let check = Mutex::new(begin);
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { begin, path, region, index, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+        Segment { begin, path, region, index, times, checked: AtomicU64::new(checked), check, holes, hole_count, next }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -116,15 +119,31 @@ impl Segment {
         &self.region
     }
 
-    /// Says that a whole batch was put at `position`.
+    /// Says that a whole batch was put at `position`, and how late its records are.
     #[inline]
-    pub(crate) fn note(&self, offset: Offset, position: u64) {
+    pub(crate) fn note(&self, offset: Offset, position: u64, latest: Option<Timestamp>) {
         self.index.note(offset.since(self.base()), position);
+        if let Some(latest) = latest {
+            self.times.note(position, latest);
+        }
     }
 
-    /// Says that no batch stands at `position` or behind it after all. Only before anybody reads.
+    /// Says that a whole batch stands at `position`.
+    pub(crate) fn note_batch(&self, batch: &Batch<'_>, position: u64) {
+        self.note(batch.base(), position, batch.latest());
+    }
+
+    /// Says that no batch stands at `position` or behind it after all: the bytes before it are all that is written.
+    /// Only before anybody reads.
     pub(crate) fn cut(&self, position: u64) {
         self.index.truncate(position);
+        let from = self.times.truncate(position);
+        self.each_batch(from..position, |at, batch| {
+            if let Some(latest) = batch.latest() {
+                self.times.note(at, latest);
+            }
+            ControlFlow::<()>::Continue(())
+        });
     }
 
     /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
@@ -195,6 +214,133 @@ impl Segment {
         }
     }
 
+    /// The first record with one of these offsets that is from `since` or later. What lies in a hole has no timestamp.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub(crate) fn first_since(
+        &self,
+        since: Timestamp,
+        offsets: &Range<Offset>,
+    ) -> io::Result<Option<(Offset, Timestamp)>> {
+        let mut position = self.position_before(offsets.start);
+        loop {
+            let known = self.known_end();
+            while let Some(at) = self.times.first_since(since, position..known) {
+                position = (at / STRETCH_BYTES + 1) * STRETCH_BYTES;
+                let found = self.each_batch(at..position.min(known), |_, batch| first_in(batch, since, offsets));
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+            if !self.check_more(known)? {
+                return Ok(None);
+            }
+            position = position.max(known);
+        }
+    }
+
+    /// The latest timestamp of the records with these offsets.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub(crate) fn latest(&self, offsets: &Range<Offset>) -> io::Result<Option<Timestamp>> {
+        while self.check_more(self.known_end())? {}
+        if offsets.start <= self.base() && self.next.is_some_and(|next| next <= offsets.end) {
+            return Ok(self.times.latest());
+        }
+        // The stretches in the middle are told by the index; what lies at the ends may be of other offsets.
+        let (start, end) = (self.position_before(offsets.start), self.position_before(offsets.end));
+        let inner = start / STRETCH_BYTES + 2..end / STRETCH_BYTES;
+        if inner.is_empty() {
+            return Ok(self.latest_by_reading(start..self.known_end(), offsets));
+        }
+        let before = self.latest_by_reading(start..inner.start * STRETCH_BYTES, offsets);
+        let behind = self.latest_by_reading(inner.end * STRETCH_BYTES..self.known_end(), offsets);
+        Ok(before.max(self.times.latest_in(inner)).max(behind))
+    }
+
+    /// The latest timestamp of its records, if all of it was looked at.
+    pub(crate) fn known_latest(&self) -> Option<Option<Timestamp>> {
+        (self.checked.load(Ordering::Acquire) == u64::MAX).then(|| self.times.latest())
+    }
+
+    /// Whether no record is from `limit` or later; `None` if there is none that can be read. Reads no further than it
+    /// must.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub(crate) fn is_older_than(&self, limit: Timestamp) -> io::Result<Option<bool>> {
+        loop {
+            let latest = self.times.latest();
+            if latest.is_some_and(|latest| latest >= limit) {
+                return Ok(Some(false));
+            }
+            if !self.check_more(self.known_end())? {
+                return Ok(latest.map(|_| true));
+            }
+        }
+    }
+
+    /// The latest timestamp of the first batch that holds records.
+    pub(crate) fn began(&self) -> Option<Timestamp> {
+        self.each_batch(HEADER_BYTES..self.known_end(), |_, batch| match batch.latest() {
+            Some(latest) => ControlFlow::Break(latest),
+            None => ControlFlow::Continue(()),
+        })
+    }
+
+    fn latest_by_reading(&self, positions: Range<u64>, offsets: &Range<Offset>) -> Option<Timestamp> {
+        let mut latest = None;
+        self.each_batch(positions, |_, batch| {
+            let within = batch.records().filter(|record| offsets.contains(&record.offset));
+            latest = latest.max(within.map(|record| record.timestamp).max());
+            if batch.base() >= offsets.end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        latest
+    }
+
+    /// Calls `each` for the whole batches that begin at one of these positions, below what is checked, until it breaks.
+    fn each_batch<T>(
+        &self,
+        positions: Range<u64>,
+        mut each: impl FnMut(u64, &Batch<'_>) -> ControlFlow<T>,
+    ) -> Option<T> {
+        let mut at = self.index.floor_position(positions.start).unwrap_or(HEADER_BYTES);
+        while at < positions.end {
+            match self.batch_at(at) {
+                Ok(Some(batch)) => {
+                    if at >= positions.start
+                        && let ControlFlow::Break(value) = each(at, &batch)
+                    {
+                        return Some(value);
+                    }
+                    at += batch.length();
+                }
+                Err(Obstacle::Hole(hole)) if hole.end > at => at = hole.end,
+                _ => break,
+            }
+        }
+        None
+    }
+
+    /// Up to where the batches are checked, or behind the last.
+    fn known_end(&self) -> u64 {
+        self.checked.load(Ordering::Acquire).min(self.region.bytes().len() as u64)
+    }
+
+    /// Checks further than `known`, if there is more to check; whether there was.
+    fn check_more(&self, known: u64) -> io::Result<bool> {
+        if self.checked.load(Ordering::Acquire) == u64::MAX {
+            return Ok(false);
+        }
+        self.check(known)?;
+        Ok(true)
+    }
+
     /// Checks at least the batch at `position`, remembering the holes.
     #[cold]
     fn check(&self, position: u64) -> io::Result<()> {
@@ -207,7 +353,7 @@ impl Segment {
         while walk.position < target {
             let start = walk.position;
             match walk.step(bytes) {
-                Ok(Some(batch)) => self.note(batch.base(), start),
+                Ok(Some(batch)) => self.note_batch(&batch, start),
                 Ok(None) => {
                     self.check_end(&mut walk, bytes.len() as u64);
                     break;
@@ -237,5 +383,17 @@ impl Segment {
         let end = self.next.unwrap_or(walk.due);
         let hole = Hole::step_over(walk, bytes, flaw, self.hole_count.load(Ordering::Relaxed), end);
         self.add_hole(hole);
+    }
+}
+
+/// The first record of a batch with one of these offsets that is from `since` or later.
+fn first_in(batch: &Batch<'_>, since: Timestamp, offsets: &Range<Offset>) -> ControlFlow<(Offset, Timestamp)> {
+    if batch.next() <= offsets.start || batch.base() >= offsets.end {
+        return ControlFlow::Continue(());
+    }
+    let fits = |record: &RecordView<'_>| offsets.contains(&record.offset) && record.timestamp >= since;
+    match batch.records().find(fits) {
+        Some(record) => ControlFlow::Break((record.offset, record.timestamp)),
+        None => ControlFlow::Continue(()),
     }
 }

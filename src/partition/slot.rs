@@ -11,8 +11,12 @@ use crate::env::storage::Access;
 use crate::env::storage::region::Region;
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Walk;
+use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
-use crate::types::Offset;
+use crate::types::{Offset, Timestamp};
+
+/// What a file takes of the disk at least.
+const PAGE_BYTES: u64 = 4096;
 
 /// Where a segment lies, and what it should hold.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ struct State {
     /// The offset behind the last, and the byte behind it; `None` while the segment is the active one.
     end: Option<(Offset, u64)>,
     content: Content,
+    /// The latest timestamp of a sealed segment that was let go of, if all of it had been looked at.
+    latest: Option<Option<Timestamp>>,
 }
 
 #[derive(Debug)]
@@ -47,17 +53,17 @@ pub(crate) enum Found {
 
 impl Slot {
     pub(crate) fn mapped(segment: &Arc<Segment>, path: PathBuf) -> Self {
-        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)) };
+        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)), latest: None };
         Slot { base: segment.base(), path, state: Mutex::new(state) }
     }
 
     pub(crate) fn on_disk(path: PathBuf, begin: Walk, end: (Offset, u64)) -> Self {
         let content = Content::OnDisk(begin, Weak::new());
-        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content }) }
+        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content, latest: None }) }
     }
 
-    pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, next: Offset) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some((next, 0)), content: Content::Broken(flaw) }) }
+    pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, end: (Offset, u64)) -> Self {
+        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::Broken(flaw), latest: None }) }
     }
 
     /// Says where the segment ends: nothing will be appended to it.
@@ -70,6 +76,35 @@ impl Slot {
         self.state.lock().end.map(|(next, _)| next)
     }
 
+    /// Its offsets and its bytes, with the header; `log_end`: where it ends while it is appended to.
+    pub(crate) fn extent(&self, log_end: Offset) -> Extent {
+        let state = self.state.lock();
+        let (next, bytes) = match (&state.end, &state.content) {
+            (Some(end), _) => *end,
+            (None, Content::Mapped(segment)) => (log_end, segment.region().written()),
+            (None, _) => (log_end, 0),
+        };
+        Extent { offsets: self.base..next.max(self.base), bytes }
+    }
+
+    /// The latest timestamp of its records, if that is known: the segment is sealed, and all of it was looked at.
+    pub(crate) fn latest(&self) -> Option<Option<Timestamp>> {
+        let state = self.state.lock();
+        match &state.content {
+            Content::Mapped(segment) if state.end.is_some() => segment.known_latest(),
+            _ => state.latest,
+        }
+    }
+
+    /// How many bytes of the disk it takes.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        match (&state.content, state.end) {
+            (Content::Mapped(segment), _) => segment.region().valid(),
+            (_, end) => end.map_or(0, |(_, position)| position.next_multiple_of(PAGE_BYTES)),
+        }
+    }
+
     /// Lets go of a sealed segment: of its pages at once, for whoever reads on gets them back from the file; and of the
     /// rest, mapping and index, if nobody holds it. Whoever reads it next has it mapped and checked again.
     pub(crate) fn rest(&self) {
@@ -79,7 +114,9 @@ impl Slot {
             return;
         }
         if Arc::strong_count(segment) == 1 {
-            state.content = Content::OnDisk(segment.begin(), Weak::new());
+            let (latest, begin) = (segment.known_latest(), segment.begin());
+            state.latest = latest;
+            state.content = Content::OnDisk(begin, Weak::new());
         } else {
             segment.region().let_go(0..segment.region().written());
         }

@@ -3,6 +3,7 @@
 //! Whoever needs a sync first leads it, without the partition's mutex, so that appends go on; the others wait for its end,
 //! look whether it covered them, and one of them leads the next. A sync that fails is final.
 
+use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,7 +154,7 @@ impl Partition {
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
         let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
-        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf()));
+        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf(), end));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -195,25 +196,34 @@ impl Partition {
         &self,
         mut sealed: Vec<Sealed>,
         unnamed: bool,
-        active: Option<(Arc<dyn File>, PathBuf)>,
+        active: Option<(Arc<dyn File>, PathBuf, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
-            old.file.sync().map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
+            self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
         }
         if unnamed {
             let dir = &self.home.dir;
             self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
             for old in &mut sealed {
                 self.mark_rolled(old);
-                old.file.sync().map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
+                self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
             }
         }
         for old in &sealed {
             release(&*old.file, old.pen.region().written());
         }
         match active {
-            Some((file, path)) => file.sync().map_err(Error::io("sync", path)),
+            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", path)),
             None => Ok(()),
+        }
+    }
+
+    /// Syncs a segment that held nothing at or behind `next`. One that was removed meanwhile need not be durable, and may
+    /// not be there to be opened.
+    pub(super) fn sync_file(&self, file: &dyn File, next: Offset) -> io::Result<()> {
+        match file.sync() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && next <= self.log_start() => Ok(()),
+            synced => synced,
         }
     }
 
@@ -249,8 +259,9 @@ impl Partition {
         let (file, path) = (Arc::clone(&active.file), active.segment.path().to_path_buf());
         writer.position += MARKER_BYTES as u64;
         writer.witnessed = true;
+        let next = writer.next;
         drop(writer);
-        file.sync().map_err(|source| {
+        self.sync_file(&*file, next).map_err(|source| {
             self.fail();
             Error::Io { action: "sync", path, source }
         })

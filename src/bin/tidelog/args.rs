@@ -11,6 +11,7 @@ use tidelog::{Durability, ResetTo, TopicConfig};
 
 use crate::demo::EVENTS;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
+use crate::moment::Moment;
 use crate::output::{Output, complain};
 use crate::template::Template;
 
@@ -97,6 +98,14 @@ pub(crate) enum Command {
         #[command(subcommand)]
         action: Groups,
     },
+    /// Show where partitions begin and end, or which record is the first since a moment
+    #[command(override_usage = "tidelog offsets [OPTIONS] <TOPIC>")]
+    Offsets(Offsets),
+    /// Delete the records of partitions up to an offset or a moment
+    #[command(override_usage = "tidelog delete-records [OPTIONS] <--before <N>|--before-time <MOMENT>> <TOPIC>")]
+    DeleteRecords(DeleteRecords),
+    /// Show where the room on the disk is
+    Stats,
     /// Read every byte of the log, and report everything that is not as it should be
     #[command(long_about = VERIFY)]
     Verify,
@@ -202,6 +211,17 @@ pub(crate) enum Topics {
         #[arg(long = "topic", id = "topic_flag", value_name = "TOPIC", hide = true, conflicts_with = "topic")]
         flag: Option<String>,
     },
+    /// Change settings of a topic, or give it more partitions; what is not named stays as it is
+    #[command(override_usage = "tidelog topics alter [OPTIONS] <TOPIC>")]
+    Alter {
+        #[command(flatten)]
+        topic: TopicName,
+        #[command(flatten)]
+        settings: Settings,
+        /// Change nothing; say what would change, and which records retention would remove
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Delete a topic, its records, and what groups have committed for it
     #[command(override_usage = "tidelog topics delete [OPTIONS] <TOPIC>")]
     Delete {
@@ -238,6 +258,11 @@ impl Settings {
             || !self.config.is_empty()
     }
 
+    /// How many partitions are asked for.
+    pub(crate) fn partitions(&self) -> Option<u32> {
+        self.partitions
+    }
+
     pub(crate) fn topic_config(&self) -> Outcome<TopicConfig> {
         self.applied_to(TopicConfig::new())
     }
@@ -256,6 +281,80 @@ impl Settings {
             config = config.segment_bytes(bytes);
         }
         Ok(config)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Offsets {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// Only this partition; may be repeated
+    #[arg(long = "partition", value_name = "P")]
+    pub(crate) partitions: Vec<u32>,
+    /// Of which record: `earliest`, `latest` (the end), `max-timestamp`, or the first since a moment:
+    /// 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
+    #[arg(long, value_name = "TIME", default_value = "latest", allow_negative_numbers = true)]
+    pub(crate) time: Point,
+}
+
+/// Which record of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    Earliest,
+    Latest,
+    MaxTimestamp,
+    Since(Moment),
+}
+
+impl std::str::FromStr for Point {
+    type Err = String;
+
+    /// Kafka's numbers for the first three are -2, -1 and -3.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "earliest" | "-2" => Ok(Point::Earliest),
+            "latest" | "-1" => Ok(Point::Latest),
+            "max-timestamp" | "-3" => Ok(Point::MaxTimestamp),
+            moment => moment.parse().map(Point::Since),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteRecords {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// Only of this partition; may be repeated
+    #[arg(long = "partition", value_name = "P")]
+    pub(crate) partitions: Vec<u32>,
+    /// All records below this offset; `latest`: all that there are
+    #[arg(long, value_name = "N", allow_negative_numbers = true, required_unless_present = "before_time")]
+    #[arg(conflicts_with = "before_time")]
+    pub(crate) before: Option<Before>,
+    /// All records in front of the first since this moment: 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
+    #[arg(long, value_name = "MOMENT")]
+    pub(crate) before_time: Option<Moment>,
+    /// Delete nothing; say how much it would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Up to where records are deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    Offset(u64),
+    Latest,
+}
+
+impl std::str::FromStr for Before {
+    type Err = String;
+
+    /// Kafka's -1 is the end.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "latest" | "-1" => Ok(Before::Latest),
+            number => number.parse().map(Before::Offset).map_err(|_| "neither a number from 0 nor `latest`".to_owned()),
+        }
     }
 }
 
@@ -302,6 +401,9 @@ pub(crate) struct Consume {
     /// Start at this offset of the partition: a number, `earliest` or `latest`
     #[arg(long, value_name = "N", requires = "partitions", conflicts_with = "from_beginning")]
     pub(crate) offset: Option<Start>,
+    /// Start at the first record since this moment: 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
+    #[arg(long, value_name = "MOMENT", conflicts_with_all = ["from_beginning", "offset", "group"])]
+    pub(crate) from_time: Option<Moment>,
     /// Read for this group: from where it has committed, and commit
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
@@ -454,6 +556,9 @@ pub(crate) struct ResetTarget {
     /// To this offset
     #[arg(long, value_name = "N")]
     to_offset: Option<u64>,
+    /// To the first record since this moment: 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
+    #[arg(long, value_name = "MOMENT")]
+    to_datetime: Option<Moment>,
     /// So many offsets on from what is committed, or back if negative
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     shift_by: Option<i64>,
@@ -461,9 +566,10 @@ pub(crate) struct ResetTarget {
 
 impl ResetTarget {
     pub(crate) fn target(&self) -> ResetTo {
-        match (self.to_offset, self.shift_by) {
-            (Some(offset), _) => ResetTo::Offset(offset.into()),
-            (_, Some(by)) => ResetTo::ShiftBy(by),
+        match (self.to_offset, self.shift_by, self.to_datetime) {
+            (Some(offset), ..) => ResetTo::Offset(offset.into()),
+            (_, Some(by), _) => ResetTo::ShiftBy(by),
+            (.., Some(moment)) => ResetTo::Since(moment.timestamp()),
             _ if self.to_earliest => ResetTo::Earliest,
             _ if self.to_latest => ResetTo::Latest,
             _ => ResetTo::Current,
@@ -531,7 +637,8 @@ pub(crate) fn parse() -> Arguments {
 
 /// Turns the actions of Kafka's tools, which are flags, into commands: `topics --create ..` into `topics create ..`.
 fn actions_as_commands(mut words: Vec<OsString>) -> Vec<OsString> {
-    const ACTIONS: [&str; 6] = ["--create", "--list", "--describe", "--delete", "--reset-offsets", "--delete-offsets"];
+    const ACTIONS: [&str; 7] =
+        ["--create", "--list", "--describe", "--alter", "--delete", "--reset-offsets", "--delete-offsets"];
     // The first word that is no flag and no value of one is the command.
     let takes_value = |word: &OsStr| {
         let flags = ["--dir", "--output", "--bootstrap-server", "--broker-list", "--zookeeper", "--replication-factor"];

@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments, what: &Consume) -> Outcome {
     let reset = match (what.offset, what.from_beginning, what.follow, &what.group) {
         // Somebody who names an offset wants to know if it is not there.
         (Some(Start::At(_)), ..) => OffsetReset::None,
+        _ if what.from_time.is_some() => OffsetReset::Earliest,
         (Some(Start::Earliest), ..) | (_, true, ..) | (None, _, false, None) => OffsetReset::Earliest,
         _ => OffsetReset::Latest,
     };
@@ -44,13 +45,16 @@ pub(crate) fn run(arguments: &Arguments, what: &Consume) -> Outcome {
     let config = what.group.as_ref().map_or_else(ConsumerConfig::new, ConsumerConfig::group);
     let config = config.auto_offset_reset(reset).auto_commit(false);
     let mut consumer = log.consumer(config.max_poll_records(most.try_into().expect("it is at most a u32")))?;
-    if what.partitions.is_empty() {
+    if what.partitions.is_empty() && what.from_time.is_none() {
         consumer.subscribe([what.topic.name()])?;
     } else {
         consumer.assign(partitions.iter().cloned())?;
     }
     if let Some(Start::At(offset)) = what.offset {
         partitions.iter().try_for_each(|name| consumer.seek(name, offset))?;
+    }
+    if let Some(moment) = what.from_time {
+        consumer.seek_to_time(&partitions, moment.timestamp())?;
     }
     let started_fresh = what.group.is_some() && committed_nothing(&consumer, &partitions)?;
     if what.follow && what.group.is_some() {

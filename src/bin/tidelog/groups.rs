@@ -113,7 +113,7 @@ fn delete_offsets(arguments: &Arguments, group: &str, topics: &[Partitions]) -> 
 }
 
 fn as_text(group: &GroupDescription) -> Vec<String> {
-    let mut table = Table::new(&["TOPIC", ">PARTITION", ">COMMITTED", ">END", ">LAG", "METADATA"]);
+    let mut table = Table::new(&["TOPIC", ">PARTITION", ">COMMITTED", ">END", ">LAG", ">LOST", "METADATA"]);
     for offset in &group.offsets {
         table.row(&[
             offset.partition.topic().to_owned(),
@@ -121,6 +121,7 @@ fn as_text(group: &GroupDescription) -> Vec<String> {
             offset.committed.map_or("-".to_owned(), |committed| committed.to_string()),
             offset.end.to_string(),
             offset.lag.to_string(),
+            offset.lost.to_string(),
             offset.metadata.clone(),
         ]);
     }
@@ -135,6 +136,7 @@ fn as_json(group: &GroupDescription) -> Value {
             "committed": offset.committed.map(tidelog::Offset::get),
             "end": offset.end.get(),
             "lag": offset.lag,
+            "lost": offset.lost,
             "metadata": offset.metadata,
         })
     };

@@ -6,7 +6,8 @@
 //! | `failure`  | what went wrong, in one line with the next step, and the exit code       |
 //! | `output`   | standard output, standard error, tables, JSON, base64                    |
 //! | `template` | `--format '%p %o %v'`                                                    |
-//! | `topics`, `groups`, `produce`, `consume`, `inspect` | the commands                    |
+//! | `moment`   | `--from-time '2h ago'`                                                  |
+//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `stats`, `inspect` | the commands |
 //! | `demo`     | the whole model in a few seconds, killed in the middle                   |
 //!
 //! What only reads opens the log read-only, and so works beside the process that writes it.
@@ -17,8 +18,11 @@ mod demo;
 mod failure;
 mod groups;
 mod inspect;
+mod moment;
+mod offsets;
 mod output;
 mod produce;
+mod stats;
 mod template;
 mod topics;
 
@@ -47,6 +51,9 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Produce(what) => produce::run(arguments, what),
         Command::Consume(what) => consume::run(arguments, what),
         Command::Groups { action } => groups::run(arguments, action),
+        Command::Offsets(what) => offsets::run(arguments, what),
+        Command::DeleteRecords(what) => offsets::delete_records(arguments, what),
+        Command::Stats => stats::run(arguments),
         Command::Verify => inspect::verify(arguments),
         Command::Dump { file, bytes } => inspect::dump(arguments, file, *bytes),
         Command::Repair { execute } => inspect::repair(arguments, *execute),

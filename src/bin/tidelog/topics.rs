@@ -1,11 +1,11 @@
 //! `tidelog topics`.
 
 use serde_json::{Value, json};
-use tidelog::{Error, EventLog, LogConfig, TopicDescription};
+use tidelog::{Error, EventLog, LogConfig, Removed, TopicDescription};
 
-use crate::args::{Arguments, Topics};
-use crate::failure::Outcome;
-use crate::output::{Output, Screen, Table, complain};
+use crate::args::{Arguments, Settings, Topics};
+use crate::failure::{Failure, Outcome};
+use crate::output::{Output, Screen, Table, complain, grouped};
 
 pub(crate) fn run(arguments: &Arguments, action: &Topics) -> Outcome {
     match action {
@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, action: &Topics) -> Outcome {
                 format!("{state} {name}{exists}: {count} {partitions}, durability {}", topic.config.durability_level())
             })
         }
+        Topics::Alter { topic, settings, dry_run } => alter(arguments, topic.name(), settings, *dry_run),
         Topics::Delete { topic, if_exists } => {
             let name = topic.name();
             let log = open_for_writing(arguments, false)?;
@@ -82,6 +83,78 @@ pub(crate) fn show_change(arguments: &Arguments, object: &Value, text: &str) -> 
     screen.flush()
 }
 
+fn alter(arguments: &Arguments, name: &str, settings: &Settings, dry_run: bool) -> Outcome {
+    if !settings.are_given() {
+        return Err(Failure::usage("nothing is to be changed; name a setting, as in --config retention.ms=604800000"));
+    }
+    let log = if dry_run { open_for_reading(arguments)? } else { open_for_writing(arguments, false)? };
+    let before = log.describe_topic(name)?.config;
+    let after = settings.applied_to(before.clone())?;
+    let partitions = before.partition_count()..settings.partitions().unwrap_or(before.partition_count());
+    let planned = log.plan_retention(name, &after.clone().partitions(before.partition_count()))?;
+    if !dry_run {
+        if settings.partitions().is_some() && partitions.start != partitions.end {
+            log.add_partitions(name, partitions.end)?;
+        }
+        log.alter_topic(name, after.clone())?;
+    }
+    log.close()?;
+    let mut changes: Vec<(&str, String, String)> = before
+        .entries()
+        .into_iter()
+        .zip(after.entries())
+        .filter(|(before, after)| before != after)
+        .map(|((setting, before), (_, after))| (setting, before, after))
+        .collect();
+    if partitions.start != partitions.end {
+        changes.push(("partitions", partitions.start.to_string(), partitions.end.to_string()));
+    }
+    let mut screen = Screen::new();
+    if arguments.output == Output::Json {
+        let mut values = [serde_json::Map::new(), serde_json::Map::new()];
+        for (setting, before, after) in &changes {
+            for (map, value) in values.iter_mut().zip([before, after]) {
+                map.insert((*setting).to_owned(), Value::from(value.as_str()));
+            }
+        }
+        let [before, after] = values;
+        let removed: Vec<Value> = planned.iter().map(as_removed).collect();
+        screen.json(&json!({
+            "topic": name, "dry_run": dry_run, "before": before, "after": after, "no_longer_kept": removed,
+        }))?;
+        return screen.flush();
+    }
+    let changed = if dry_run { "would change" } else { "changed" };
+    for (setting, before, after) in &changes {
+        screen.line(&format!("{changed} {setting} of {name} from {before:?} to {after:?}"))?;
+    }
+    if changes.is_empty() {
+        screen.line(&format!("{name} is as it should be already"))?;
+    }
+    for removed in &planned {
+        let records = removed.offsets.end.since(removed.offsets.start);
+        screen.line(&format!(
+            "{} no longer keeps {} records before offset {}: {} segments, {} bytes",
+            removed.partition,
+            grouped(records),
+            removed.offsets.end,
+            removed.segments,
+            grouped(removed.bytes)
+        ))?;
+    }
+    screen.flush()
+}
+
+fn as_removed(removed: &Removed) -> Value {
+    json!({
+        "partition": removed.partition.partition(),
+        "before": removed.offsets.end.get(),
+        "records": removed.offsets.end.since(removed.offsets.start),
+        "segments": removed.segments,
+        "bytes": removed.bytes,
+    })
+}
+
 fn list(arguments: &Arguments) -> Outcome {
     let log = open_for_reading(arguments)?;
     let mut screen = Screen::new();
@@ -117,7 +190,8 @@ fn describe(arguments: &Arguments, topic: Option<&str>) -> Outcome {
 
 fn as_text(topic: &TopicDescription) -> Vec<String> {
     let mut lines = vec![topic.name.clone()];
-    lines.extend(topic.config.entries().iter().map(|(name, value)| format!("  {name:<22}  {value}")));
+    let entry = |(name, value): &(&str, String)| format!("  {name:<31}  {value}").trim_end().to_owned();
+    lines.extend(topic.config.entries().iter().map(entry));
     lines.push(String::new());
     let mut table = Table::new(&[">PARTITION", ">START", ">END", ">VISIBLE", ">DURABLE", ">SEGMENTS", ">BYTES"]);
     for partition in &topic.partitions {

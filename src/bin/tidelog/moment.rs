@@ -1,0 +1,67 @@
+//! A moment, as it can be said on the command line.
+
+use std::str::FromStr;
+
+use jiff::{SpanRelativeTo, Timestamp as Date};
+use tidelog::Timestamp;
+
+/// What is said where a moment is asked for, for messages.
+pub(crate) const MOMENTS: &str = "2026-01-31T12:00:00Z, 2h ago, or milliseconds since 1970";
+
+/// A moment: a date as RFC 3339 writes it, a time ago, or milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    At(Timestamp),
+    /// So many milliseconds before now.
+    Ago(i64),
+}
+
+impl Moment {
+    pub(crate) fn timestamp(self) -> Timestamp {
+        match self {
+            Moment::At(timestamp) => timestamp,
+            Moment::Ago(millis) => Timestamp::from_millis((Date::now().as_millisecond() - millis).max(0)),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(millis) = text.parse::<i64>() {
+            return Ok(Moment::At(Timestamp::from_millis(millis)));
+        }
+        if let Ok(date) = text.parse::<Date>() {
+            return Ok(Moment::At(Timestamp::from_millis(date.as_millisecond())));
+        }
+        let ago = text.strip_suffix(" ago").and_then(|span| span.parse::<jiff::Span>().ok());
+        let millis = ago.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+        match millis.and_then(|duration| i64::try_from(duration.as_millis()).ok()) {
+            Some(millis) if millis >= 0 => Ok(Moment::Ago(millis)),
+            _ => Err(format!("neither a date nor a time ago: {MOMENTS}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_dates_times_ago_and_milliseconds() {
+        let at = |millis| Ok(Moment::At(Timestamp::from_millis(millis)));
+        for (text, moment) in [
+            ("1700000000123", at(1_700_000_000_123)),
+            ("2023-11-14T22:13:20.123Z", at(1_700_000_000_123)),
+            ("2023-11-15T00:13:20+02:00", at(1_700_000_000_000)),
+            ("2h 30m ago", Ok(Moment::Ago(9_000_000))),
+            ("7d ago", Ok(Moment::Ago(7 * 24 * 3_600_000))),
+        ] {
+            assert_eq!(text.parse::<Moment>(), moment, "{text}");
+        }
+        for text in ["yesterday", "", "2h", "-2h ago", "2023-11-14", "5 months ago"] {
+            assert!(text.parse::<Moment>().is_err(), "{text}");
+        }
+    }
+}
