@@ -88,9 +88,8 @@ fn main() {
 /// What this process has used of the processors, by `/proc/self/stat`: in hundredths of a second.
 fn processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Behind the name, which may hold anything: fields 14 and 15, of which the third is the first here.
-    let fields: Vec<u64> =
-        stat.rsplit(')').next().unwrap_or_default().split(' ').filter_map(|field| field.parse().ok()).collect();
-    let ticks: u64 = fields.get(10..12).map_or(0, |times| times.iter().sum());
+    // Fields 14 and 15; behind the name, which may hold anything, come a space and field 3.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split(' ').skip(12).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
 }
