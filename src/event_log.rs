@@ -394,6 +394,9 @@ impl EventLog {
 
     /// What retention has done since the log was opened.
     pub fn retention_report(&self) -> RetentionReport {
+        if self.shared.is_forked() {
+            return RetentionReport::default();
+        }
         self.shared.retainer.report()
     }
 

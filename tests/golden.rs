@@ -496,8 +496,17 @@ impl Worker {
             5..=7 => drop(self.log().maintain()),
             8 => self.log().producer().flush().unwrap(),
             9..=11 => self.commit(),
+            12 => self.delete(),
             _ => self.send(),
         }
+    }
+
+    /// Deletes a beginning, or all.
+    fn delete(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let visible = self.log().describe_topic(&name).unwrap().partitions[number as usize].high_watermark.get();
+        let before = self.chance.below(visible + 1);
+        self.log().delete_records(&TopicPartition::new(name.as_str(), number), before).unwrap();
     }
 
     fn commit(&mut self) {

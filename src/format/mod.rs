@@ -26,8 +26,10 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
-//! The segments of a partition follow one another: the first begins at offset 0, or anywhere in catalog and groups, whose
-//! old segments go; each ends where its successor begins. The *successor* is the file with the next higher name. Its
+//! The segments of a partition follow one another: the first holds the *log start offset*, or begins anywhere in catalog
+//! and groups, whose old segments go; each ends where its successor begins. The log start offset is what the catalog says,
+//! or else 0: everything below it was deleted on purpose. A file is none of the partition's segments if the next one begins
+//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown. The *successor* is the file with the next higher name. Its
 //! header says which segment it was made behind, and the position at which that one ended; if that is not the file
 //! before it, the one that it names is missing, and the file before ends at the base offset of the missing one. A
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
@@ -57,12 +59,12 @@
 //! more. (Behind 64 such places in a segment it is not looked for any more.)
 //!
 //! Every batch says how far the partition was *durable* when it was written (`lag`), and so does every segment header.
-//! The highest of these figures, of all the segments of the partition and with what the catalog says of its end, is
-//! the *witness*. Bytes that are no batch, and offsets that are missing, are a torn tail, never promised to anybody, if
+//! The highest of these figures, of all the segments of the partition and with what the catalog says of its end and its
+//! start, is the *witness*. Bytes that are no batch, and offsets that are missing, are a torn tail, never promised to anybody, if
 //! the offset that was due there is at or above the witness: then nothing counts from there on, no batch that stands
 //! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
 //! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
-//! witness. A partition that the catalog knows was made with its first segment: offset 0 is missing if there is none.
+//! witness. A partition that the catalog knows was made with its first segment: its log start offset is missing if there is none.
 //! Bytes that are no batch at the end of a segment that has got to where its successor begins were a marker: no record is
 //! lost with them, and the successor counts in any case.
 //!

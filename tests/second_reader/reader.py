@@ -212,6 +212,10 @@ def read_partition(directory, home, closed_at=0, start=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
+    if start is not None:
+        # What lies in front of the segment that holds the start was deleted on purpose.
+        deleted = sum(int(name[:20]) <= start for name in names) - 1
+        names = names[max(deleted, 0):]
     bases = [int(name[:20]) for name in names]
     files = []
     for name in names:
@@ -232,7 +236,7 @@ def read_partition(directory, home, closed_at=0, start=None):
         segments.append(Segment(data, header, end) if header else None)
         if header and named:
             segments[-1].look_behind(data, header, end, next_base)
-    witness = max([closed_at] + [segment.witness for segment in segments if segment])
+    witness = max([closed_at, start or 0] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
     if start is not None and (not bases or start < bases[0]):
@@ -273,6 +277,7 @@ def read_partition(directory, home, closed_at=0, start=None):
             header = {**header, "end_position": segment.position, "end_offset": segment.due, "markers": markers}
         shown_segments.append({"file": name, "header": header})
     records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
+    records = [record for record in records if record["offset"] >= (start or 0)]
     files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
     return records, files
 
@@ -307,6 +312,8 @@ def read_catalog(said):
             catalog["groups"].append(name)
         elif kind == "end":
             catalog["ends"][name] = value.numbers("Q")[0]
+        elif kind == "start":
+            catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
     return catalog
 
 
@@ -368,7 +375,8 @@ def read_log(root):
             place = f"topics/{name}/{number}"
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, 0)
+            start = catalog.get("starts", {}).get(f"{topic['id']}/{number}", 0)
+            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, start)
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)
