@@ -556,3 +556,23 @@ fn a_blocked_poll_ends_when_its_time_is_over_a_record_comes_or_it_is_woken() {
     assert!(matches!(consumer.poll(Duration::from_secs(3)), Err(Error::Wakeup)));
     assert!(consumer.poll(Duration::from_secs(1)).unwrap().is_empty(), "a wake-up counts once");
 }
+
+/// Not of Kafka, which has no such setting.
+#[test]
+fn a_consumer_that_spins_sees_what_comes_and_gives_up_when_the_time_is_over() {
+    let (machine, log) = log();
+    let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest).spin(Duration::from_millis(50));
+    let mut consumer = log.consumer(config).unwrap();
+    consumer.assign([tp()]).unwrap();
+    let before = machine.now();
+
+    assert!(consumer.poll(Duration::from_millis(20)).unwrap().is_empty());
+    assert_eq!(machine.now().as_millis() - before.as_millis(), 20);
+    assert!(consumer.poll(Duration::from_millis(200)).unwrap().is_empty());
+    assert_eq!(machine.now().as_millis() - before.as_millis(), 220);
+
+    send(&log, &tp(), 1);
+    assert_eq!(consumer.poll(Duration::from_millis(20)).unwrap().len(), 1);
+    consumer.waker().wake();
+    assert!(matches!(consumer.poll(Duration::from_millis(20)), Err(Error::Wakeup)));
+}

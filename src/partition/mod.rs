@@ -530,6 +530,7 @@ impl Partition {
     /// Makes room for a batch of `bytes` and a marker behind it: grows the segment, or rolls it.
     #[cold]
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
+        self.seal_if_damaged(writer)?;
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
             Some(active) if needed <= active.pen.region().capacity() => self.grow(writer, needed),
@@ -547,6 +548,22 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// Before the first append to a segment that opening did not look into: one that is damaged is never written to, and
+    /// the next begins behind it.
+    fn seal_if_damaged(&self, writer: &mut Writer) -> Result<()> {
+        let Some(active) = writer.active.as_ref().filter(|active| active.segment.base() < writer.next) else {
+            return Ok(());
+        };
+        if active.segment.check_all().map_err(Error::io("read", active.segment.path()))? {
+            return Ok(());
+        }
+        active.slot.seal(writer.next, writer.position);
+        writer.predecessor = Some(Predecessor { base: active.segment.base(), end_position: writer.position });
+        writer.active = None;
+        (writer.position, writer.valid) = (0, 0);
+        Ok(())
     }
 
     /// Takes room for the active segment, a step further or at least to `needed`, which lies below its capacity.

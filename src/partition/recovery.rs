@@ -31,10 +31,10 @@ use std::sync::Arc;
 
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::env::Env;
-use crate::env::storage::region::{Pen, Region};
+use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::batch::{self, Marker, Walk};
+use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
 use crate::format::bytes::are_zero;
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
@@ -279,7 +279,10 @@ impl Recovery<'_> {
             if proven && !short {
                 continue;
             }
-            let scan = self.scan(head, header, end)?;
+            let scan = match self.closed(head, header, successor.is_none())? {
+                Some(scan) => scan,
+                None => self.scan(head, header, end)?,
+            };
             self.witness = self.witness.max(scan.witness);
             scans.push((at, scan));
         }
@@ -287,13 +290,66 @@ impl Recovery<'_> {
         Ok(scans)
     }
 
-    /// Walks over one segment. `end`: the position at which its successor says that it ended, and the successor's base.
-    fn scan(&mut self, head: &Head, header: &Header, end: Option<(u64, Offset)>) -> Result<Scan> {
+    /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
+    /// and looked at when it is read.
+    fn closed(&mut self, head: &Head, header: &Header, newest: bool) -> Result<Option<Scan>> {
+        if !newest || !self.known.closed || self.access == Access::Read {
+            return Ok(None);
+        }
+        let (file, region, pen) = self.open(head)?;
+        let Some((position, epoch)) = self.closing_marker(head, &*file, &pen) else { return Ok(None) };
+        let (begin, due) = (Walk::begin(header, head.salt), self.known.durable_end);
+        let walk = Walk { position, due, epoch, ..begin };
+        let segment = Segment::reopened(self.home.full(&head.path), begin, region, (position, due));
+        self.epoch = self.epoch.max(epoch);
+        let active = self.active(head, Arc::new(segment), pen, file, walk);
+        Ok(Some(Scan { active, holes: Vec::new(), tail: None, witness: due, rolled: false }))
+    }
+
+    /// The position behind the marker of the closing with which the segment ends, and the epoch of that.
+    fn closing_marker(&self, head: &Head, file: &dyn File, pen: &Pen) -> Option<(u64, u32)> {
+        let mut data = 0..0;
+        while let Some(next) = file.data(data.end).ok()?.filter(|next| next.start < head.length) {
+            data = next.start..next.end.min(head.length);
+        }
+        // From the end backwards, a little at a time: most of it is zeros that the file system knows of.
+        let mut end = data.end;
+        let last = loop {
+            let start = end.saturating_sub(PAGE).max(data.start);
+            pen.check_readable(start..end).ok()?;
+            match pen.unread(start..end).iter().rposition(|byte| *byte != 0) {
+                Some(last) => break start + last as u64,
+                None if start == data.start => return None,
+                None => end = start,
+            }
+        };
+        let position = (last + 1).next_multiple_of(ALIGNMENT as u64).min(head.length);
+        let start = position.checked_sub(MARKER_BYTES as u64).filter(|start| *start >= HEADER_BYTES)?;
+        pen.check_readable(start..position).ok()?;
+        let marker = Batch::at(pen.unread(start..position)).ok()??;
+        let closes = marker.verify(head.salt).is_ok() && marker.marker() == Some(Marker::Closed);
+        (closes && marker.base() == self.known.durable_end).then_some((position, marker.epoch()))
+    }
+
+    fn open(&self, head: &Head) -> Result<(Box<dyn File>, Arc<Region>, Pen)> {
         let home = self.home;
         let file = home.env.storage.open(&head.path, self.access).map_err(Error::io("open", home.full(&head.path)))?;
         let capacity = home.capacity().max(head.length);
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
+        Ok((file, region, pen))
+    }
+
+    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Box<dyn File>, walk: Walk) -> Active {
+        let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
+        let file = Handle::new(&self.home.env.storage, head.path.clone(), self.access, file);
+        Active { segment, slot, pen, file, roomy: 0, walk }
+    }
+
+    /// Walks over one segment. `end`: the position at which its successor says that it ended, and the successor's base.
+    fn scan(&mut self, head: &Head, header: &Header, end: Option<(u64, Offset)>) -> Result<Scan> {
+        let home = self.home;
+        let (file, region, pen) = self.open(head)?;
         if self.access == Access::Write {
             check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
         }
@@ -342,9 +398,7 @@ impl Recovery<'_> {
         }
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
-        let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
-        let file = Handle::new(&home.env.storage, head.path.clone(), self.access, file);
-        let active = Active { segment, slot, pen, file, roomy: 0, walk };
+        let active = self.active(head, segment, pen, file, walk);
         Ok(Scan { active, holes, tail, witness, rolled })
     }
 

@@ -1,8 +1,8 @@
 //! A segment that is mapped: finding and checking batches in it. Writing to it is the partition's business.
 //!
-//! A segment that was opened to be read is checked as far as it is read, once, from its start on: every batch
+//! What of a segment nobody has looked at is checked as far as it is read, once, from its start on: every batch
 //! below `checked` was seen whole, or lies in a *hole* that is remembered. Batches that this process appended, or
-//! that recovery walked over, need no second look.
+//! that recovery walked over, need no second look: they are behind the unchecked part, or there is none.
 
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use crate::env::storage::region::Region;
 use crate::error::Flaw;
 use crate::format::batch::{Batch, RecordView, Walk};
+use crate::format::bytes::are_zero;
 use crate::format::segment::HEADER_BYTES;
-use crate::partition::index::Index;
+use crate::partition::index::{INTERVAL_BYTES, Index};
 use crate::partition::time_index::{STRETCH_BYTES, TimeIndex};
 use crate::types::{Offset, Timestamp};
 
@@ -72,34 +73,58 @@ pub(crate) struct Segment {
     begin: Walk,
     path: PathBuf,
     region: Arc<Region>,
+    /// Of the batches that need no look.
     index: Index,
     times: TimeIndex,
-    /// Every batch below was checked. `u64::MAX`: all that is written, and all that will be.
-    checked: AtomicU64,
-    check: Mutex<Walk>,
+    unchecked: Option<Unchecked>,
     holes: Mutex<Vec<Hole>>,
     hole_count: AtomicUsize,
-    /// The offset behind the segment's last, if that is known already: it is sealed.
-    next: Option<Offset>,
+}
+
+/// The part of a segment, from its start on, that is looked at before it is read.
+#[derive(Debug)]
+struct Unchecked {
+    /// The position and the offset behind it.
+    end: u64,
+    next: Offset,
+    /// Whether nothing follows it.
+    sealed: bool,
+    index: Index,
+    /// Every batch below was checked. `u64::MAX`: all.
+    checked: AtomicU64,
+    walk: Mutex<Walk>,
 }
 
 impl Segment {
-    /// The active segment: whoever made or recovered it has seen every batch in it.
+    /// A segment of which whoever made or recovered it has seen every batch.
     pub(crate) fn active(path: PathBuf, begin: Walk, region: Arc<Region>) -> Self {
-        Self::new(path, begin, region, u64::MAX, None)
+        Self::new(path, begin, region, None)
     }
 
     /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
     pub(crate) fn sealed(path: PathBuf, begin: Walk, region: Arc<Region>, next: Offset) -> Self {
-        Self::new(path, begin, region, HEADER_BYTES, Some(next))
+        let end = region.written();
+        Self::new(path, begin, region, Some((end, next, true)))
+    }
+
+    /// A segment that goes on behind this position and offset, and whose bytes before that nobody has looked at yet.
+    pub(crate) fn reopened(path: PathBuf, begin: Walk, region: Arc<Region>, end: (u64, Offset)) -> Self {
+        Self::new(path, begin, region, Some((end.0, end.1, false)))
     }
 
     /// `begin`: at the segment's first batch.
-    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
+    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, unchecked: Option<(u64, Offset, bool)>) -> Self {
+        let unchecked = unchecked.map(|(end, next, sealed)| Unchecked {
+            end,
+            next,
+            sealed,
+            index: Index::new(end),
+            checked: AtomicU64::new(HEADER_BYTES),
+            walk: Mutex::new(begin),
+        });
         let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
-        let check = Mutex::new(begin);
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { begin, path, region, index, times, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+        Segment { begin, path, region, index, times, unchecked, holes, hole_count }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -133,22 +158,28 @@ impl Segment {
         self.note(batch.base(), position, batch.latest());
     }
 
+    fn note_time(&self, batch: &Batch<'_>, position: u64) {
+        if let Some(latest) = batch.latest() {
+            self.times.note(position, latest);
+        }
+    }
+
     /// Says that no batch stands at `position` or behind it after all: the bytes before it are all that is written.
     /// Only before anybody reads.
     pub(crate) fn cut(&self, position: u64) {
         self.index.truncate(position);
         let from = self.times.truncate(position);
         self.each_batch(from..position, |at, batch| {
-            if let Some(latest) = batch.latest() {
-                self.times.note(at, latest);
-            }
+            self.note_time(batch, at);
             ControlFlow::<()>::Continue(())
         });
     }
 
     /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
     pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
-        offset >= self.base() && self.index.reaches(offset.since(self.base()))
+        let reached = |index: &Index| index.reaches(offset.since(self.base()));
+        offset >= self.base()
+            && (reached(&self.index) || self.unchecked.as_ref().is_some_and(|part| reached(&part.index)))
     }
 
     /// Whether all of it can be forgotten: what a second look would find is all that there is to know.
@@ -158,7 +189,22 @@ impl Segment {
 
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
-        self.index.floor(offset.since(self.base())).unwrap_or(HEADER_BYTES)
+        let (index, start) = self.index_of(offset);
+        index.floor(offset.since(self.base())).unwrap_or(start)
+    }
+
+    /// The index that knows the batch with `offset`, and the position of the first batch that it can know.
+    fn index_of(&self, offset: Offset) -> (&Index, u64) {
+        match &self.unchecked {
+            Some(part) if offset < part.next => (&part.index, HEADER_BYTES),
+            Some(part) => (&self.index, part.end),
+            None => (&self.index, HEADER_BYTES),
+        }
+    }
+
+    /// The offset behind its last, if it was sealed before anybody looked at it.
+    fn sealed_at(&self) -> Option<Offset> {
+        self.unchecked.as_ref().filter(|part| part.sealed).map(|part| part.next)
     }
 
     /// Remembers a hole that was found while recovering.
@@ -175,11 +221,14 @@ impl Segment {
     /// The hole that begins there, or what the disk said.
     #[inline]
     pub(crate) fn whole_from(&self, position: u64) -> Result<&[u8], Obstacle> {
-        if position >= self.checked.load(Ordering::Acquire) {
-            self.check(position).map_err(Obstacle::Unreadable)?;
-        }
         let bytes = self.region.bytes();
-        let mut end = self.checked.load(Ordering::Acquire).min(bytes.len() as u64);
+        let mut end = bytes.len() as u64;
+        if let Some(part) = self.unchecked.as_ref().filter(|part| part.sealed || position < part.end) {
+            if position >= part.checked.load(Ordering::Acquire) {
+                self.check(part, position).map_err(Obstacle::Unreadable)?;
+            }
+            end = end.min(part.checked.load(Ordering::Acquire));
+        }
         if self.hole_count.load(Ordering::Acquire) != 0 {
             for hole in self.holes.lock().iter().filter(|hole| hole.end > position) {
                 if hole.start <= position {
@@ -199,10 +248,8 @@ impl Segment {
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
     pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
-        let mut position = match self.index.floor(offset.since(self.base())) {
-            Some(position) => position,
-            None => HEADER_BYTES,
-        };
+        let mut position = self.position_before(offset);
+        self.region.prefetch(position, INTERVAL_BYTES as usize);
         loop {
             match self.batch_at(position) {
                 Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
@@ -248,7 +295,7 @@ impl Segment {
     /// What the disk said.
     pub(crate) fn latest(&self, offsets: &Range<Offset>) -> io::Result<Option<Timestamp>> {
         while self.check_more(self.known_end())? {}
-        if offsets.start <= self.base() && self.next.is_some_and(|next| next <= offsets.end) {
+        if offsets.start <= self.base() && self.sealed_at().is_some_and(|next| next <= offsets.end) {
             return Ok(self.times.latest());
         }
         // The stretches in the middle are told by the index; what lies at the ends may be of other offsets.
@@ -264,7 +311,8 @@ impl Segment {
 
     /// The latest timestamp of its records, if all of it was looked at.
     pub(crate) fn known_latest(&self) -> Option<Option<Timestamp>> {
-        (self.checked.load(Ordering::Acquire) == u64::MAX).then(|| self.times.latest())
+        let looked_at = |part: &Unchecked| part.checked.load(Ordering::Acquire) == u64::MAX;
+        self.unchecked.as_ref().is_none_or(looked_at).then(|| self.times.latest())
     }
 
     /// Whether no record is from `limit` or later; `None` if there is none that can be read. Reads no further than it
@@ -287,7 +335,7 @@ impl Segment {
 
     /// The latest timestamp of the first batch that holds records.
     pub(crate) fn began(&self) -> Option<Timestamp> {
-        self.each_batch(HEADER_BYTES..self.known_end(), |_, batch| match batch.latest() {
+        self.each_batch(HEADER_BYTES..self.region.bytes().len() as u64, |_, batch| match batch.latest() {
             Some(latest) => ControlFlow::Break(latest),
             None => ControlFlow::Continue(()),
         })
@@ -303,13 +351,17 @@ impl Segment {
         latest
     }
 
-    /// Calls `each` for the whole batches that begin at one of these positions, below what is checked, until it breaks.
+    /// Calls `each` for the whole batches that begin at one of these positions, until it breaks.
     fn each_batch<T>(
         &self,
         positions: Range<u64>,
         mut each: impl FnMut(u64, &Batch<'_>) -> ControlFlow<T>,
     ) -> Option<T> {
-        let mut at = self.index.floor_position(positions.start).unwrap_or(HEADER_BYTES);
+        let (index, start) = match &self.unchecked {
+            Some(part) if positions.start >= part.end => (&self.index, part.end),
+            part => (part.as_ref().map_or(&self.index, |part| &part.index), HEADER_BYTES),
+        };
+        let mut at = index.floor_position(positions.start).unwrap_or(start);
         while at < positions.end {
             match self.batch_at(at) {
                 Ok(Some(batch)) => {
@@ -329,60 +381,68 @@ impl Segment {
 
     /// Up to where the batches are checked, or behind the last.
     fn known_end(&self) -> u64 {
-        self.checked.load(Ordering::Acquire).min(self.region.bytes().len() as u64)
+        let checked = self.unchecked.as_ref().map_or(u64::MAX, |part| part.checked.load(Ordering::Acquire));
+        checked.min(self.region.bytes().len() as u64)
     }
 
     /// Checks further than `known`, if there is more to check; whether there was.
     fn check_more(&self, known: u64) -> io::Result<bool> {
-        if self.checked.load(Ordering::Acquire) == u64::MAX {
-            return Ok(false);
+        let Some(part) = self.unchecked.as_ref().filter(|part| known < part.end) else { return Ok(false) };
+        if part.checked.load(Ordering::Acquire) <= known {
+            self.check(part, known)?;
         }
-        self.check(known)?;
         Ok(true)
+    }
+
+    /// Looks at all that nobody has looked at yet; whether all of it is whole.
+    pub(crate) fn check_all(&self) -> io::Result<bool> {
+        while self.check_more(self.known_end())? {}
+        Ok(self.hole_count.load(Ordering::Acquire) == 0)
     }
 
     /// Checks at least the batch at `position`, remembering the holes.
     #[cold]
-    fn check(&self, position: u64) -> io::Result<()> {
-        let mut walk = self.check.lock();
-        let bytes = self.region.bytes();
+    fn check(&self, part: &Unchecked, position: u64) -> io::Result<()> {
+        let mut walk = part.walk.lock();
+        let bytes = self.region.slice(0..part.end);
         let target = position.saturating_add(CHECK_BYTES);
         // Asked first, because bytes that the disk does not give end the process of whoever touches them.
-        let behind = target.saturating_add(READABLE_BYTES).min(bytes.len() as u64);
+        let behind = target.saturating_add(READABLE_BYTES).min(part.end);
         self.region.check_readable(walk.position.min(behind)..behind)?;
         while walk.position < target {
             let start = walk.position;
-            match walk.step(bytes) {
-                Ok(Some(batch)) => self.note_batch(&batch, start),
-                Ok(None) => {
-                    self.check_end(&mut walk, bytes.len() as u64);
+            let flaw = match walk.step(bytes) {
+                Ok(Some(batch)) => {
+                    part.index.note(batch.base().since(self.base()), start);
+                    self.note_time(&batch, start);
+                    continue;
+                }
+                Ok(None) if are_zero(bytes.get(start as usize..).unwrap_or_default()) => {
+                    self.check_end(&mut walk, part);
                     break;
                 }
-                Err(flaw) => self.step_over(&mut walk, bytes, flaw),
-            }
+                // Zeros are not the end, if anything follows.
+                Ok(None) => Flaw::Hole,
+                Err(flaw) => flaw,
+            };
+            let holes = self.hole_count.load(Ordering::Relaxed);
+            self.add_hole(Hole::step_over(&mut walk, bytes, flaw, holes, part.next));
         }
-        let all = walk.position >= bytes.len() as u64;
-        self.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
+        let all = walk.position >= part.end;
+        part.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
         Ok(())
     }
 
-    /// Behind the last whole batch: the offsets up to the successor's base must have been there.
-    fn check_end(&self, walk: &mut Walk, end: u64) {
-        if let Some(next) = self.next
-            && walk.due < next
-        {
-            let flaw = if walk.position < end { Flaw::Hole } else { Flaw::Missing };
+    /// Behind the last whole batch: the offsets up to where the part ends must have been there.
+    fn check_end(&self, walk: &mut Walk, part: &Unchecked) {
+        // Behind a segment that goes on, what ends too soon is in the way of those who read on.
+        if walk.due < part.next || (!part.sealed && walk.position < part.end) {
+            let flaw = if walk.position < part.end { Flaw::Hole } else { Flaw::Missing };
             // At least a byte long, so that a reader at the end of the file runs into it.
-            let end = end.max(walk.position + 1);
-            self.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
+            let end = part.end.max(walk.position + 1);
+            self.add_hole(Hole { start: walk.position, end, first: walk.due, next: part.next, flaw });
         }
-        walk.position = walk.position.max(end);
-    }
-
-    fn step_over(&self, walk: &mut Walk, bytes: &[u8], flaw: Flaw) {
-        let end = self.next.unwrap_or(walk.due);
-        let hole = Hole::step_over(walk, bytes, flaw, self.hole_count.load(Ordering::Relaxed), end);
-        self.add_hole(hole);
+        walk.position = walk.position.max(part.end);
     }
 }
 
