@@ -275,8 +275,9 @@ impl Segment {
         loop {
             let known = self.known_end();
             while let Some(at) = self.times.first_since(since, position..known) {
-                position = (at / STRETCH_BYTES + 1) * STRETCH_BYTES;
-                let found = self.each_batch(at..position.min(known), |_, batch| first_in(batch, since, offsets));
+                // What of the stretch is not known yet comes later.
+                position = ((at / STRETCH_BYTES + 1) * STRETCH_BYTES).min(known);
+                let found = self.each_batch(at..position, |_, batch| first_in(batch, since, offsets));
                 if found.is_some() {
                     return Ok(found);
                 }
