@@ -274,9 +274,12 @@ impl Segment {
         let mut position = self.position_before(offsets.start);
         loop {
             let known = self.known_end();
-            while let Some(at) = self.times.first_since(since, position..known) {
-                position = (at / STRETCH_BYTES + 1) * STRETCH_BYTES;
-                let found = self.each_batch(at..position.min(known), |_, batch| first_in(batch, since, offsets));
+            while position < known
+                && let Some(at) = self.times.first_since(since, position..known)
+            {
+                // No further than is known: what is noted for a stretch may be of batches behind that.
+                position = ((at / STRETCH_BYTES + 1) * STRETCH_BYTES).min(known);
+                let found = self.each_batch(at..position, |_, batch| first_in(batch, since, offsets));
                 if found.is_some() {
                     return Ok(found);
                 }
