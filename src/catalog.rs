@@ -912,7 +912,7 @@ impl Facts {
 }
 
 /// Refuses names that lead out of the log, and numbers that would take all of the disk.
-fn plausible(fact: Fact) -> Result<Fact, Flaw> {
+pub(crate) fn plausible(fact: Fact) -> Result<Fact, Flaw> {
     match &fact {
         Fact::Topic(name, _) | Fact::Deleting(_, name) if topic_name_fault(name).is_some() => Err(Flaw::Field("topic")),
         Fact::Topic(_, topic) if !(1..=MAX_PARTITIONS).contains(&topic.partitions) => Err(Flaw::Field("partitions")),

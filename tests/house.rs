@@ -44,6 +44,7 @@ const FLOORS: &[&str] = &[
     "space",
     "event_log",
     "sim",
+    "fuzz",
     "promises",
     "lib",
 ];

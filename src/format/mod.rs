@@ -51,12 +51,15 @@
 //! - its fields and records keep the rules of `batch`: what is refused there is no batch, whatever its checksum;
 //! - its base offset is the one that is *due*: the predecessor's base offset plus span; for a segment's first batch, the
 //!   segment's base offset;
+//! - it does not reach beyond the offset at which the segment ends, where a successor says that;
 //! - its epoch is not lower than the predecessor's; for a segment's first batch, than that in the segment's header.
 //!
 //! Behind bytes that are no batch a reader looks on, at every multiple of eight, for the next batch that is whole but
 //! for its base offset: that may be higher than the one that is due, by one for every eight bytes passed over at the
 //! most, because a record takes no less. The offsets between are missing. If there is no such batch, the segment has no
-//! more. (Behind 64 such places in a segment it is not looked for any more.)
+//! more. (So that the work stays linear, it is not looked for behind 64 such places in a segment; nor any further once
+//! bytes which have a possible length, and such a base offset, epoch and reach, but are not whole, were summed up, and their
+//! lengths come to four times the bytes of the segment.)
 //!
 //! Every batch says how far the partition was *durable* when it was written (`lag`), and so does every segment header.
 //! The highest of these figures, of all the segments of the partition and with what the catalog says of its end and its
@@ -65,8 +68,8 @@
 //! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
 //! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
 //! witness. A partition that the catalog knows was made with its first segment: its log start offset is missing if there is none.
-//! Bytes that are no batch at the end of a segment that has got to where its successor begins were a marker: no record is
-//! lost with them, and the successor counts in any case.
+//! Bytes that are no batch in a segment that has got to the offset at which its successor begins were a marker: no record
+//! is lost with them, and the successor counts in any case.
 //!
 //! A rolled marker was written when all of its segment was durable, and the name of the next one. It ends a segment if it
 //! is its last batch; or, in one that its successor names, if it stands at the position that is said there, is whole,
@@ -87,6 +90,8 @@ pub(crate) mod bytes;
 pub(crate) mod catalog;
 pub(crate) mod committed;
 pub(crate) mod segment;
+#[cfg(feature = "arbitrary")]
+pub(crate) mod work;
 
 /// The version of the format that this library writes, and the highest that it reads.
 pub(crate) const VERSION: u32 = 1;

@@ -10,7 +10,7 @@ use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
 use crate::format::segment::{self, Header};
-use crate::partition::Hole;
+use crate::partition::{Hole, Met};
 use crate::types::Offset;
 
 /// A directory that holds, or should hold, the segments of a partition.
@@ -117,9 +117,8 @@ pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<
     Ok(Some((file, pen)))
 }
 
-/// Reads a segment from end to end. `end`: the position at which its successor says that it ended, and the successor's
-/// base.
-pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, Offset)>) -> Result<Surveyed> {
+/// Reads a segment from end to end, as far as its successor says that it goes.
+pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, successor: Option<&Surveyed>) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
         length: 0,
@@ -140,7 +139,9 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, O
     surveyed.header = Header::decode(bytes);
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)) };
+        let until = successor.map(|successor| successor.follows(base));
+        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)).until(until) };
+        let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
         if let Some((_, next)) = end
@@ -154,28 +155,21 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, O
 
 impl Surveyed {
     fn walk(&mut self, mut walk: Walk, bytes: &[u8]) {
-        loop {
-            let flaw = match walk.step(bytes) {
-                Ok(Some(batch)) => {
+        self.tail = loop {
+            let epoch = walk.epoch;
+            match Met::next(&mut walk, bytes, self.holes.len()) {
+                Met::Batch(batch) => {
                     self.records += u64::from(batch.count());
                     self.witness = self.witness.max(batch.durable_end());
                     self.rolled = batch.marker() == Some(Marker::Rolled);
-                    continue;
                 }
-                Ok(None) if bytes[bytes.len().min(walk.position as usize)..].iter().all(|byte| *byte == 0) => break,
-                Ok(None) => Flaw::Hole,
-                Err(flaw) => flaw,
-            };
-            let mut behind = walk;
-            let hole = Hole::step_over(&mut behind, bytes, flaw, self.holes.len(), walk.due);
-            if behind.position >= bytes.len() as u64 {
-                self.tail = Some(flaw);
-                break;
+                Met::Hole(hole) => {
+                    self.rolled = false;
+                    self.holes.push((hole, epoch));
+                }
+                Met::End(flaw) => break flaw,
             }
-            self.rolled = false;
-            self.holes.push((hole, walk.epoch));
-            walk = behind;
-        }
+        };
         (self.end, self.next, self.epoch) = (walk.position, walk.due, walk.epoch);
     }
 
@@ -197,5 +191,15 @@ impl Surveyed {
     pub(super) fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;
         (predecessor.base == base).then_some(predecessor.end_position)
+    }
+
+    /// The offset at which the segment with this base ended: this one's base, or that of the one between them which this
+    /// one names and which is gone.
+    pub(super) fn follows(&self, base: Offset) -> Offset {
+        let named = self.header.as_ref().ok().and_then(|header| header.predecessor);
+        named
+            .map(|named| named.base)
+            .filter(|named| (base..self.base).contains(named) && *named > base)
+            .unwrap_or(self.base)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::catalog::plausible;
 use crate::env::Env;
 use crate::env::storage::Access;
 use crate::error::{Error, Flaw, Result};
@@ -73,6 +74,23 @@ pub(super) struct PlaceSurvey {
     pub(super) start: Offset,
 }
 
+impl PlaceSurvey {
+    /// How many of the segments count: behind a torn tail none does, and opening the log for writing removes them.
+    pub(super) fn counted(&self) -> usize {
+        let torn = |at: usize| {
+            let segment = &self.segments[at];
+            let successor = self.segments.get(at + 1)?;
+            let end = successor.follows(segment.base);
+            let holes = segment.holes.iter().map(|(hole, _)| hole.first).filter(|first| *first < end);
+            let gap = (end < successor.base).then_some(end);
+            let short = (segment.header.is_ok() && segment.next < end).then_some(segment.next);
+            let torn = |offset: Offset| segment.is_torn_at(offset, self.witness);
+            holes.chain(gap).chain(short).any(torn).then_some(at + 1)
+        };
+        (0..self.segments.len()).find_map(torn).unwrap_or(self.segments.len())
+    }
+}
+
 /// What the catalog says of a place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recorded {
@@ -124,8 +142,7 @@ pub(super) fn survey_place(
     files.drain(..deleted);
     let mut segments: Vec<Surveyed> = Vec::new();
     for (base, path) in files.into_iter().rev() {
-        let end = segments.last().and_then(|successor| Some((successor.names(base)?, successor.base)));
-        let surveyed = survey::survey(env, base, path, end)?;
+        let surveyed = survey::survey(env, base, path, segments.last())?;
         each(&surveyed);
         segments.push(surveyed);
     }
@@ -189,9 +206,14 @@ impl<'a> Verification<'a> {
             let message = "no segment is left; how many records there were, nothing says".to_owned();
             find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
         }
-        for (at, segment) in survey.segments.iter().enumerate() {
-            let before = at.checked_sub(1).map(|before| &survey.segments[before]);
+        let (counted, torn_off) = survey.segments.split_at(survey.counted());
+        for (at, segment) in counted.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| &counted[before]);
             check_segment(place, self.log, &survey, before, segment, survey.segments.get(at + 1), &mut find);
+        }
+        for segment in torn_off {
+            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
+            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }
@@ -204,7 +226,7 @@ impl<'a> Verification<'a> {
             return Ok(());
         };
         for (key, value, path, _) in last_values(self.env, &self.partitions[&place.name])? {
-            match Fact::decode(&key, Some(&value)) {
+            match Fact::decode(&key, Some(&value)).and_then(plausible) {
                 Ok(Fact::Topic(name, fact)) => drop(self.topics.insert(name, fact)),
                 Ok(_) => {}
                 Err(flaw) => {
@@ -343,10 +365,7 @@ fn check_end(
     find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = successor.and_then(|successor| {
-        let predecessor = successor.header.as_ref().ok()?.predecessor?;
-        Some(if predecessor.base > segment.base { predecessor.base } else { successor.base })
-    });
+    let named = successor.map(|successor| successor.follows(segment.base));
     let promised = segment.promised(named, witness);
     if segment.next < promised {
         let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
@@ -359,7 +378,7 @@ fn check_end(
     } else if segment.rolled && successor.is_none() {
         let gone = path.with_file_name(crate::format::segment::file_name(segment.next));
         let message = "the segment is not there, and how much it held is not known".to_owned();
-        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.advance(1), message);
+        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.saturating_advance(1), message);
     }
 }
 

@@ -56,8 +56,8 @@ pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 pub(crate) use crate::partition::retention::Removal;
-pub(crate) use crate::partition::segment::Hole;
 use crate::partition::segment::Segment;
+pub(crate) use crate::partition::segment::{Hole, Met};
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
 use crate::partition::syncing::{Turn, notify};
@@ -429,6 +429,10 @@ impl Partition {
             writer = self.prepare_for(writer, &layout)?;
         }
         let base = writer.next;
+        if u64::MAX - base.get() < records.len() as u64 {
+            let reason = format!("{}: there are no offsets behind {base} to give", self.home.partition);
+            return Err(Error::InvalidState { reason });
+        }
         self.put(&mut writer, layout, records);
         if let Some(callback) = callback {
             self.callbacks.push(base, callback);

@@ -49,15 +49,43 @@ impl Hole {
     pub(crate) fn before(&self) -> (u64, Offset) {
         (self.start, self.first)
     }
+}
 
-    /// The hole that begins where `walk` stands, and moves `walk` behind it. If no whole batch follows, the hole
-    /// goes to the end of `bytes` and takes the offsets up to `end`.
-    pub(crate) fn step_over(walk: &mut Walk, bytes: &[u8], flaw: Flaw, holes_before: usize, end: Offset) -> Hole {
-        let resumed = if holes_before < MAX_HOLES { walk.resume(bytes) } else { None };
-        let behind = resumed.unwrap_or(Walk { position: bytes.len() as u64, due: end.max(walk.due), ..*walk });
+/// What a walk over a segment meets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Met<'a> {
+    Batch(Batch<'a>),
+    /// Whole batches go on behind it, and so does the walk.
+    Hole(Hole),
+    /// There is no whole batch any more; what stands there, if not zeros. The walk stays.
+    End(Option<Flaw>),
+}
+
+impl<'a> Met<'a> {
+    /// What comes next in `bytes`, which are those of the segment from its start on, and moves `walk` behind it.
+    pub(crate) fn next(walk: &mut Walk, bytes: &'a [u8], holes_before: usize) -> Self {
+        let is_zero = |position: u64| are_zero(bytes.get(position as usize..).unwrap_or_default());
+        Self::next_if(walk, bytes, holes_before, is_zero)
+    }
+
+    /// The same for who has a way of its own to tell whether all of `bytes` is zero from a position on.
+    pub(crate) fn next_if(
+        walk: &mut Walk,
+        bytes: &'a [u8],
+        holes_before: usize,
+        is_zero: impl FnOnce(u64) -> bool,
+    ) -> Self {
+        let flaw = match walk.step(bytes) {
+            Ok(Some(batch)) => return Met::Batch(batch),
+            Ok(None) if is_zero(walk.position) => return Met::End(None),
+            Ok(None) => Flaw::Hole,
+            Err(flaw) => flaw,
+        };
+        let behind = if holes_before < MAX_HOLES { walk.resume(bytes) } else { None };
+        let Some(behind) = behind else { return Met::End(Some(flaw)) };
         let hole = Hole { start: walk.position, end: behind.position, first: walk.due, next: behind.due, flaw };
         *walk = behind;
-        hole
+        Met::Hole(hole)
     }
 }
 
@@ -120,7 +148,7 @@ impl Segment {
             sealed,
             index: Index::new(end),
             checked: AtomicU64::new(HEADER_BYTES),
-            walk: Mutex::new(begin),
+            walk: Mutex::new(begin.until(Some(next))),
         });
         let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
@@ -274,8 +302,10 @@ impl Segment {
         let mut position = self.position_before(offsets.start);
         loop {
             let known = self.known_end();
-            while let Some(at) = self.times.first_since(since, position..known) {
-                // What of the stretch is not known yet comes later.
+            while position < known
+                && let Some(at) = self.times.first_since(since, position..known)
+            {
+                // No further than is known: what is noted for a stretch may be of batches behind that.
                 position = ((at / STRETCH_BYTES + 1) * STRETCH_BYTES).min(known);
                 let found = self.each_batch(at..position, |_, batch| first_in(batch, since, offsets));
                 if found.is_some() {
@@ -412,22 +442,17 @@ impl Segment {
         self.region.check_readable(walk.position.min(behind)..behind)?;
         while walk.position < target {
             let start = walk.position;
-            let flaw = match walk.step(bytes) {
-                Ok(Some(batch)) => {
+            match Met::next(&mut walk, bytes, self.hole_count.load(Ordering::Relaxed)) {
+                Met::Batch(batch) => {
                     part.index.note(batch.base().since(self.base()), start);
                     self.note_time(&batch, start);
-                    continue;
                 }
-                Ok(None) if are_zero(bytes.get(start as usize..).unwrap_or_default()) => {
-                    self.check_end(&mut walk, part);
+                Met::Hole(hole) => self.add_hole(hole),
+                Met::End(flaw) => {
+                    self.check_end(&mut walk, part, flaw);
                     break;
                 }
-                // Zeros are not the end, if anything follows.
-                Ok(None) => Flaw::Hole,
-                Err(flaw) => flaw,
-            };
-            let holes = self.hole_count.load(Ordering::Relaxed);
-            self.add_hole(Hole::step_over(&mut walk, bytes, flaw, holes, part.next));
+            }
         }
         let all = walk.position >= part.end;
         part.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
@@ -435,13 +460,14 @@ impl Segment {
     }
 
     /// Behind the last whole batch: the offsets up to where the part ends must have been there.
-    fn check_end(&self, walk: &mut Walk, part: &Unchecked) {
+    fn check_end(&self, walk: &mut Walk, part: &Unchecked, flaw: Option<Flaw>) {
+        let next = part.next.max(walk.due);
         // Behind a segment that goes on, what ends too soon is in the way of those who read on.
-        if walk.due < part.next || (!part.sealed && walk.position < part.end) {
-            let flaw = if walk.position < part.end { Flaw::Hole } else { Flaw::Missing };
+        if walk.due < next || flaw.is_some() || (!part.sealed && walk.position < part.end) {
+            let flaw = flaw.unwrap_or(if walk.position < part.end { Flaw::Hole } else { Flaw::Missing });
             // At least a byte long, so that a reader at the end of the file runs into it.
             let end = part.end.max(walk.position + 1);
-            self.add_hole(Hole { start: walk.position, end, first: walk.due, next: part.next, flaw });
+            self.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
         }
         walk.position = walk.position.max(part.end);
     }
@@ -470,7 +496,7 @@ mod tests {
     fn rising(batches: u64) -> (Segment, Vec<u64>) {
         let capacity = 1 << 16;
         let (region, mut pen) = Region::new(Memory::heap(Heap::new(capacity), true), capacity);
-        let begin = Walk { position: HEADER_BYTES, due: Offset::ZERO, epoch: 0, salt: 7 };
+        let begin = Walk { position: HEADER_BYTES, due: Offset::ZERO, until: Offset::new(1 << 40), epoch: 0, salt: 7 };
         let segment = Segment::active(PathBuf::new(), begin, region);
         pen.adopt(HEADER_BYTES);
         let (mut position, mut positions) = (HEADER_BYTES, Vec::new());
