@@ -17,7 +17,7 @@ use crate::env::Env;
 use crate::env::storage::{Access, Lock, LockError};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
-use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, Predecessor, group_id};
+use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
 use crate::inspect::verify::{PlaceSurvey, recorded, survey_place};
 use crate::types::{Offset, TimestampType};
@@ -92,7 +92,7 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn mend_place(&mut self, place: &Place, survey: &PlaceSurvey) -> Result<()> {
-        let Some(identity) = identity_of(place, survey) else {
+        let Some(identity) = survey.identity else {
             if !survey.segments.is_empty() {
                 let reason = "no header says whose segments these are";
                 self.report.beyond.push(format!("{}: {reason}", place.name));
@@ -103,19 +103,17 @@ impl Repair<'_> {
         let mut before: Option<Predecessor> = None;
         for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
             let successor = survey.segments.get(at + 1);
-            let sound =
-                segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
             if before.is_none() {
                 self.mend_first(place, identity, survey.start, segment)?;
             }
-            let end_position = if sound {
+            let end_position = if segment.header.is_ok() {
                 self.mend_gap_before(place, identity, before, segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
                 let epoch = successor.or(survey.segments[..at].last()).map_or(1, |neighbour| neighbour.epoch.max(1));
                 let most = segment.base.saturating_advance(segment.length / 8 + 1).max(survey.witness);
-                let lost = segment.base..successor.map_or(most, |successor| successor.base);
+                let lost = segment.base..successor.map_or(most, |successor| successor.follows(segment.base));
                 self.replace(place, identity, before, segment, lost, epoch)?;
                 GAP_SEGMENT_END
             };
@@ -368,22 +366,4 @@ impl Repair<'_> {
     fn io<'b>(&'b self, action: &'static str, path: &'b Path) -> impl FnOnce(std::io::Error) -> Error + 'b {
         move |source| Error::Io { action, path: self.env.storage.root().join(path), source }
     }
-}
-
-/// Whose segments these are: what most of the headers say that could be.
-fn identity_of(place: &Place, survey: &PlaceSurvey) -> Option<Identity> {
-    let (number, topic) = match &place.kind {
-        PlaceKind::Partition { number, .. } => (*number, None),
-        PlaceKind::Catalog => (0, Some(CATALOG_ID)),
-        PlaceKind::Group(group) => (0, Some(group_id(group))),
-    };
-    let possible: Vec<Identity> = survey
-        .segments
-        .iter()
-        .filter_map(|segment| segment.header.as_ref().ok())
-        .map(|header| header.identity)
-        .filter(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic))
-        .collect();
-    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
-    possible.iter().copied().max_by_key(votes)
 }

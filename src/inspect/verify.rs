@@ -10,7 +10,7 @@ use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Batch;
 use crate::format::catalog::{Fact, TopicFact};
 use crate::format::committed::{self, Committed};
-use crate::format::segment::{CATALOG_ID, HEADER_BYTES, group_id};
+use crate::format::segment::{HEADER_BYTES, Identity, group_id};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
 use crate::inspect::{Finding, FindingClass, Progress};
 use crate::types::{Offset, TopicPartition};
@@ -67,6 +67,8 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
 /// What the segments of a place hold together.
 #[derive(Debug)]
 pub(super) struct PlaceSurvey {
+    /// Whose segments these are; `None` if no header says so.
+    pub(super) identity: Option<Identity>,
     pub(super) segments: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
@@ -140,15 +142,16 @@ pub(super) fn survey_place(
     let mut files = survey::segment_files(env, &place.dir)?;
     let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
     files.drain(..deleted);
+    let identity = survey::identity_of(env, place, &files)?;
     let mut segments: Vec<Surveyed> = Vec::new();
-    for (base, path) in files.into_iter().rev() {
-        let surveyed = survey::survey(env, base, path, segments.last())?;
+    for file in files.into_iter().rev() {
+        let surveyed = survey::survey(env, identity, file, segments.last())?;
         each(&surveyed);
         segments.push(surveyed);
     }
     segments.reverse();
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
-    Ok(PlaceSurvey { segments, witness, start })
+    Ok(PlaceSurvey { identity, segments, witness, start })
 }
 
 struct Verification<'a> {
@@ -304,22 +307,20 @@ fn check_segment(
     find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let until = successor.map_or(segment.next.max(survey.witness), |successor| successor.base);
+    let named = successor.map(|successor| successor.follows(segment.base));
+    let until = named.unwrap_or(segment.next.max(survey.witness));
     let header = match &segment.header {
-        Ok(header) => header,
+        Ok(header) if log.is_none_or(|log| header.identity.log == log) => header,
+        Ok(_) | Err(Flaw::Foreign) => {
+            find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
+            return;
+        }
         Err(flaw) => {
             let class = if *flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
             find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
             return;
         }
     };
-    let ours = log.is_none_or(|log| header.identity.log == log)
-        && header.base == segment.base
-        && belongs(place, segment, survey);
-    if !ours {
-        find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
-        return;
-    }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
     if first_of_topic && segment.base > survey.start {
         let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
@@ -339,22 +340,6 @@ fn check_segment(
         find(class, path, hole.start, hole.first..hole.next, hole.flaw.to_string());
     }
     check_end(segment, survey.witness, successor, find);
-}
-
-/// Whether the header names this place: the topic id that the place implies, or else the one that its neighbours have.
-fn belongs(place: &Place, segment: &Surveyed, survey: &PlaceSurvey) -> bool {
-    let Ok(header) = &segment.header else { return true };
-    match &place.kind {
-        PlaceKind::Catalog => header.identity.topic == CATALOG_ID,
-        PlaceKind::Group(group) => header.identity.topic == group_id(group),
-        PlaceKind::Partition { number, .. } => {
-            let topic_of = |segment: &&Surveyed| {
-                segment.header.as_ref().is_ok_and(|other| other.identity.topic == header.identity.topic)
-            };
-            let alike = survey.segments.iter().filter(topic_of).count();
-            header.identity.partition == *number && 2 * alike > survey.segments.len().saturating_sub(1)
-        }
-    }
 }
 
 /// Where a segment ends against where it should.
