@@ -24,7 +24,7 @@ const RUN_BYTES: usize = 256 << 20;
 const FLUSH_EVERY: usize = 1000;
 
 /// Threads that commit together.
-const THREADS: usize = 8;
+const THREADS: [usize; 2] = [8, 64];
 
 fn main() {
     unsynced();
@@ -88,14 +88,14 @@ fn latencies() {
 
 /// One way to append and sync, run after run.
 struct Way {
-    label: &'static str,
+    label: String,
     latencies: Latencies,
     rates: Vec<f64>,
 }
 
 impl Way {
-    fn new(label: &'static str) -> Self {
-        Way { label, latencies: Latencies::new(), rates: Vec::new() }
+    fn new(label: &str) -> Self {
+        Way { label: label.to_owned(), latencies: Latencies::new(), rates: Vec::new() }
     }
 
     fn add(&mut self, count: usize, took: Duration) {
@@ -111,23 +111,29 @@ fn synced() {
     let syncs = if quick() { 50 } else { 2000 };
     let mut bare = Way::new("write + fdatasync, no log");
     let mut lone = Way::new("send + wait, 1 thread");
-    let mut group = Way::new("send + wait, 8 threads");
+    let mut groups = THREADS.map(|threads| (threads, Way::new(&format!("send + wait, {threads} threads"))));
+    let mut callbacks = Way::new("send_with, nobody waits");
     let mut pipelined = Way::new("send, flush every 1,000");
     let mut without = Way::new("the same with Durability::Os");
     for _ in 0..repetitions() {
         bare_syncs(&mut bare, shape, syncs);
         lone_syncs(&mut lone, &records, syncs);
-        group_syncs(&mut group, &records, syncs);
+        for (threads, way) in &mut groups {
+            group_syncs(way, *threads, &records, syncs * 8 / *threads);
+        }
+        called_back(&mut callbacks, &records, syncs * 50);
         flushes(&mut pipelined, Durability::Sync, &records, syncs * 50);
         flushes(&mut without, Durability::Os, &records, syncs * 50);
     }
-    for way in [&bare, &lone, &group, &pipelined, &without] {
+    let groups = groups.iter().map(|(_, way)| way);
+    for way in [&bare, &lone].into_iter().chain(groups).chain([&pipelined, &callbacks, &without]) {
         let rate = format!("{:.1}", median(&way.rates) / 1e3);
         let cells: Vec<String> = [rate].into_iter().chain(way.latencies.cells()).take(4).collect();
-        table.row(&row(way.label, cells));
+        table.row(&row(&way.label, cells));
     }
     println!();
     println!("send + wait, of a bare sync: {:.2}", median(&lone.rates) / median(&bare.rates));
+    println!("called back, of an append without sync: {:.2}", median(&callbacks.rates) / median(&without.rates));
     println!("pipelined, of an append without sync: {:.2}", median(&pipelined.rates) / median(&without.rates));
 }
 
@@ -157,7 +163,7 @@ fn lone_syncs(way: &mut Way, records: &Records, syncs: usize) {
     subject.discard();
 }
 
-fn group_syncs(way: &mut Way, records: &Records, syncs: usize) {
+fn group_syncs(way: &mut Way, threads: usize, records: &Records, syncs: usize) {
     let subject = Subject::new(Durability::Sync);
     let each = || {
         let producer = subject.producer.clone();
@@ -169,12 +175,25 @@ fn group_syncs(way: &mut Way, records: &Records, syncs: usize) {
     };
     let start = Instant::now();
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(each)).collect();
-        for thread in threads {
+        let group: Vec<_> = (0..threads).map(|_| scope.spawn(each)).collect();
+        for thread in group {
             way.latencies.add(&thread.join().expect("no thread panics"));
         }
     });
-    way.add(THREADS * syncs, start.elapsed());
+    way.add(threads * syncs, start.elapsed());
+    subject.discard();
+}
+
+/// Callbacks are told what is durable; the background worker syncs, and only the end is waited for.
+fn called_back(way: &mut Way, records: &Records, count: usize) {
+    let subject = Subject::new(Durability::Sync);
+    let start = Instant::now();
+    for number in 0..count {
+        let send = || subject.producer.send_with(records.get(number), |told| drop(told.expect("a disk that works")));
+        way.latencies.time(send).expect("there is room");
+    }
+    subject.producer.flush().expect("a disk that works");
+    way.add(count, start.elapsed());
     subject.discard();
 }
 

@@ -545,11 +545,17 @@ impl Catalog {
         let mut partitions = Vec::new();
         for number in 0..fact.partitions {
             let home = self.partition_home(name, fact.id, number, &config);
-            self.make_missing(&home.dir)?;
             let known = self.known(fact.id, number, true, Some(self.recorded_start(fact.id, number)));
-            let (partition, found) = match self.access {
-                Access::Read => self.open_partition_read_only(&home, known, &config)?,
-                Access::Write => Partition::open(home, known, &config, Some(Arc::clone(&self.upkeep)))?,
+            let open = || match self.access {
+                Access::Read => self.open_partition_read_only(&home, known, &config),
+                Access::Write => Partition::open(home.clone(), known, &config, Some(Arc::clone(&self.upkeep))),
+            };
+            let (partition, found) = match open() {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    self.make_missing(&home.dir)?;
+                    open()?
+                }
+                opened => opened?,
             };
             report.add(found);
             partitions.push(Arc::new(partition));
@@ -906,7 +912,7 @@ impl Facts {
 }
 
 /// Refuses names that lead out of the log, and numbers that would take all of the disk.
-fn plausible(fact: Fact) -> Result<Fact, Flaw> {
+pub(crate) fn plausible(fact: Fact) -> Result<Fact, Flaw> {
     match &fact {
         Fact::Topic(name, _) | Fact::Deleting(_, name) if topic_name_fault(name).is_some() => Err(Flaw::Field("topic")),
         Fact::Topic(_, topic) if !(1..=MAX_PARTITIONS).contains(&topic.partitions) => Err(Flaw::Field("partitions")),

@@ -357,7 +357,7 @@ impl EventLog {
     ///
     /// When it returns, they do not come back, whatever happens. Segments that hold nothing else give their room back; the
     /// rest of a segment waits for that until the log start offset passes it. Records that were polled stay readable. A group
-    /// that has committed less goes on by its reset policy; see [`GroupOffset::lost`].
+    /// that has committed less goes on by its reset policy; see [`GroupOffset::lost`](crate::GroupOffset::lost).
     ///
     /// # Errors
     ///
@@ -394,6 +394,9 @@ impl EventLog {
 
     /// What retention has done since the log was opened.
     pub fn retention_report(&self) -> RetentionReport {
+        if self.shared.is_forked() {
+            return RetentionReport::default();
+        }
         self.shared.retainer.report()
     }
 

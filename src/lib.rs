@@ -53,11 +53,15 @@
 //!
 //! # Testing what uses it
 //!
+//! With the feature `arbitrary`, `fuzz` has building blocks for fuzz targets of your own.
+//!
 //! With the feature `sim`, `sim::check` runs your own consumer loop, unmodified, against the real log on a simulated
 //! machine, crashes it anywhere, checks what a consumer must guarantee, and prints the shortest run that breaks it.
 //! `EventLog::in_memory` is a log for unit tests.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "arbitrary")]
+pub mod fuzz;
 #[cfg(feature = "sim")]
 pub mod sim;
 

@@ -222,7 +222,8 @@ impl Table {
                     state.read = chunk.offsets.end;
                 }
                 Err(Error::Corrupt(found)) => {
-                    state.read = found.offsets.end.max(state.read.advance(1)).min(self.partition.high_watermark());
+                    state.read =
+                        found.offsets.end.max(state.read.saturating_advance(1)).min(self.partition.high_watermark());
                     if !damage.iter().any(|known| known.offsets == found.offsets) {
                         damage.push(*found);
                     }

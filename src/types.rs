@@ -42,6 +42,13 @@ impl Offset {
         }
     }
 
+    /// The same for an offset that hostile bytes may have chosen: no further than to the highest.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn saturating_advance(self, count: u64) -> Self {
+        Offset(self.0.saturating_add(count))
+    }
+
     /// How many offsets lie between `earlier` and this one; zero if `earlier` is the later one.
     #[inline]
     pub const fn since(self, earlier: Offset) -> u64 {

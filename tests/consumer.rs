@@ -606,3 +606,23 @@ fn every_case_of_kafkas_has_a_row() {
         assert!(place.contains("::") || place.contains("left out"), "{id}");
     }
 }
+
+/// Not of Kafka, which has no such setting.
+#[test]
+fn a_consumer_that_spins_sees_what_comes_and_gives_up_when_the_time_is_over() {
+    let (machine, log) = log();
+    let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest).spin(Duration::from_millis(50));
+    let mut consumer = log.consumer(config).unwrap();
+    consumer.assign([tp()]).unwrap();
+    let before = machine.now();
+
+    assert!(consumer.poll(Duration::from_millis(20)).unwrap().is_empty());
+    assert_eq!(machine.now().as_millis() - before.as_millis(), 20);
+    assert!(consumer.poll(Duration::from_millis(200)).unwrap().is_empty());
+    assert_eq!(machine.now().as_millis() - before.as_millis(), 220);
+
+    send(&log, &tp(), 1);
+    assert_eq!(consumer.poll(Duration::from_millis(20)).unwrap().len(), 1);
+    consumer.waker().wake();
+    assert!(matches!(consumer.poll(Duration::from_millis(20)), Err(Error::Wakeup)));
+}

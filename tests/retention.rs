@@ -493,6 +493,38 @@ fn a_sender_that_waits_goes_on_when_another_thread_commits() {
 }
 
 #[test]
+fn readers_go_on_while_segments_are_removed_under_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = EventLog::open(directory.path()).unwrap();
+    let bounded = config().durability(Durability::Os).max_bytes(Some(3 * 4096), WhenFull::DropOldest);
+    log.create_topic(TOPIC, bounded).unwrap();
+    let all = 1500;
+    std::thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || {
+            (0..all).for_each(|number| drop(log.producer().send(ProducerRecord::new(TOPIC, &value(number))).unwrap()));
+        });
+        for _ in 0..2 {
+            scope.spawn(move || {
+                let mut reader = reader(log, OffsetReset::Earliest);
+                reader.seek(&orders(), 0).unwrap();
+                let (mut next, mut read) = (0, 0);
+                while next < all {
+                    for record in &reader.poll(Duration::from_secs(60)).unwrap() {
+                        let offset = record.offset().get();
+                        assert!(offset >= next, "{offset} behind {next}");
+                        assert_eq!(record.value(), Some(&value(offset)[..]));
+                        (next, read) = (offset + 1, read + 1);
+                    }
+                }
+                assert_eq!(read + reader.skipped(&orders()).unwrap(), all, "each was read or counted as lost");
+            });
+        }
+    });
+    assert_eq!(state(&log).2, 3);
+}
+
+#[test]
 fn settings_that_contradict_one_another_are_refused() {
     let log = open(&Machine::new(19));
     let groups = Retention::new().until_committed_by(["billing"]);
@@ -599,6 +631,26 @@ fn check(log: &EventLog, told: &mut Told, case: &str) {
     assert!(end >= told.promised.max(told.deleted) && end <= told.sent, "{case}: the end is {end}, {told:?}");
     assert_eq!(read(log), (start..end).collect::<Vec<_>>(), "{case}");
     *told = Told { sent: end, promised: end, deleted: start, asked: start };
+}
+
+#[test]
+fn the_last_segment_goes_only_once_the_name_of_the_next_is_durable() {
+    for (seed, how) in (0..20).flat_map(|seed| PowerCut::ALL.map(|how| (seed, how))) {
+        // When the last file goes, in a life in which nothing goes wrong.
+        let twin = Machine::new(seed);
+        log_with(&twin, config(), 7).delete_records(&orders(), 7).unwrap();
+        let gone = twin.trace().iter().rposition(|(operation, _)| *operation == Operation::Remove).unwrap();
+
+        let machine = Machine::new(seed);
+        let log = log_with(&machine, config(), 7);
+        machine.crash_at(gone as u64 + 1);
+        log.delete_records(&orders(), 7).unwrap_err();
+
+        let again = open(&machine.power_cut(how));
+        assert!(again.recovery_report().is_clean(), "seed {seed}, {how:?}: {:?}", again.recovery_report());
+        assert_eq!((state(&again).0, state(&again).1), (7, 7), "seed {seed}, {how:?}");
+        drop(log);
+    }
 }
 
 fn sweep() -> u64 {

@@ -192,11 +192,12 @@ proptest! {
         let log = open(&machine);
         assert_eq!(latest(&log), model_latest(&times, 0), "opened");
         check(&log, &times, "opened");
-        for _ in 0..5 {
+        // So many that whole stretches of them are cut.
+        for _ in 0..40 {
             send(&log, 0, 50_000);
         }
         let mut all = times.clone();
-        all.extend([50_000; 5]);
+        all.extend([50_000; 40]);
         let machine = machine.power_cut(PowerCut::ALL[cut]);
         drop(log);
         let log = open(&machine);
@@ -230,6 +231,44 @@ fn a_lookup_in_a_segment_that_was_read_before_reads_the_pages_around_the_record_
     assert_eq!(since(&log, 0, 2000 * 10), Some((2000, 20_000)));
     assert_eq!(since(&log, 0, 2000 * 10 - 9), Some((2000, 20_000)));
     assert_ne!(since(&log, 0, 2900 * 10), Some((2900, 29_000)), "the other places are readable");
+}
+
+#[test]
+fn what_was_there_when_the_log_was_opened_is_found_in_front_of_what_came_since() {
+    for records in [3, 700, 2500] {
+        let machine = Machine::new(12);
+        let log = open(&machine);
+        log.create_topic(TOPIC, config().segment_bytes(1 << 20)).unwrap();
+        (0..records).for_each(|millis| send(&log, 0, millis * 10));
+        log.close().unwrap();
+        let machine = machine.kill();
+        // The newest segment is not looked into when the log is opened, and goes on.
+        let log = open(&machine);
+        send(&log, 0, 40_000);
+
+        for found in [1, records / 2, records - 1] {
+            assert_eq!(since(&log, 0, found * 10 - 1), Some((found as u64, found * 10)), "of {records}");
+        }
+        assert_eq!(since(&log, 0, records * 10), Some((records as u64, 40_000)));
+        assert_eq!(latest(&log), Some((records as u64, 40_000)));
+    }
+}
+
+#[test]
+fn what_comes_after_an_opening_is_found_behind_a_beginning_that_was_deleted() {
+    for (records, deleted) in [(3, 1), (3, 3), (12, 12)] {
+        let machine = Machine::new(13);
+        let log = open(&machine);
+        log.create_topic(TOPIC, config()).unwrap();
+        (0..records).for_each(|millis| send(&log, 0, millis * 10));
+        log.delete_records(&name(0), deleted as u64).unwrap();
+        log.close().unwrap();
+        let machine = machine.kill();
+        let log = open(&machine);
+        send(&log, 0, 40_000);
+
+        assert_eq!(since(&log, 0, 30_000), Some((records as u64, 40_000)), "{deleted} of {records}");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 /// use std::time::Duration;
 /// use tidelog::{Retention, TopicConfig};
 ///
-/// let days = |days| Duration::from_secs(days * 24 * 60 * 60);
+/// let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
 /// let config = TopicConfig::new().retention(Retention::new().time(days(30)).bytes(10 << 30));
 /// let queue = TopicConfig::new().retention(Retention::new().until_committed_by(["billing"]));
 /// ```

@@ -281,7 +281,8 @@ impl<'a> Batch<'a> {
     pub(crate) fn at(bytes: &'a [u8]) -> Result<Option<Batch<'a>>, Flaw> {
         let length = match bytes.first_chunk() {
             Some(length) => u32::from_le_bytes(*length) as usize,
-            None if bytes.is_empty() => return Ok(None),
+            // No place for a length: zeros up to the end all the same.
+            None if bytes.iter().all(|byte| *byte == 0) => return Ok(None),
             None => return Err(Flaw::TooShort),
         };
         if length == 0 {
@@ -476,6 +477,8 @@ pub(crate) struct Walk {
     pub(crate) position: u64,
     /// With which base offset.
     pub(crate) due: Offset,
+    /// Not beyond this offset: where the next segment begins.
+    pub(crate) until: Offset,
     /// Of this epoch or a later one.
     pub(crate) epoch: u32,
     pub(crate) salt: u32,
@@ -484,7 +487,13 @@ pub(crate) struct Walk {
 impl Walk {
     /// At the first batch of the segment with this header, whose epoch none of its batches is below.
     pub(crate) fn begin(header: &segment::Header, salt: u32) -> Walk {
-        Walk { position: segment::HEADER_BYTES, due: header.base, epoch: header.epoch, salt }
+        let until = Offset::new(u64::MAX);
+        Walk { position: segment::HEADER_BYTES, due: header.base, until, epoch: header.epoch, salt }
+    }
+
+    /// The same in a segment whose successor begins at `until`.
+    pub(crate) fn until(self, until: Option<Offset>) -> Walk {
+        Walk { until: until.unwrap_or(self.until), ..self }
     }
 
     /// The whole batch that is due, and goes on behind it. `None` where the length is zero, or the bytes end.
@@ -508,6 +517,9 @@ impl Walk {
         if batch.epoch() < self.epoch {
             return Err(Flaw::Epoch { stored: batch.epoch(), expected: self.epoch });
         }
+        if batch.next() > self.until {
+            return Err(Flaw::Field("span"));
+        }
         self.position += batch.length();
         self.due = batch.next();
         self.epoch = batch.epoch();
@@ -520,7 +532,8 @@ impl Walk {
     /// A record's value may hold the copy of a batch, but not one that belongs here: a copy has the salt of this
     /// segment only if it was made of this segment, and then its offset is lower than what is due.
     pub(crate) fn resume(&self, bytes: &[u8]) -> Option<Walk> {
-        // Hostile bytes can look like the start of a long batch at every place: the work stays linear all the same.
+        // Hostile bytes can look like the start of a long batch at every place: the work stays linear all the same. The
+        // specification says so, because another reader must give up at the same place.
         let mut budget = bytes.len() as u64 * 4;
         let mut position = self.position + ALIGNMENT as u64;
         while (position as usize) < bytes.len() && budget > 0 {
@@ -528,7 +541,7 @@ impl Walk {
                 // A record takes at least eight bytes, so no more offsets than that can be missing.
                 let missing = batch.base().since(self.due);
                 let later = batch.base() >= self.due && missing <= (position - self.position) / 8;
-                if later && batch.epoch() >= self.epoch {
+                if later && batch.epoch() >= self.epoch && batch.next() <= self.until {
                     if batch.verify(self.salt).is_ok() {
                         return Some(Walk { position, due: batch.base(), ..*self });
                     }

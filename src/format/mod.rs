@@ -26,8 +26,10 @@
 //! zeros up to the end of the file. A batch holds records that were sent together, and live or die together.
 //! A length of zero ends the segment, but only if every byte behind it is zero too.
 //!
-//! The segments of a partition follow one another: the first begins at offset 0, or anywhere in catalog and groups, whose
-//! old segments go; each ends where its successor begins. The *successor* is the file with the next higher name. Its
+//! The segments of a partition follow one another: the first holds the *log start offset*, or begins anywhere in catalog
+//! and groups, whose old segments go; each ends where its successor begins. The log start offset is what the catalog says,
+//! or else 0: everything below it was deleted on purpose. A file is none of the partition's segments if the next one begins
+//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown. The *successor* is the file with the next higher name. Its
 //! header says which segment it was made behind, and the position at which that one ended; if that is not the file
 //! before it, the one that it names is missing, and the file before ends at the base offset of the missing one. A
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
@@ -49,22 +51,28 @@
 //! - its fields and records keep the rules of `batch`: what is refused there is no batch, whatever its checksum;
 //! - its base offset is the one that is *due*: the predecessor's base offset plus span; for a segment's first batch, the
 //!   segment's base offset;
+//! - it does not reach beyond the offset at which the segment ends, where a successor says that;
 //! - its epoch is not lower than the predecessor's; for a segment's first batch, than that in the segment's header.
 //!
 //! Behind bytes that are no batch a reader looks on, at every multiple of eight, for the next batch that is whole but
 //! for its base offset: that may be higher than the one that is due, by one for every eight bytes passed over at the
 //! most, because a record takes no less. The offsets between are missing. If there is no such batch, the segment has no
-//! more. (Behind 64 such places in a segment it is not looked for any more.)
+//! more. (So that the work stays linear, it is not looked for behind 64 such places in a segment; nor any further once
+//! bytes which have a possible length, and such a base offset, epoch and reach, but are not whole, were summed up, and their
+//! lengths come to four times the bytes of the segment.)
 //!
 //! Every batch says how far the partition was *durable* when it was written (`lag`), and so does every segment header.
-//! The highest of these figures, of all the segments of the partition and with what the catalog says of its end, is
-//! the *witness*. Bytes that are no batch, and offsets that are missing, are a torn tail, never promised to anybody, if
+//! The highest of these figures, of all the segments of the partition and with what the catalog says of its end and its
+//! start, is the *witness*. Bytes that are no batch, and offsets that are missing, are a torn tail, never promised to anybody, if
 //! the offset that was due there is at or above the witness: then nothing counts from there on, no batch that stands
 //! behind it and no later segment. Below the witness they are damage to promised data, and what is whole behind them
 //! counts. Zeros at the end of the newest segment are damage too if the offset that is due there is below the
-//! witness. A partition that the catalog knows was made with its first segment: offset 0 is missing if there is none.
-//! Bytes that are no batch at the end of a segment that has got to where its successor begins were a marker: no record is
-//! lost with them, and the successor counts in any case.
+//! witness. A partition that the catalog knows was made with its first segment: its log start offset is missing if there is none.
+//! Bytes that are no batch in a segment that has got to the offset at which its successor begins were a marker: no record
+//! is lost with them, and the successor counts in any case.
+//!
+//! A segment whose header is not whole holds no record and says nothing. Its offsets are damage whatever the witness is,
+//! up to where it ends: its successor says that, even one that does not count itself. How many the newest held nobody knows.
 //!
 //! A rolled marker was written when all of its segment was durable, and the name of the next one. It ends a segment if it
 //! is its last batch; or, in one that its successor names, if it stands at the position that is said there, is whole,
@@ -85,6 +93,8 @@ pub(crate) mod bytes;
 pub(crate) mod catalog;
 pub(crate) mod committed;
 pub(crate) mod segment;
+#[cfg(feature = "arbitrary")]
+pub(crate) mod work;
 
 /// The version of the format that this library writes, and the highest that it reads.
 pub(crate) const VERSION: u32 = 1;

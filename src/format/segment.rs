@@ -119,6 +119,8 @@ pub(crate) fn salt(header: &[u8]) -> u32 {
 /// covers that number too. It is zlib's `crc32(start, bytes)`.
 #[inline]
 pub(crate) fn checksum(start: u32, bytes: &[u8]) -> u32 {
+    #[cfg(feature = "arbitrary")]
+    crate::format::work::count(bytes.len());
     let mut hasher = crc32fast::Hasher::new_with_initial(start);
     hasher.update(bytes);
     hasher.finalize()

@@ -10,6 +10,7 @@ use crate::format::catalog::Fact;
 use crate::format::committed;
 use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header};
 use crate::inspect::survey;
+use crate::partition::Met;
 use crate::types::Offset;
 
 /// Some bytes of a file and what they mean.
@@ -54,7 +55,7 @@ pub fn dump(path: impl AsRef<Path>, mut each: impl FnMut(&DumpItem)) -> Result<(
     Ok(())
 }
 
-fn dump_bytes(bytes: &[u8], named: Option<Offset>, of_a_group: bool, each: &mut impl FnMut(&DumpItem)) {
+pub(crate) fn dump_bytes(bytes: &[u8], named: Option<Offset>, of_a_group: bool, each: &mut impl FnMut(&DumpItem)) {
     let header = Header::decode(bytes);
     dump_header(bytes, &header, named, each);
     let Ok(header) = header else { return };
@@ -64,42 +65,31 @@ fn dump_bytes(bytes: &[u8], named: Option<Offset>, of_a_group: bool, each: &mut 
         _ => TableKind::None,
     };
     let mut walk = Walk::begin(&header, segment::salt(bytes));
+    let mut holes = 0;
     loop {
         let position = walk.position;
-        let rest = bytes.get(position as usize..).unwrap_or_default();
-        match walk.step(bytes) {
-            Ok(Some(batch)) => dump_batch(&batch, position, kind, each),
-            Ok(None) => {
-                let used = rest.iter().rposition(|byte| *byte != 0);
-                if let Some(last) = used {
-                    each(&item(
-                        position,
-                        last as u64 + 1,
-                        0,
-                        "no batch",
-                        "zeros where one was due".into(),
-                        Some(Flaw::Hole),
-                    ));
-                }
-                let zeros = rest.len() - used.map_or(0, |last| last + 1);
-                if zeros > 0 {
-                    let position = position + (rest.len() - zeros) as u64;
-                    each(&item(position, zeros as u64, 0, "free", "zeros".into(), None));
-                }
-                return;
+        match Met::next(&mut walk, bytes, holes) {
+            Met::Batch(batch) => dump_batch(&batch, position, kind, each),
+            Met::Hole(hole) => {
+                holes += 1;
+                let value = format!("offset {} was due; whole batches go on with {}", hole.first, hole.next);
+                each(&item(position, hole.end - position, 0, "no batch", value, Some(hole.flaw)));
             }
-            Err(flaw) => {
-                let behind = walk.resume(bytes);
-                let end = behind.map_or(bytes.len() as u64, |walk| walk.position);
-                let value = match behind {
-                    Some(behind) => format!("offset {} was due; whole batches go on with {}", walk.due, behind.due),
-                    None => format!("offset {} was due; no whole batch follows", walk.due),
-                };
-                each(&item(position, end - position, 0, "no batch", value, Some(flaw)));
-                let Some(behind) = behind else { return };
-                walk = behind;
-            }
+            Met::End(flaw) => return dump_end(bytes, &walk, flaw, each),
         }
+    }
+}
+
+/// What stands behind the last whole batch, and the zeros behind that.
+fn dump_end(bytes: &[u8], walk: &Walk, flaw: Option<Flaw>, each: &mut impl FnMut(&DumpItem)) {
+    let rest = bytes.get(walk.position as usize..).unwrap_or_default();
+    let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if flaw.is_some() {
+        let value = format!("offset {} was due; no whole batch follows", walk.due);
+        each(&item(walk.position, used as u64, 0, "no batch", value, flaw));
+    }
+    if used < rest.len() {
+        each(&item(walk.position + used as u64, (rest.len() - used) as u64, 0, "free", "zeros".into(), None));
     }
 }
 

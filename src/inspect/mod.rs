@@ -15,6 +15,8 @@ use std::path::PathBuf;
 
 use crate::types::Offset;
 
+#[cfg(feature = "arbitrary")]
+pub(crate) use crate::inspect::dump::dump_bytes;
 pub use crate::inspect::dump::{DumpItem, dump};
 pub use crate::inspect::repair::{Mend, RepairReport, repair};
 pub use crate::inspect::verify::{VerifyReport, verify};

@@ -24,6 +24,8 @@ use crate::types::{Offset, TimestampType};
 
 /// The length of a file that holds nothing but a gap: a page.
 const GAP_FILE_BYTES: u64 = 4096;
+/// Where the gap in it ends.
+const GAP_SEGMENT_END: u64 = HEADER_BYTES + MARKER_BYTES as u64;
 
 /// What a repair did, or would do.
 #[derive(Clone, Debug, Default)]
@@ -90,7 +92,7 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn mend_place(&mut self, place: &Place, survey: &PlaceSurvey) -> Result<()> {
-        let Some(identity) = identity_of(place, survey) else {
+        let Some(identity) = survey.identity else {
             if !survey.segments.is_empty() {
                 let reason = "no header says whose segments these are";
                 self.report.beyond.push(format!("{}: {reason}", place.name));
@@ -99,45 +101,59 @@ impl Repair<'_> {
         };
         // As it is once it is mended.
         let mut before: Option<Predecessor> = None;
-        for (at, segment) in survey.segments.iter().enumerate() {
+        for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
             let successor = survey.segments.get(at + 1);
-            let sound =
-                segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
-            let end_position = if sound {
-                self.mend_gap_before(place, identity, survey.start, before, segment)?;
+            if before.is_none() {
+                self.mend_first(place, identity, survey.start, segment)?;
+            }
+            let end_position = if segment.header.is_ok() {
+                self.mend_gap_before(place, identity, before, segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
                 let epoch = successor.or(survey.segments[..at].last()).map_or(1, |neighbour| neighbour.epoch.max(1));
-                let most = segment.base.advance(segment.length / 8 + 1).max(survey.witness);
-                let lost = segment.base..successor.map_or(most, |successor| successor.base);
+                let most = segment.base.saturating_advance(segment.length / 8 + 1).max(survey.witness);
+                let lost = segment.base..successor.map_or(most, |successor| successor.follows(segment.base));
                 self.replace(place, identity, before, segment, lost, epoch)?;
-                HEADER_BYTES + MARKER_BYTES as u64
+                GAP_SEGMENT_END
             };
             before = Some(Predecessor { base: segment.base, end_position });
         }
         Ok(())
     }
 
-    /// A segment that this one's header names as its predecessor, or the first of a topic, and that is not there.
+    /// The first segment of a topic, if it is not there.
+    fn mend_first(&mut self, place: &Place, identity: Identity, start: Offset, segment: &Surveyed) -> Result<()> {
+        let topic = matches!(place.kind, PlaceKind::Partition { .. });
+        if !topic || segment.base <= start {
+            return Ok(());
+        }
+        self.make_gap_segment(place, identity, None, start..segment.base, segment.epoch)
+    }
+
+    /// A segment that this one's header names as its predecessor, and that is not there.
     fn mend_gap_before(
         &mut self,
         place: &Place,
         identity: Identity,
-        start: Offset,
         before: Option<Predecessor>,
         segment: &Surveyed,
     ) -> Result<()> {
-        let topic = matches!(place.kind, PlaceKind::Partition { .. });
-        if before.is_none() && topic && segment.base > start {
-            return self.make_gap_segment(place, identity, None, start..segment.base, segment.epoch);
-        }
         let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
         let (Some(before), Some(named)) = (before, named) else { return Ok(()) };
         if named.base <= before.base || named.base >= segment.base {
             return Ok(());
         }
-        self.make_gap_segment(place, identity, Some(before), named.base..segment.base, segment.epoch)
+        let lost = named.base..segment.base;
+        if named.end_position < GAP_SEGMENT_END {
+            let reason = format!("the next one says that it ended at byte {}, where no gap fits", named.end_position);
+            self.report.beyond.push(format!(
+                "{}: the segment of offsets {}..{} is missing; {reason}",
+                place.name, lost.start, lost.end
+            ));
+            return Ok(());
+        }
+        self.make_gap_segment(place, identity, Some(before), lost, segment.epoch)
     }
 
     fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
@@ -159,13 +175,21 @@ impl Repair<'_> {
         segment: &Surveyed,
         successor: Option<&Surveyed>,
     ) -> Result<u64> {
-        let named = successor.map(|successor| {
-            let predecessor = successor.header.as_ref().ok().and_then(|header| header.predecessor);
-            predecessor.filter(|named| named.base > segment.base).map_or(successor.base, |named| named.base)
-        });
+        let named = successor.map(|successor| successor.follows(segment.base));
         let promised = segment.promised(named, witness);
         if segment.next < promised {
             let lost = segment.next..named.unwrap_or(promised);
+            let room = successor.and_then(|successor| successor.names(segment.base)).unwrap_or(u64::MAX);
+            if room < segment.end + MARKER_BYTES as u64 {
+                let reason = format!("the next segment says that this one ended at byte {room}, where no gap fits");
+                self.report
+                    .beyond
+                    .push(format!("{}: offsets {}..{} are missing; {reason}", place.name, lost.start, lost.end));
+                return Ok(segment.end);
+            }
+            if self.is_too_wide(place, &lost) {
+                return Ok(segment.end);
+            }
             let action = format!("put a gap in the place of what is missing from byte {} on", segment.end);
             self.note(place, &segment.path, action, lost.clone());
             let end = segment.length.max((segment.end + MARKER_BYTES as u64).next_multiple_of(GAP_FILE_BYTES));
@@ -175,7 +199,7 @@ impl Repair<'_> {
         }
         if segment.rolled && successor.is_none() && segment.tail.is_none() {
             // As many as a segment of this length can have held.
-            let lost = segment.next..segment.next.advance(segment.length / 8);
+            let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
             let before = Predecessor { base: segment.base, end_position: segment.end };
             self.make_gap_segment(place, identity, Some(before), lost, segment.epoch)?;
         }
@@ -209,10 +233,7 @@ impl Repair<'_> {
         epoch: u32,
     ) -> Result<()> {
         let path = place.dir.join(segment::file_name(lost.start));
-        if u32::try_from(lost.end.since(lost.start)).is_err() {
-            // All segments were lost, and the log went on far behind them: no gap is so wide.
-            let reason = format!("offsets {}..{} are missing, more than a gap can span", lost.start, lost.end);
-            self.report.beyond.push(format!("{}: {reason}", place.name));
+        if self.is_too_wide(place, &lost) {
             return Ok(());
         }
         self.note(place, &path, "make a segment that is one gap".to_owned(), lost.clone());
@@ -227,7 +248,7 @@ impl Repair<'_> {
         file.allocate(0, GAP_FILE_BYTES).map_err(self.io("allocate", &unborn))?;
         drop(file);
         let (file, mut pen) = survey::map(self.env, &unborn, Access::Write)?.expect("it is a page long");
-        let place_of_gap = HEADER_BYTES..HEADER_BYTES + MARKER_BYTES as u64;
+        let place_of_gap = HEADER_BYTES..GAP_SEGMENT_END;
         let word = self.encode_gap(pen.spare(place_of_gap.clone()), segment::salt(&bytes), epoch, &lost);
         pen.spare(HEADER_BYTES..HEADER_BYTES + 8).copy_from_slice(&word.to_le_bytes());
         pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
@@ -235,6 +256,16 @@ impl Repair<'_> {
         file.sync().map_err(self.io("sync", &unborn))?;
         storage.rename(&unborn, &path).map_err(self.io("name", &path))?;
         storage.sync_dir(&place.dir).map_err(self.io("sync", &place.dir))
+    }
+
+    /// Whether no gap is so wide, as when all segments were lost and the log went on far behind them; says so.
+    fn is_too_wide(&mut self, place: &Place, lost: &Range<Offset>) -> bool {
+        let too_wide = u32::try_from(lost.end.since(lost.start)).is_err();
+        if too_wide {
+            let reason = format!("offsets {}..{} are missing, more than a gap can span", lost.start, lost.end);
+            self.report.beyond.push(format!("{}: {reason}", place.name));
+        }
+        too_wide
     }
 
     /// Overwrites bytes of a segment with a gap of this length and zeros, after copying the file aside.
@@ -335,21 +366,4 @@ impl Repair<'_> {
     fn io<'b>(&'b self, action: &'static str, path: &'b Path) -> impl FnOnce(std::io::Error) -> Error + 'b {
         move |source| Error::Io { action, path: self.env.storage.root().join(path), source }
     }
-}
-
-/// Whose segments these are: what most of the headers say that could be.
-fn identity_of(place: &Place, survey: &PlaceSurvey) -> Option<Identity> {
-    let number = match &place.kind {
-        PlaceKind::Partition { number, .. } => *number,
-        _ => 0,
-    };
-    let possible: Vec<Identity> = survey
-        .segments
-        .iter()
-        .filter_map(|segment| segment.header.as_ref().ok())
-        .map(|header| header.identity)
-        .filter(|identity| identity.partition == number)
-        .collect();
-    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
-    possible.iter().copied().max_by_key(votes)
 }

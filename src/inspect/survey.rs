@@ -9,8 +9,8 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
-use crate::format::segment::{self, Header};
-use crate::partition::Hole;
+use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, group_id};
+use crate::partition::{Hole, Met};
 use crate::types::Offset;
 
 /// A directory that holds, or should hold, the segments of a partition.
@@ -117,9 +117,32 @@ pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<
     Ok(Some((file, pen)))
 }
 
-/// Reads a segment from end to end. `end`: the position at which its successor says that it ended, and the successor's
-/// base.
-pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, Offset)>) -> Result<Surveyed> {
+/// Whose segments these are: what most of the headers say that could be.
+pub(super) fn identity_of(env: &Env, place: &Place, files: &[(Offset, PathBuf)]) -> Result<Option<Identity>> {
+    let (number, topic) = match &place.kind {
+        PlaceKind::Partition { number, .. } => (*number, None),
+        PlaceKind::Catalog => (0, Some(CATALOG_ID)),
+        PlaceKind::Group(group) => (0, Some(group_id(group))),
+    };
+    let mut possible = Vec::new();
+    for (_, path) in files {
+        let Some((_, pen)) = map(env, path, Access::Read)? else { continue };
+        let header = Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES)));
+        possible.extend(header.map(|header| header.identity));
+    }
+    possible.retain(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic));
+    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
+    Ok(possible.iter().copied().max_by_key(votes))
+}
+
+/// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
+/// of another base, says nothing that counts here.
+pub(super) fn survey(
+    env: &Env,
+    identity: Option<Identity>,
+    (base, path): (Offset, PathBuf),
+    successor: Option<&Surveyed>,
+) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
         length: 0,
@@ -137,10 +160,15 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, O
     let Some((_, pen)) = map(env, &surveyed.path, Access::Read)? else { return Ok(surveyed) };
     surveyed.length = pen.region().valid();
     let bytes = pen.unread(0..surveyed.length);
-    surveyed.header = Header::decode(bytes);
+    surveyed.header = Header::decode(bytes).and_then(|header| {
+        let ours = Some(header.identity) == identity && header.base == base;
+        if ours { Ok(header) } else { Err(Flaw::Foreign) }
+    });
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)) };
+        let until = successor.map(|successor| successor.follows(base));
+        let walk = Walk::begin(header, segment::salt(bytes)).until(until);
+        let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
         if let Some((_, next)) = end
@@ -154,28 +182,21 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, end: Option<(u64, O
 
 impl Surveyed {
     fn walk(&mut self, mut walk: Walk, bytes: &[u8]) {
-        loop {
-            let flaw = match walk.step(bytes) {
-                Ok(Some(batch)) => {
+        self.tail = loop {
+            let epoch = walk.epoch;
+            match Met::next(&mut walk, bytes, self.holes.len()) {
+                Met::Batch(batch) => {
                     self.records += u64::from(batch.count());
                     self.witness = self.witness.max(batch.durable_end());
                     self.rolled = batch.marker() == Some(Marker::Rolled);
-                    continue;
                 }
-                Ok(None) if bytes[bytes.len().min(walk.position as usize)..].iter().all(|byte| *byte == 0) => break,
-                Ok(None) => Flaw::Hole,
-                Err(flaw) => flaw,
-            };
-            let mut behind = walk;
-            let hole = Hole::step_over(&mut behind, bytes, flaw, self.holes.len(), walk.due);
-            if behind.position >= bytes.len() as u64 {
-                self.tail = Some(flaw);
-                break;
+                Met::Hole(hole) => {
+                    self.rolled = false;
+                    self.holes.push((hole, epoch));
+                }
+                Met::End(flaw) => break flaw,
             }
-            self.rolled = false;
-            self.holes.push((hole, walk.epoch));
-            walk = behind;
-        }
+        };
         (self.end, self.next, self.epoch) = (walk.position, walk.due, walk.epoch);
     }
 
@@ -197,5 +218,15 @@ impl Surveyed {
     pub(super) fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;
         (predecessor.base == base).then_some(predecessor.end_position)
+    }
+
+    /// The offset at which the segment with this base ended: this one's base, or that of the one between them which this
+    /// one names and which is gone.
+    pub(super) fn follows(&self, base: Offset) -> Offset {
+        let named = self.header.as_ref().ok().and_then(|header| header.predecessor);
+        named
+            .map(|named| named.base)
+            .filter(|named| (base..self.base).contains(named) && *named > base)
+            .unwrap_or(self.base)
     }
 }

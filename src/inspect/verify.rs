@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::catalog::plausible;
 use crate::env::Env;
 use crate::env::storage::Access;
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Batch;
 use crate::format::catalog::{Fact, TopicFact};
 use crate::format::committed::{self, Committed};
-use crate::format::segment::{CATALOG_ID, HEADER_BYTES, group_id};
+use crate::format::segment::{HEADER_BYTES, Identity, group_id};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
 use crate::inspect::{Finding, FindingClass, Progress};
 use crate::types::{Offset, TopicPartition};
@@ -66,11 +67,30 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
 /// What the segments of a place hold together.
 #[derive(Debug)]
 pub(super) struct PlaceSurvey {
+    /// Whose segments these are; `None` if no header says so.
+    pub(super) identity: Option<Identity>,
     pub(super) segments: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
     /// Everything below was deleted on purpose.
     pub(super) start: Offset,
+}
+
+impl PlaceSurvey {
+    /// How many of the segments count: behind a torn tail none does, and opening the log for writing removes them.
+    pub(super) fn counted(&self) -> usize {
+        let torn = |at: usize| {
+            let segment = &self.segments[at];
+            let successor = self.segments.get(at + 1)?;
+            let end = successor.follows(segment.base);
+            let holes = segment.holes.iter().map(|(hole, _)| hole.first).filter(|first| *first < end);
+            let gap = (end < successor.base).then_some(end);
+            let short = (segment.header.is_ok() && segment.next < end).then_some(segment.next);
+            let torn = |offset: Offset| segment.is_torn_at(offset, self.witness);
+            holes.chain(gap).chain(short).any(torn).then_some(at + 1)
+        };
+        (0..self.segments.len()).find_map(torn).unwrap_or(self.segments.len())
+    }
 }
 
 /// What the catalog says of a place.
@@ -122,16 +142,16 @@ pub(super) fn survey_place(
     let mut files = survey::segment_files(env, &place.dir)?;
     let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
     files.drain(..deleted);
+    let identity = survey::identity_of(env, place, &files)?;
     let mut segments: Vec<Surveyed> = Vec::new();
-    for (base, path) in files.into_iter().rev() {
-        let end = segments.last().and_then(|successor| Some((successor.names(base)?, successor.base)));
-        let surveyed = survey::survey(env, base, path, end)?;
+    for file in files.into_iter().rev() {
+        let surveyed = survey::survey(env, identity, file, segments.last())?;
         each(&surveyed);
         segments.push(surveyed);
     }
     segments.reverse();
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
-    Ok(PlaceSurvey { segments, witness, start })
+    Ok(PlaceSurvey { identity, segments, witness, start })
 }
 
 struct Verification<'a> {
@@ -189,9 +209,14 @@ impl<'a> Verification<'a> {
             let message = "no segment is left; how many records there were, nothing says".to_owned();
             find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
         }
-        for (at, segment) in survey.segments.iter().enumerate() {
-            let before = at.checked_sub(1).map(|before| &survey.segments[before]);
+        let (counted, torn_off) = survey.segments.split_at(survey.counted());
+        for (at, segment) in counted.iter().enumerate() {
+            let before = at.checked_sub(1).map(|before| &counted[before]);
             check_segment(place, self.log, &survey, before, segment, survey.segments.get(at + 1), &mut find);
+        }
+        for segment in torn_off {
+            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
+            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }
@@ -204,7 +229,7 @@ impl<'a> Verification<'a> {
             return Ok(());
         };
         for (key, value, path, _) in last_values(self.env, &self.partitions[&place.name])? {
-            match Fact::decode(&key, Some(&value)) {
+            match Fact::decode(&key, Some(&value)).and_then(plausible) {
                 Ok(Fact::Topic(name, fact)) => drop(self.topics.insert(name, fact)),
                 Ok(_) => {}
                 Err(flaw) => {
@@ -282,22 +307,20 @@ fn check_segment(
     find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let until = successor.map_or(segment.next.max(survey.witness), |successor| successor.base);
+    let named = successor.map(|successor| successor.follows(segment.base));
+    let until = named.unwrap_or(segment.next.max(survey.witness));
     let header = match &segment.header {
-        Ok(header) => header,
+        Ok(header) if log.is_none_or(|log| header.identity.log == log) => header,
+        Ok(_) | Err(Flaw::Foreign) => {
+            find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
+            return;
+        }
         Err(flaw) => {
             let class = if *flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
             find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
             return;
         }
     };
-    let ours = log.is_none_or(|log| header.identity.log == log)
-        && header.base == segment.base
-        && belongs(place, segment, survey);
-    if !ours {
-        find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
-        return;
-    }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
     if first_of_topic && segment.base > survey.start {
         let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
@@ -319,22 +342,6 @@ fn check_segment(
     check_end(segment, survey.witness, successor, find);
 }
 
-/// Whether the header names this place: the topic id that the place implies, or else the one that its neighbours have.
-fn belongs(place: &Place, segment: &Surveyed, survey: &PlaceSurvey) -> bool {
-    let Ok(header) = &segment.header else { return true };
-    match &place.kind {
-        PlaceKind::Catalog => header.identity.topic == CATALOG_ID,
-        PlaceKind::Group(group) => header.identity.topic == group_id(group),
-        PlaceKind::Partition { number, .. } => {
-            let topic_of = |segment: &&Surveyed| {
-                segment.header.as_ref().is_ok_and(|other| other.identity.topic == header.identity.topic)
-            };
-            let alike = survey.segments.iter().filter(topic_of).count();
-            header.identity.partition == *number && 2 * alike > survey.segments.len().saturating_sub(1)
-        }
-    }
-}
-
 /// Where a segment ends against where it should.
 fn check_end(
     segment: &Surveyed,
@@ -343,10 +350,7 @@ fn check_end(
     find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = successor.and_then(|successor| {
-        let predecessor = successor.header.as_ref().ok()?.predecessor?;
-        Some(if predecessor.base > segment.base { predecessor.base } else { successor.base })
-    });
+    let named = successor.map(|successor| successor.follows(segment.base));
     let promised = segment.promised(named, witness);
     if segment.next < promised {
         let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
@@ -359,7 +363,7 @@ fn check_end(
     } else if segment.rolled && successor.is_none() {
         let gone = path.with_file_name(crate::format::segment::file_name(segment.next));
         let message = "the segment is not there, and how much it held is not known".to_owned();
-        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.advance(1), message);
+        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.saturating_advance(1), message);
     }
 }
 

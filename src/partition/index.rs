@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// An entry for a batch that begins at least this many bytes behind the last one indexed. Kafka:
 /// `index.interval.bytes`, which is 4096: there the index is a file.
-const INTERVAL_BYTES: u64 = 1024;
+pub(super) const INTERVAL_BYTES: u64 = 1024;
 /// Entries are made room for in blocks, so that a large segment that holds little costs little.
 const BLOCK: usize = 512;
 

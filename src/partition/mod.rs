@@ -56,8 +56,8 @@ pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
 pub(crate) use crate::partition::retention::Removal;
-pub(crate) use crate::partition::segment::Hole;
 use crate::partition::segment::Segment;
+pub(crate) use crate::partition::segment::{Hole, Met};
 use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
 use crate::partition::syncing::{Turn, notify};
@@ -429,6 +429,10 @@ impl Partition {
             writer = self.prepare_for(writer, &layout)?;
         }
         let base = writer.next;
+        if u64::MAX - base.get() < records.len() as u64 {
+            let reason = format!("{}: there are no offsets behind {base} to give", self.home.partition);
+            return Err(Error::InvalidState { reason });
+        }
         self.put(&mut writer, layout, records);
         if let Some(callback) = callback {
             self.callbacks.push(base, callback);
@@ -530,6 +534,7 @@ impl Partition {
     /// Makes room for a batch of `bytes` and a marker behind it: grows the segment, or rolls it.
     #[cold]
     fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<()> {
+        self.seal_if_damaged(writer)?;
         let needed = writer.position + bytes + MARKER_ROOM;
         match &mut writer.active {
             Some(active) if needed <= active.pen.region().capacity() => self.grow(writer, needed),
@@ -547,6 +552,22 @@ impl Partition {
                 }
             }
         }
+    }
+
+    /// Before the first append to a segment that opening did not look into: one that is damaged is never written to, and
+    /// the next begins behind it.
+    fn seal_if_damaged(&self, writer: &mut Writer) -> Result<()> {
+        let Some(active) = writer.active.as_ref().filter(|active| active.segment.base() < writer.next) else {
+            return Ok(());
+        };
+        if active.segment.check_all().map_err(Error::io("read", active.segment.path()))? {
+            return Ok(());
+        }
+        active.slot.seal(writer.next, writer.position);
+        writer.predecessor = Some(Predecessor { base: active.segment.base(), end_position: writer.position });
+        writer.active = None;
+        (writer.position, writer.valid) = (0, 0);
+        Ok(())
     }
 
     /// Takes room for the active segment, a step further or at least to `needed`, which lies below its capacity.

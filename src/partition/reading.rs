@@ -102,7 +102,7 @@ impl Taken {
                     return false;
                 }
                 self.end = self.position + batch.length();
-                if !self.take_batch(&batch, base, next, most) {
+                if !self.take_batch(&batch, next, end, most) {
                     return false;
                 }
             }
@@ -112,25 +112,25 @@ impl Taken {
         true
     }
 
-    /// Takes the records of one batch; whether all of those that the reader had not had.
+    /// Takes the records of one batch, up to the offset `end`; whether all of those that the reader had not had.
     #[inline]
-    fn take_batch(&mut self, batch: &batch::Batch<'_>, base: Offset, next: Offset, most: usize) -> bool {
+    fn take_batch(&mut self, batch: &batch::Batch<'_>, next: Offset, end: Offset, most: usize) -> bool {
         let count = batch.count() as usize;
-        if self.next <= base && count <= most - self.count {
+        if self.next <= batch.base() && next <= end && count <= most - self.count {
             self.count += count;
             self.next = next;
             return true;
         }
         let from = self.next;
-        for record in batch.records().filter(|record| record.offset >= from) {
+        for record in batch.records().filter(|record| (from..end).contains(&record.offset)) {
             if self.count == most {
                 self.next = record.offset;
                 return false;
             }
             self.count += 1;
         }
-        self.next = next;
-        true
+        self.next = next.min(end);
+        next <= end
     }
 }
 
@@ -141,6 +141,24 @@ impl Partition {
     /// `cursor` is where the last read ended, if there was one; it is moved to where this one ends.
     pub(crate) fn read(&self, cursor: &mut Option<Cursor>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
+        self.read_until(end, start, cursor, offset, most).map_err(|error| match error {
+            // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on.
+            Error::Corrupt(mut damage) => {
+                damage.offsets.end = damage.offsets.end.min(end);
+                Error::Corrupt(damage)
+            }
+            error => error,
+        })
+    }
+
+    fn read_until(
+        &self,
+        end: Offset,
+        start: Offset,
+        cursor: &mut Option<Cursor>,
+        offset: Offset,
+        most: usize,
+    ) -> Result<Option<Chunk>> {
         if offset == end {
             return Ok(None);
         }

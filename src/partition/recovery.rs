@@ -31,15 +31,15 @@ use std::sync::Arc;
 
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::env::Env;
-use crate::env::storage::region::{Pen, Region};
+use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::batch::{self, Marker, Walk};
+use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
 use crate::format::bytes::are_zero;
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
-use crate::partition::segment::{Hole, Segment};
+use crate::partition::segment::{Hole, Met, Segment};
 use crate::partition::slot::Slot;
 use crate::types::Offset;
 
@@ -272,14 +272,17 @@ impl Recovery<'_> {
         let mut scans = Vec::new();
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
-            let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
+            let end = successor.and_then(|successor| successor.names(head.base));
             let proven = successor.is_some_and(|successor| successor.base <= self.witness);
-            let short = end.is_some_and(|(end, _)| end > head.length);
+            let short = end.is_some_and(|end| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
                 continue;
             }
-            let scan = self.scan(head, header, end)?;
+            let scan = match self.closed(head, header, successor.is_none())? {
+                Some(scan) => scan,
+                None => self.scan(head, header, successor)?,
+            };
             self.witness = self.witness.max(scan.witness);
             scans.push((at, scan));
         }
@@ -287,19 +290,74 @@ impl Recovery<'_> {
         Ok(scans)
     }
 
-    /// Walks over one segment. `end`: the position at which its successor says that it ended, and the successor's base.
-    fn scan(&mut self, head: &Head, header: &Header, end: Option<(u64, Offset)>) -> Result<Scan> {
+    /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
+    /// and looked at when it is read.
+    fn closed(&mut self, head: &Head, header: &Header, newest: bool) -> Result<Option<Scan>> {
+        if !newest || !self.known.closed || self.access == Access::Read {
+            return Ok(None);
+        }
+        let (file, region, pen) = self.open(head)?;
+        let Some((position, epoch)) = self.closing_marker(head, &*file, &pen) else { return Ok(None) };
+        let (begin, due) = (Walk::begin(header, head.salt), self.known.durable_end);
+        let walk = Walk { position, due, epoch, ..begin };
+        let segment = Segment::reopened(self.home.full(&head.path), begin, region, (position, due));
+        self.epoch = self.epoch.max(epoch);
+        let active = self.active(head, Arc::new(segment), pen, file, walk);
+        Ok(Some(Scan { active, holes: Vec::new(), tail: None, witness: due, rolled: false }))
+    }
+
+    /// The position behind the marker of the closing with which the segment ends, and the epoch of that.
+    fn closing_marker(&self, head: &Head, file: &dyn File, pen: &Pen) -> Option<(u64, u32)> {
+        let mut data = 0..0;
+        while let Some(next) = file.data(data.end).ok()?.filter(|next| next.start < head.length) {
+            data = next.start..next.end.min(head.length);
+        }
+        // From the end backwards, a little at a time: most of it is zeros that the file system knows of.
+        let mut end = data.end;
+        let last = loop {
+            let start = end.saturating_sub(PAGE).max(data.start);
+            pen.check_readable(start..end).ok()?;
+            match pen.unread(start..end).iter().rposition(|byte| *byte != 0) {
+                Some(last) => break start + last as u64,
+                None if start == data.start => return None,
+                None => end = start,
+            }
+        };
+        let position = (last + 1).next_multiple_of(ALIGNMENT as u64).min(head.length);
+        let start = position.checked_sub(MARKER_BYTES as u64).filter(|start| *start >= HEADER_BYTES)?;
+        pen.check_readable(start..position).ok()?;
+        let marker = Batch::at(pen.unread(start..position)).ok()??;
+        let closes = marker.verify(head.salt).is_ok() && marker.marker() == Some(Marker::Closed);
+        (closes && marker.base() == self.known.durable_end).then_some((position, marker.epoch()))
+    }
+
+    fn open(&self, head: &Head) -> Result<(Box<dyn File>, Arc<Region>, Pen)> {
         let home = self.home;
         let file = home.env.storage.open(&head.path, self.access).map_err(Error::io("open", home.full(&head.path)))?;
         let capacity = home.capacity().max(head.length);
         let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
+        Ok((file, region, pen))
+    }
+
+    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Box<dyn File>, walk: Walk) -> Active {
+        let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
+        let file = Handle::new(&self.home.env.storage, head.path.clone(), self.access, file);
+        Active { segment, slot, pen, file, roomy: 0, walk }
+    }
+
+    /// Walks over one segment, as far as its successor says that it goes.
+    fn scan(&mut self, head: &Head, header: &Header, successor: Option<&Head>) -> Result<Scan> {
+        let home = self.home;
+        let (file, region, pen) = self.open(head)?;
         if self.access == Access::Write {
             check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
         }
-        let mut walk = Walk::begin(header, head.salt);
+        let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
+        let until = successor.map(|successor| successor.follows(head.base));
+        let mut walk = Walk::begin(header, head.salt).until(until);
         let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
-        let (mut holes, mut tail, mut rolled, mut witness) = (Vec::new(), None, false, header.durable_end);
+        let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
         // A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
@@ -312,29 +370,21 @@ impl Recovery<'_> {
         };
         let file_bytes = copy.as_ref().unwrap_or(&pen).unread(0..head.length);
         let bytes = &file_bytes[..end.map_or(head.length, |(end, _)| end.min(head.length)) as usize];
-        loop {
+        let tail = loop {
             let position = walk.position;
-            let flaw = match walk.step(bytes) {
-                Ok(Some(batch)) => {
+            match Met::next_if(&mut walk, bytes, holes.len(), |position| is_zero(&*file, bytes, position)) {
+                Met::Batch(batch) => {
                     segment.note_batch(&batch, position);
                     witness = witness.max(batch.durable_end());
                     rolled = batch.marker() == Some(Marker::Rolled);
-                    continue;
                 }
-                Ok(None) if is_zero(&*file, bytes, position) => break,
-                Ok(None) => Flaw::Hole,
-                Err(flaw) => flaw,
-            };
-            let mut behind = walk;
-            let hole = Hole::step_over(&mut behind, bytes, flaw, holes.len(), walk.due);
-            if behind.position >= bytes.len() as u64 {
-                tail = Some(flaw);
-                break;
+                Met::Hole(hole) => {
+                    rolled = false;
+                    holes.push(hole);
+                }
+                Met::End(flaw) => break flaw,
             }
-            rolled = false;
-            holes.push(hole);
-            walk = behind;
-        }
+        };
         if let Some((_, next)) = end
             && batch::begins_with_rolled(&file_bytes[bytes.len()..], head.salt, next)
         {
@@ -342,9 +392,7 @@ impl Recovery<'_> {
         }
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
-        let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
-        let file = Handle::new(&home.env.storage, head.path.clone(), self.access, file);
-        let active = Active { segment, slot, pen, file, roomy: 0, walk };
+        let active = self.active(head, segment, pen, file, walk);
         Ok(Scan { active, holes, tail, witness, rolled })
     }
 
@@ -369,7 +417,8 @@ impl Recovery<'_> {
             }
             let judged = match scan {
                 Some(scan) => self.judge_scan(scan, head, successor)?,
-                None => self.unscanned(head, successor),
+                // It loses all up to where it ended, and a successor says that even if it does not count itself.
+                None => self.unscanned(head, heads.get(at + 1)),
             };
             slots.push(judged.slot);
             (next, active) = (judged.next, judged.active);
@@ -394,7 +443,7 @@ impl Recovery<'_> {
 
     /// Where the partition goes on whose newest segment has lost its end, at `due`.
     fn behind(&self, due: Offset) -> Offset {
-        if self.known.closed { due.max(self.witness) } else { due.advance(MOST_OFFSETS).max(self.witness) }
+        if self.known.closed { due.max(self.witness) } else { due.saturating_advance(MOST_OFFSETS).max(self.witness) }
     }
 
     /// Where the partition goes on that has lost its newest segments, from `due` on, and nobody knows how many.
@@ -415,7 +464,8 @@ impl Recovery<'_> {
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
-                let next = successor.map_or(self.behind(head.base.advance(1)), |successor| successor.base);
+                let behind = self.behind(head.base.saturating_advance(1));
+                let next = successor.map_or(behind, |successor| successor.follows(head.base));
                 self.report(head, 0, head.base..next, *flaw);
                 (Slot::broken(head.base, path, *flaw, (next, head.length)), next)
             }
@@ -444,10 +494,13 @@ impl Recovery<'_> {
         let Scan { active, holes, tail, rolled, .. } = scan;
         let mut damaged = false;
         for hole in holes {
-            if hole.first >= self.witness && !rolled {
+            let at_successor = successor.is_some_and(|successor| hole.first >= successor.follows(head.base));
+            if hole.first >= self.witness && !at_successor && !rolled {
                 return self.cut(active, hole.before(), damaged);
             }
-            self.report(head, hole.start, hole.first..hole.next, hole.flaw);
+            if hole.first < self.witness || rolled {
+                self.report(head, hole.start, hole.first..hole.next, hole.flaw);
+            }
             active.segment.add_hole(hole);
             damaged = true;
         }
@@ -484,7 +537,7 @@ impl Recovery<'_> {
         match next {
             Some(next) => self.keep(active, Some(next)),
             // One further than the base at least: the next segment needs a name of its own.
-            None if damaged => self.keep(active, Some(walk.due.max(head.base.advance(1)))),
+            None if damaged => self.keep(active, Some(walk.due.max(head.base.saturating_advance(1)))),
             None => self.keep(active, None),
         }
     }
@@ -504,11 +557,11 @@ impl Recovery<'_> {
 
     /// Cuts the torn tail: everything from this position and offset on.
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
-        let walk = Walk { position, due, ..active.walk };
+        let walk = Walk { position, due, until: Offset::new(u64::MAX), ..active.walk };
         active.walk = walk;
         if damaged {
             // It is never written to again, not even zeros: its successor will say that it ended here.
-            let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().advance(1)));
+            let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().saturating_advance(1)));
             let judged = self.keep(active, Some(next))?;
             segment.cut(position);
             return Ok(Judged { cut: true, ..judged });

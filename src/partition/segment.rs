@@ -1,8 +1,8 @@
 //! A segment that is mapped: finding and checking batches in it. Writing to it is the partition's business.
 //!
-//! A segment that was opened to be read is checked as far as it is read, once, from its start on: every batch
+//! What of a segment nobody has looked at is checked as far as it is read, once, from its start on: every batch
 //! below `checked` was seen whole, or lies in a *hole* that is remembered. Batches that this process appended, or
-//! that recovery walked over, need no second look.
+//! that recovery walked over, need no second look: they are behind the unchecked part, or there is none.
 
 use std::io;
 use std::ops::{ControlFlow, Range};
@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use crate::env::storage::region::Region;
 use crate::error::Flaw;
 use crate::format::batch::{Batch, RecordView, Walk};
+use crate::format::bytes::are_zero;
 use crate::format::segment::HEADER_BYTES;
-use crate::partition::index::Index;
+use crate::partition::index::{INTERVAL_BYTES, Index};
 use crate::partition::time_index::{STRETCH_BYTES, TimeIndex};
 use crate::types::{Offset, Timestamp};
 
@@ -48,15 +49,43 @@ impl Hole {
     pub(crate) fn before(&self) -> (u64, Offset) {
         (self.start, self.first)
     }
+}
 
-    /// The hole that begins where `walk` stands, and moves `walk` behind it. If no whole batch follows, the hole
-    /// goes to the end of `bytes` and takes the offsets up to `end`.
-    pub(crate) fn step_over(walk: &mut Walk, bytes: &[u8], flaw: Flaw, holes_before: usize, end: Offset) -> Hole {
-        let resumed = if holes_before < MAX_HOLES { walk.resume(bytes) } else { None };
-        let behind = resumed.unwrap_or(Walk { position: bytes.len() as u64, due: end.max(walk.due), ..*walk });
+/// What a walk over a segment meets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Met<'a> {
+    Batch(Batch<'a>),
+    /// Whole batches go on behind it, and so does the walk.
+    Hole(Hole),
+    /// There is no whole batch any more; what stands there, if not zeros. The walk stays.
+    End(Option<Flaw>),
+}
+
+impl<'a> Met<'a> {
+    /// What comes next in `bytes`, which are those of the segment from its start on, and moves `walk` behind it.
+    pub(crate) fn next(walk: &mut Walk, bytes: &'a [u8], holes_before: usize) -> Self {
+        let is_zero = |position: u64| are_zero(bytes.get(position as usize..).unwrap_or_default());
+        Self::next_if(walk, bytes, holes_before, is_zero)
+    }
+
+    /// The same for who has a way of its own to tell whether all of `bytes` is zero from a position on.
+    pub(crate) fn next_if(
+        walk: &mut Walk,
+        bytes: &'a [u8],
+        holes_before: usize,
+        is_zero: impl FnOnce(u64) -> bool,
+    ) -> Self {
+        let flaw = match walk.step(bytes) {
+            Ok(Some(batch)) => return Met::Batch(batch),
+            Ok(None) if is_zero(walk.position) => return Met::End(None),
+            Ok(None) => Flaw::Hole,
+            Err(flaw) => flaw,
+        };
+        let behind = if holes_before < MAX_HOLES { walk.resume(bytes) } else { None };
+        let Some(behind) = behind else { return Met::End(Some(flaw)) };
         let hole = Hole { start: walk.position, end: behind.position, first: walk.due, next: behind.due, flaw };
         *walk = behind;
-        hole
+        Met::Hole(hole)
     }
 }
 
@@ -72,34 +101,58 @@ pub(crate) struct Segment {
     begin: Walk,
     path: PathBuf,
     region: Arc<Region>,
+    /// Of the batches that need no look.
     index: Index,
     times: TimeIndex,
-    /// Every batch below was checked. `u64::MAX`: all that is written, and all that will be.
-    checked: AtomicU64,
-    check: Mutex<Walk>,
+    unchecked: Option<Unchecked>,
     holes: Mutex<Vec<Hole>>,
     hole_count: AtomicUsize,
-    /// The offset behind the segment's last, if that is known already: it is sealed.
-    next: Option<Offset>,
+}
+
+/// The part of a segment, from its start on, that is looked at before it is read.
+#[derive(Debug)]
+struct Unchecked {
+    /// The position and the offset behind it.
+    end: u64,
+    next: Offset,
+    /// Whether nothing follows it.
+    sealed: bool,
+    index: Index,
+    /// Every batch below was checked. `u64::MAX`: all.
+    checked: AtomicU64,
+    walk: Mutex<Walk>,
 }
 
 impl Segment {
-    /// The active segment: whoever made or recovered it has seen every batch in it.
+    /// A segment of which whoever made or recovered it has seen every batch.
     pub(crate) fn active(path: PathBuf, begin: Walk, region: Arc<Region>) -> Self {
-        Self::new(path, begin, region, u64::MAX, None)
+        Self::new(path, begin, region, None)
     }
 
     /// A sealed segment whose bytes nobody has looked at yet, and which ends where offset `next` begins.
     pub(crate) fn sealed(path: PathBuf, begin: Walk, region: Arc<Region>, next: Offset) -> Self {
-        Self::new(path, begin, region, HEADER_BYTES, Some(next))
+        let end = region.written();
+        Self::new(path, begin, region, Some((end, next, true)))
+    }
+
+    /// A segment that goes on behind this position and offset, and whose bytes before that nobody has looked at yet.
+    pub(crate) fn reopened(path: PathBuf, begin: Walk, region: Arc<Region>, end: (u64, Offset)) -> Self {
+        Self::new(path, begin, region, Some((end.0, end.1, false)))
     }
 
     /// `begin`: at the segment's first batch.
-    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, checked: u64, next: Option<Offset>) -> Self {
+    fn new(path: PathBuf, begin: Walk, region: Arc<Region>, unchecked: Option<(u64, Offset, bool)>) -> Self {
+        let unchecked = unchecked.map(|(end, next, sealed)| Unchecked {
+            end,
+            next,
+            sealed,
+            index: Index::new(end),
+            checked: AtomicU64::new(HEADER_BYTES),
+            walk: Mutex::new(begin.until(Some(next))),
+        });
         let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
-        let check = Mutex::new(begin);
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { begin, path, region, index, times, checked: AtomicU64::new(checked), check, holes, hole_count, next }
+        Segment { begin, path, region, index, times, unchecked, holes, hole_count }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -133,22 +186,28 @@ impl Segment {
         self.note(batch.base(), position, batch.latest());
     }
 
+    fn note_time(&self, batch: &Batch<'_>, position: u64) {
+        if let Some(latest) = batch.latest() {
+            self.times.note(position, latest);
+        }
+    }
+
     /// Says that no batch stands at `position` or behind it after all: the bytes before it are all that is written.
     /// Only before anybody reads.
     pub(crate) fn cut(&self, position: u64) {
         self.index.truncate(position);
         let from = self.times.truncate(position);
         self.each_batch(from..position, |at, batch| {
-            if let Some(latest) = batch.latest() {
-                self.times.note(at, latest);
-            }
+            self.note_time(batch, at);
             ControlFlow::<()>::Continue(())
         });
     }
 
     /// Whether `offset` is one of this segment's, as far as a look at the index tells; there may be more.
     pub(crate) fn is_known_to_hold(&self, offset: Offset) -> bool {
-        offset >= self.base() && self.index.reaches(offset.since(self.base()))
+        let reached = |index: &Index| index.reaches(offset.since(self.base()));
+        offset >= self.base()
+            && (reached(&self.index) || self.unchecked.as_ref().is_some_and(|part| reached(&part.index)))
     }
 
     /// Whether all of it can be forgotten: what a second look would find is all that there is to know.
@@ -158,7 +217,22 @@ impl Segment {
 
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
-        self.index.floor(offset.since(self.base())).unwrap_or(HEADER_BYTES)
+        let (index, start) = self.index_of(offset);
+        index.floor(offset.since(self.base())).unwrap_or(start)
+    }
+
+    /// The index that knows the batch with `offset`, and the position of the first batch that it can know.
+    fn index_of(&self, offset: Offset) -> (&Index, u64) {
+        match &self.unchecked {
+            Some(part) if offset < part.next => (&part.index, HEADER_BYTES),
+            Some(part) => (&self.index, part.end),
+            None => (&self.index, HEADER_BYTES),
+        }
+    }
+
+    /// The offset behind its last, if it was sealed before anybody looked at it.
+    fn sealed_at(&self) -> Option<Offset> {
+        self.unchecked.as_ref().filter(|part| part.sealed).map(|part| part.next)
     }
 
     /// Remembers a hole that was found while recovering.
@@ -175,11 +249,14 @@ impl Segment {
     /// The hole that begins there, or what the disk said.
     #[inline]
     pub(crate) fn whole_from(&self, position: u64) -> Result<&[u8], Obstacle> {
-        if position >= self.checked.load(Ordering::Acquire) {
-            self.check(position).map_err(Obstacle::Unreadable)?;
-        }
         let bytes = self.region.bytes();
-        let mut end = self.checked.load(Ordering::Acquire).min(bytes.len() as u64);
+        let mut end = bytes.len() as u64;
+        if let Some(part) = self.unchecked.as_ref().filter(|part| part.sealed || position < part.end) {
+            if position >= part.checked.load(Ordering::Acquire) {
+                self.check(part, position).map_err(Obstacle::Unreadable)?;
+            }
+            end = end.min(part.checked.load(Ordering::Acquire));
+        }
         if self.hole_count.load(Ordering::Acquire) != 0 {
             for hole in self.holes.lock().iter().filter(|hole| hole.end > position) {
                 if hole.start <= position {
@@ -199,10 +276,8 @@ impl Segment {
 
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
     pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
-        let mut position = match self.index.floor(offset.since(self.base())) {
-            Some(position) => position,
-            None => HEADER_BYTES,
-        };
+        let mut position = self.position_before(offset);
+        self.region.prefetch(position, INTERVAL_BYTES as usize);
         loop {
             match self.batch_at(position) {
                 Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
@@ -227,9 +302,12 @@ impl Segment {
         let mut position = self.position_before(offsets.start);
         loop {
             let known = self.known_end();
-            while let Some(at) = self.times.first_since(since, position..known) {
-                position = (at / STRETCH_BYTES + 1) * STRETCH_BYTES;
-                let found = self.each_batch(at..position.min(known), |_, batch| first_in(batch, since, offsets));
+            while position < known
+                && let Some(at) = self.times.first_since(since, position..known)
+            {
+                // No further than is known: what is noted for a stretch may be of batches behind that.
+                position = ((at / STRETCH_BYTES + 1) * STRETCH_BYTES).min(known);
+                let found = self.each_batch(at..position, |_, batch| first_in(batch, since, offsets));
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -248,7 +326,7 @@ impl Segment {
     /// What the disk said.
     pub(crate) fn latest(&self, offsets: &Range<Offset>) -> io::Result<Option<Timestamp>> {
         while self.check_more(self.known_end())? {}
-        if offsets.start <= self.base() && self.next.is_some_and(|next| next <= offsets.end) {
+        if offsets.start <= self.base() && self.sealed_at().is_some_and(|next| next <= offsets.end) {
             return Ok(self.times.latest());
         }
         // The stretches in the middle are told by the index; what lies at the ends may be of other offsets.
@@ -264,7 +342,8 @@ impl Segment {
 
     /// The latest timestamp of its records, if all of it was looked at.
     pub(crate) fn known_latest(&self) -> Option<Option<Timestamp>> {
-        (self.checked.load(Ordering::Acquire) == u64::MAX).then(|| self.times.latest())
+        let looked_at = |part: &Unchecked| part.checked.load(Ordering::Acquire) == u64::MAX;
+        self.unchecked.as_ref().is_none_or(looked_at).then(|| self.times.latest())
     }
 
     /// Whether no record is from `limit` or later; `None` if there is none that can be read. Reads no further than it
@@ -287,7 +366,7 @@ impl Segment {
 
     /// The latest timestamp of the first batch that holds records.
     pub(crate) fn began(&self) -> Option<Timestamp> {
-        self.each_batch(HEADER_BYTES..self.known_end(), |_, batch| match batch.latest() {
+        self.each_batch(HEADER_BYTES..self.region.bytes().len() as u64, |_, batch| match batch.latest() {
             Some(latest) => ControlFlow::Break(latest),
             None => ControlFlow::Continue(()),
         })
@@ -303,13 +382,17 @@ impl Segment {
         latest
     }
 
-    /// Calls `each` for the whole batches that begin at one of these positions, below what is checked, until it breaks.
+    /// Calls `each` for the whole batches that begin at one of these positions, until it breaks.
     fn each_batch<T>(
         &self,
         positions: Range<u64>,
         mut each: impl FnMut(u64, &Batch<'_>) -> ControlFlow<T>,
     ) -> Option<T> {
-        let mut at = self.index.floor_position(positions.start).unwrap_or(HEADER_BYTES);
+        let (index, start) = match &self.unchecked {
+            Some(part) if positions.start >= part.end => (&self.index, part.end),
+            part => (part.as_ref().map_or(&self.index, |part| &part.index), HEADER_BYTES),
+        };
+        let mut at = index.floor_position(positions.start).unwrap_or(start);
         while at < positions.end {
             match self.batch_at(at) {
                 Ok(Some(batch)) => {
@@ -329,60 +412,64 @@ impl Segment {
 
     /// Up to where the batches are checked, or behind the last.
     fn known_end(&self) -> u64 {
-        self.checked.load(Ordering::Acquire).min(self.region.bytes().len() as u64)
+        let checked = self.unchecked.as_ref().map_or(u64::MAX, |part| part.checked.load(Ordering::Acquire));
+        checked.min(self.region.bytes().len() as u64)
     }
 
     /// Checks further than `known`, if there is more to check; whether there was.
     fn check_more(&self, known: u64) -> io::Result<bool> {
-        if self.checked.load(Ordering::Acquire) == u64::MAX {
-            return Ok(false);
+        let Some(part) = self.unchecked.as_ref().filter(|part| known < part.end) else { return Ok(false) };
+        if part.checked.load(Ordering::Acquire) <= known {
+            self.check(part, known)?;
         }
-        self.check(known)?;
         Ok(true)
+    }
+
+    /// Looks at all that nobody has looked at yet; whether all of it is whole.
+    pub(crate) fn check_all(&self) -> io::Result<bool> {
+        while self.check_more(self.known_end())? {}
+        Ok(self.hole_count.load(Ordering::Acquire) == 0)
     }
 
     /// Checks at least the batch at `position`, remembering the holes.
     #[cold]
-    fn check(&self, position: u64) -> io::Result<()> {
-        let mut walk = self.check.lock();
-        let bytes = self.region.bytes();
+    fn check(&self, part: &Unchecked, position: u64) -> io::Result<()> {
+        let mut walk = part.walk.lock();
+        let bytes = self.region.slice(0..part.end);
         let target = position.saturating_add(CHECK_BYTES);
         // Asked first, because bytes that the disk does not give end the process of whoever touches them.
-        let behind = target.saturating_add(READABLE_BYTES).min(bytes.len() as u64);
+        let behind = target.saturating_add(READABLE_BYTES).min(part.end);
         self.region.check_readable(walk.position.min(behind)..behind)?;
         while walk.position < target {
             let start = walk.position;
-            match walk.step(bytes) {
-                Ok(Some(batch)) => self.note_batch(&batch, start),
-                Ok(None) => {
-                    self.check_end(&mut walk, bytes.len() as u64);
+            match Met::next(&mut walk, bytes, self.hole_count.load(Ordering::Relaxed)) {
+                Met::Batch(batch) => {
+                    part.index.note(batch.base().since(self.base()), start);
+                    self.note_time(&batch, start);
+                }
+                Met::Hole(hole) => self.add_hole(hole),
+                Met::End(flaw) => {
+                    self.check_end(&mut walk, part, flaw);
                     break;
                 }
-                Err(flaw) => self.step_over(&mut walk, bytes, flaw),
             }
         }
-        let all = walk.position >= bytes.len() as u64;
-        self.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
+        let all = walk.position >= part.end;
+        part.checked.store(if all { u64::MAX } else { walk.position }, Ordering::Release);
         Ok(())
     }
 
-    /// Behind the last whole batch: the offsets up to the successor's base must have been there.
-    fn check_end(&self, walk: &mut Walk, end: u64) {
-        if let Some(next) = self.next
-            && walk.due < next
-        {
-            let flaw = if walk.position < end { Flaw::Hole } else { Flaw::Missing };
+    /// Behind the last whole batch: the offsets up to where the part ends must have been there.
+    fn check_end(&self, walk: &mut Walk, part: &Unchecked, flaw: Option<Flaw>) {
+        let next = part.next.max(walk.due);
+        // Behind a segment that goes on, what ends too soon is in the way of those who read on.
+        if walk.due < next || flaw.is_some() || (!part.sealed && walk.position < part.end) {
+            let flaw = flaw.unwrap_or(if walk.position < part.end { Flaw::Hole } else { Flaw::Missing });
             // At least a byte long, so that a reader at the end of the file runs into it.
-            let end = end.max(walk.position + 1);
+            let end = part.end.max(walk.position + 1);
             self.add_hole(Hole { start: walk.position, end, first: walk.due, next, flaw });
         }
-        walk.position = walk.position.max(end);
-    }
-
-    fn step_over(&self, walk: &mut Walk, bytes: &[u8], flaw: Flaw) {
-        let end = self.next.unwrap_or(walk.due);
-        let hole = Hole::step_over(walk, bytes, flaw, self.hole_count.load(Ordering::Relaxed), end);
-        self.add_hole(hole);
+        walk.position = walk.position.max(part.end);
     }
 }
 
@@ -395,5 +482,54 @@ fn first_in(batch: &Batch<'_>, since: Timestamp, offsets: &Range<Offset>) -> Con
     match batch.records().find(fits) {
         Some(record) => ControlFlow::Break((record.offset, record.timestamp)),
         None => ControlFlow::Continue(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::storage::region::{Heap, Memory};
+    use crate::format::batch::{self, Draft, Layout, Stamp};
+    use crate::types::TimestampType;
+
+    /// A segment of so many batches, of a record each, whose timestamps rise by one; and where each begins.
+    fn rising(batches: u64) -> (Segment, Vec<u64>) {
+        let capacity = 1 << 16;
+        let (region, mut pen) = Region::new(Memory::heap(Heap::new(capacity), true), capacity);
+        let begin = Walk { position: HEADER_BYTES, due: Offset::ZERO, until: Offset::new(1 << 40), epoch: 0, salt: 7 };
+        let segment = Segment::active(PathBuf::new(), begin, region);
+        pen.adopt(HEADER_BYTES);
+        let (mut position, mut positions) = (HEADER_BYTES, Vec::new());
+        for number in 0..batches {
+            let timestamp = Timestamp::from_millis(number.cast_signed());
+            let drafts = [Draft { key: None, value: Some(&[1; 300]), headers: &[], timestamp }];
+            let (layout, base) = (Layout::of(&drafts), Offset::new(number));
+            let timestamp_type = TimestampType::Create;
+            let stamp = Stamp { base, durable_end: Offset::ZERO, epoch: 0, salt: 7, timestamp_type };
+            let end = position + layout.length;
+            let word = batch::encode(pen.spare(position..end), layout, &stamp, &drafts);
+            pen.publish(position, word, end);
+            segment.note(base, position, Some(layout.latest));
+            positions.push(position);
+            position = end;
+        }
+        (segment, positions)
+    }
+
+    #[test]
+    fn a_segment_that_is_cut_knows_the_times_of_what_is_left_and_of_nothing_else() {
+        for left in [1, 11, 12, 13, 40, 59] {
+            let (segment, positions) = rising(60);
+            let all = Offset::ZERO..Offset::new(60);
+            assert_eq!(segment.latest(&all).unwrap(), Some(Timestamp::from_millis(59)));
+
+            segment.cut(positions[left as usize]);
+
+            let last = Timestamp::from_millis(left - 1);
+            assert_eq!(segment.known_latest(), Some(Some(last)), "{left} are left");
+            let last_offset = Offset::new(last.as_millis().cast_unsigned());
+            assert_eq!(segment.first_since(last, &all).unwrap(), Some((last_offset, last)), "{left} are left");
+            assert_eq!(segment.is_older_than(Timestamp::from_millis(left)).unwrap(), Some(true), "{left} are left");
+        }
     }
 }

@@ -105,8 +105,15 @@ impl Slot {
         }
     }
 
-    /// Lets go of a sealed segment: of its pages at once, for whoever reads on gets them back from the file; and of the
-    /// rest, mapping and index, if nobody holds it. Whoever reads it next has it mapped and checked again.
+    /// Lets go of the pages of a sealed segment: whoever reads on gets them back from the file.
+    pub(crate) fn let_go(&self) {
+        if let State { content: Content::Mapped(segment), end: Some(_), .. } = &*self.state.lock() {
+            segment.region().let_go(0..segment.region().written());
+        }
+    }
+
+    /// Lets go of a sealed segment, mapping and index, if nobody holds it; otherwise of its pages. Whoever reads it next
+    /// has it mapped and checked again.
     pub(crate) fn rest(&self) {
         let mut state = self.state.lock();
         let (Content::Mapped(segment), Some(_)) = (&state.content, &state.end) else { return };

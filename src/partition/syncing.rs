@@ -31,6 +31,9 @@ const IDLE_DELAY: Duration = Duration::from_millis(20);
 /// of them do not wait for that.
 const ROLLED_DELAY: Duration = Duration::from_millis(100);
 const MOST_ROLLED: usize = 16;
+/// So many segments stay mapped behind their sync, for those who read not far behind the end: what is mapped can be read
+/// whatever limit the process has reached.
+const MOST_MAPPED: usize = 16;
 
 /// The longest that a sync is put off for others to join it.
 const GATHER_AT_MOST: Duration = Duration::from_micros(200);
@@ -178,12 +181,20 @@ impl Partition {
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
-        rolled.iter().for_each(|slot| slot.rest());
+        self.let_go_of_rolled(&rolled);
         let took = self.home.env.clock.monotonic().saturating_sub(start);
         self.turn.lock().end(took);
         self.synced.ring();
         notify(listeners);
         self.run_callbacks();
+    }
+
+    /// Lets go of the pages of segments that were rolled and synced, and of the whole of those that are behind the last few.
+    fn let_go_of_rolled(&self, rolled: &[Arc<Slot>]) {
+        rolled.iter().for_each(|slot| slot.let_go());
+        let slots = self.slots.read();
+        let old = slots.len().saturating_sub(MOST_MAPPED);
+        slots[old.saturating_sub(rolled.len())..old].iter().for_each(|slot| slot.rest());
     }
 
     /// A sync has failed, and that is final.

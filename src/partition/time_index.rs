@@ -2,8 +2,9 @@
 //!
 //! For each stretch of 4 KiB the latest timestamp of the batches that begin in it, in memory. Timestamps may come in any
 //! order, so nothing is concluded from one stretch about another: whoever looks goes over the numbers, and reads the one
-//! stretch that has what is looked for. Derived from the log and never stored, like the [`Index`](super::index), and
-//! with the same rule: one writer at a time, readers without a lock, who must not look beyond what was published.
+//! stretch that has what is looked for. Derived from the log and never stored, like the [`Index`](super::index).
+//! Two may note at a time, who appends and who looks at what was there before: numbers only grow. Readers take no lock,
+//! and must not look beyond what was published.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -59,6 +60,9 @@ impl TimeIndex {
     /// The first of these positions whose stretch has a record of `since` or later; or the start of that stretch, if
     /// that is one of them.
     pub(crate) fn first_since(&self, since: Timestamp, positions: Range<u64>) -> Option<u64> {
+        if positions.is_empty() {
+            return None;
+        }
         let stretches = positions.start / STRETCH_BYTES..positions.end.div_ceil(STRETCH_BYTES);
         let found = stretches.into_iter().find(|stretch| {
             let latest = self.of_stretch(*stretch);
@@ -88,11 +92,11 @@ impl TimeIndex {
     }
 }
 
-/// There is one writer, so that nothing can come between the load and the store.
+/// Most batches are no later than the one before, and a load is cheaper.
 #[inline]
 fn raise(latest: &AtomicI64, to: i64) {
     if to > latest.load(Ordering::Relaxed) {
-        latest.store(to, Ordering::Relaxed);
+        latest.fetch_max(to, Ordering::Relaxed);
     }
 }
 

@@ -267,7 +267,7 @@ pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str) -> String {
         cells.insert(*who, at + 2);
     }
     let mut body = String::new();
-    let mut head = String::from("<div class=t>time</div>");
+    let mut head = String::from("<div class=t style='grid-row:1'>time</div>");
     for who in &columns {
         head.push_str(&format!("<div class=h>{}</div>", escape(outcome.name(*who))));
     }
@@ -322,9 +322,9 @@ font-weight:700}hr{border:0;border-top:2px dashed var(--f);width:100%;opacity:.5
 footer{margin-top:2.5em;opacity:.7;font-size:.9em}";
 
 fn kind_of(text: &str) -> &'static str {
-    match text.split(' ').next() {
-        Some("commit") => "c",
-        Some("effect") => "e",
+    match text {
+        _ if text.starts_with("commit") => "c",
+        _ if text.contains("effect") => "e",
         _ => "",
     }
 }

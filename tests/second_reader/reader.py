@@ -158,8 +158,9 @@ def headers_of(data):
 class Segment:
     """The whole batches of a file up to `end`, and the holes between them: position, offset due, next offset."""
 
-    def __init__(self, data, header, end):
+    def __init__(self, data, header, end, until):
         self.batches, self.holes, self.marker = [], [], None
+        self.until = 2**64 if until is None else until
         self.witness = header["durable_end"]
         self.position, self.due, epoch = HEADER_BYTES, header["base_offset"], header["epoch"]
         while any(data[self.position : end]):
@@ -186,19 +187,21 @@ class Segment:
     def find(self, data, end, salt, epoch):
         """The batch that is due here, or the next that can come later."""
         last = end if len(self.holes) < MOST_HOLES else self.position + 8
+        left = 4 * end  # bytes that may be summed up for nothing
         for position in range(self.position, last, 8):
             passed = position - self.position
+            if end - position < 44 or (passed and left <= 0):
+                break
+            length, _, base, _, _, span, its_epoch = struct.unpack_from("<IIQqIII", data, position)
             # Most places are no batch at a glance.
-            if position + 16 <= end:
-                ahead = struct.unpack_from("<Q", data, position + 8)[0] - self.due
-                if not 0 <= ahead <= passed // 8:
-                    continue
-            try:
-                batch = Batch(data, position, end, salt)
-            except Refused:
+            if not 44 <= length <= end - position or length % 8 or not 0 <= base - self.due <= passed // 8:
                 continue
-            if batch.epoch >= epoch:
-                return batch
+            if its_epoch < epoch or min(base + span, 2**64 - 1) > self.until:
+                continue
+            try:
+                return Batch(data, position, end, salt)
+            except Refused:
+                left -= length if passed else 0
         return None
 
     def cut(self, position):
@@ -212,6 +215,10 @@ def read_partition(directory, home, closed_at=0, start=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
+    if start is not None:
+        # What lies in front of the segment that holds the start was deleted on purpose.
+        deleted = sum(int(name[:20]) <= start for name in names) - 1
+        names = names[max(deleted, 0):]
     bases = [int(name[:20]) for name in names]
     files = []
     for name in names:
@@ -229,10 +236,10 @@ def read_partition(directory, home, closed_at=0, start=None):
             elif successor and bases[at] < successor["predecessor_base"] < next_base:
                 next_base = successor["predecessor_base"]
         ends.append(next_base)
-        segments.append(Segment(data, header, end) if header else None)
+        segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
             segments[-1].look_behind(data, header, end, next_base)
-    witness = max([closed_at] + [segment.witness for segment in segments if segment])
+    witness = max([closed_at, start or 0] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
     if start is not None and (not bases or start < bases[0]):
@@ -253,6 +260,9 @@ def read_partition(directory, home, closed_at=0, start=None):
             missing = first < (witness if after is None else after) or (is_end and after is None and segment.torn)
             if is_end and not missing:
                 break
+            if not is_end and ends[at] is not None and first >= ends[at]:
+                damage.append([first, after])  # a marker was there
+                continue
             if first >= witness and not segment.rolled:
                 torn = {"file": names[at], "position": position, "offset": first}
                 segment.cut(position)
@@ -273,6 +283,7 @@ def read_partition(directory, home, closed_at=0, start=None):
             header = {**header, "end_position": segment.position, "end_offset": segment.due, "markers": markers}
         shown_segments.append({"file": name, "header": header})
     records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
+    records = [record for record in records if record["offset"] >= (start or 0)]
     files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
     return records, files
 
@@ -307,6 +318,8 @@ def read_catalog(said):
             catalog["groups"].append(name)
         elif kind == "end":
             catalog["ends"][name] = value.numbers("Q")[0]
+        elif kind == "start":
+            catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
     return catalog
 
 
@@ -368,7 +381,8 @@ def read_log(root):
             place = f"topics/{name}/{number}"
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, 0)
+            start = catalog.get("starts", {}).get(f"{topic['id']}/{number}", 0)
+            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, start)
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)

@@ -377,10 +377,11 @@ impl SimDisk {
         world.assert_closed();
         let file = world.add(Node::File(Contents::durable(bytes.to_vec(), bytes.len() as u64)));
         let mut directory = ROOT;
-        let names = names(path.as_ref()).expect("a path below the root");
+        let names: io::Result<Vec<&str>> = names(path.as_ref()).collect();
+        let names = names.expect("a path below the root");
         let (name, above) = names.split_last().expect("a file has a name");
         for name in above {
-            directory = match world.directory(directory).expect("it is a directory").names.get(name) {
+            directory = match world.directory(directory).expect("it is a directory").names.get(*name) {
                 Some(&node) => node,
                 None => {
                     let node = world.add(Node::Directory(Directory::default()));
@@ -827,17 +828,16 @@ impl World {
 
     fn find(&self, path: &Path) -> io::Result<u64> {
         let mut node = ROOT;
-        for name in names(path)? {
-            node = *self.directory(node)?.names.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        for name in names(path) {
+            node = *self.directory(node)?.names.get(name?).ok_or(io::ErrorKind::NotFound)?;
         }
         Ok(node)
     }
 
     /// The directory that `path` lies in, and its name there.
     fn parent(&self, path: &Path) -> io::Result<(u64, String)> {
-        let mut names = names(path)?;
-        let name = names.pop().ok_or(io::ErrorKind::InvalidInput)?;
-        let directory = self.find(&names.iter().collect::<PathBuf>())?;
+        let name = names(path).next_back().ok_or(io::ErrorKind::InvalidInput)??.to_owned();
+        let directory = self.find(path.parent().unwrap_or(Path::new("")))?;
         self.directory(directory)?;
         Ok((directory, name))
     }
@@ -968,13 +968,14 @@ impl World {
 }
 
 /// The names that lead to `path` from the root.
-fn names(path: &Path) -> io::Result<Vec<String>> {
-    let name = |component| match component {
-        Component::Normal(name) => name.to_str().map(str::to_owned),
-        _ => None,
-    };
-    let names: Option<Vec<String>> = path.components().map(name).collect();
-    names.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log"))
+fn names(path: &Path) -> impl DoubleEndedIterator<Item = io::Result<&str>> {
+    path.components().map(|component| {
+        let name = match component {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        };
+        name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log"))
+    })
 }
 
 /// The names in a directory: those that everybody sees, and those that a power cut leaves.
