@@ -96,18 +96,21 @@ impl PlaceSurvey {
 /// What the catalog says of a place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recorded {
+    /// Whose segments lie there.
+    identity: Option<Identity>,
     /// Everything below was deleted on purpose.
     start: Offset,
     /// Everything below was durable when the log was closed last.
     end: Offset,
 }
 
-/// Where the catalog says that the places begin, and ended when the log was closed last, by their names. Of what it has
-/// lost it says nothing.
+/// What the catalog says of the places, by their names: whose they are, where they begin, and where they ended when the
+/// log was closed last. Of what it has lost it says nothing.
 pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Recorded>> {
     let mut recorded = BTreeMap::new();
     let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(recorded) };
     let catalog = survey_place(env, catalog, None, |_| {})?;
+    let log = catalog.identity.map(|identity| identity.log);
     let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::<_, Recorded>::new());
     for (key, value, ..) in last_values(env, &catalog)? {
         match Fact::decode(&key, Some(&value)) {
@@ -123,9 +126,10 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
             PlaceKind::Group(group) => Some((group_id(group), 0)),
             PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
         };
-        if let Some(said) = id.and_then(|id| by_id.get(&id)) {
-            recorded.insert(place.name.clone(), *said);
-        }
+        let Some((topic, partition)) = id else { continue };
+        let said = by_id.get(&(topic, partition)).copied().unwrap_or_default();
+        let identity = log.map(|log| Identity { log, topic, partition });
+        recorded.insert(place.name.clone(), Recorded { identity, ..said });
     }
     Ok(recorded)
 }
@@ -138,11 +142,14 @@ pub(super) fn survey_place(
     recorded: Option<Recorded>,
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
-    let Recorded { start, end } = recorded.unwrap_or_default();
+    let Recorded { identity, start, end } = recorded.unwrap_or_default();
     let mut files = survey::segment_files(env, &place.dir)?;
     let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
     files.drain(..deleted);
-    let identity = survey::identity_of(env, place, &files)?;
+    let identity = match identity {
+        Some(identity) => Some(identity),
+        None => survey::identity_of(env, place, &files)?,
+    };
     let mut segments: Vec<Surveyed> = Vec::new();
     for file in files.into_iter().rev() {
         let surveyed = survey::survey(env, identity, file, segments.last())?;
