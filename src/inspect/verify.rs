@@ -1,6 +1,7 @@
 //! Reads every byte of a log and reports every finding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::plausible;
@@ -216,6 +217,12 @@ impl<'a> Verification<'a> {
             let message = "no segment is left; how many records there were, nothing says".to_owned();
             find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
         }
+        if !matches!(place.kind, PlaceKind::Partition { .. })
+            && let Some(lost) = lost_front(self.env, &survey)?
+        {
+            let message = "the beginning of the table is not there, and nothing says it again".to_owned();
+            find(FindingClass::Missing, &survey.segments[0].path, 0, lost, message);
+        }
         let (counted, torn_off) = survey.segments.split_at(survey.counted());
         for (at, segment) in counted.iter().enumerate() {
             let before = at.checked_sub(1).map(|before| &counted[before]);
@@ -311,7 +318,7 @@ fn check_segment(
     before: Option<&Surveyed>,
     segment: &Surveyed,
     successor: Option<&Surveyed>,
-    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+    find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
     let named = successor.map(|successor| successor.follows(segment.base));
@@ -354,7 +361,7 @@ fn check_end(
     segment: &Surveyed,
     witness: Offset,
     successor: Option<&Surveyed>,
-    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+    find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
     let named = successor.map(|successor| successor.follows(segment.base));
@@ -377,8 +384,27 @@ fn check_end(
 /// An entry of a table: key, value, and where it stands.
 type TableEntry = (Vec<u8>, Vec<u8>, PathBuf, u64);
 
-/// The last value of each key of a table, by reading its whole batches.
-pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
+/// The offsets in front of a table that are missing: it begins behind them, and was not said again from there on.
+pub(super) fn lost_front(env: &Env, survey: &PlaceSurvey) -> Result<Option<Range<Offset>>> {
+    let start = survey.segments.first().map_or(Offset::ZERO, |segment| segment.base);
+    let again = |(key, ..): &TableEntry| key.is_empty();
+    let whole_from = match table_values(env, survey)?.into_iter().find(again) {
+        Some((_, value, ..)) => Offset::new(value.try_into().map_or(0, u64::from_le_bytes)),
+        None => Offset::ZERO,
+    };
+    Ok((whole_from < start).then_some(Offset::ZERO..start))
+}
+
+/// The last value of each key of a table.
+fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
+    let mut values = table_values(env, survey)?;
+    // The end of a rewrite says nothing of its own.
+    values.retain(|(key, ..)| !key.is_empty());
+    Ok(values)
+}
+
+/// The last value of each key of a table and, without a key, where it was said again last, by reading its whole batches.
+fn table_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
     let mut values: BTreeMap<Vec<u8>, (Vec<u8>, PathBuf, u64)> = BTreeMap::new();
     for segment in survey.segments.iter().filter(|segment| segment.header.is_ok()) {
         let Some((_, pen)) = survey::map(env, &segment.path, Access::Read)? else { continue };
@@ -392,10 +418,6 @@ pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEn
             let Ok(Some(batch)) = Batch::at(&bytes[position as usize..]) else { break };
             for record in batch.records() {
                 let key = record.key.unwrap_or_default().to_vec();
-                if key.is_empty() {
-                    // The end of a rewrite, which says nothing of its own.
-                    continue;
-                }
                 match record.value {
                     Some(value) => drop(values.insert(key, (value.to_vec(), segment.path.clone(), position))),
                     None => drop(values.remove(&key)),
