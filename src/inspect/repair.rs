@@ -7,6 +7,7 @@
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
+//! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
 //! Whole batches are not touched. Every file that changes is copied aside first, and the copy is synced.
 
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
-use crate::inspect::verify::{PlaceSurvey, recorded, survey_place};
+use crate::inspect::verify::{PlaceSurvey, lost_front, recorded, survey_place};
 use crate::types::{Offset, TimestampType};
 
 /// The length of a file that holds nothing but a gap: a page.
@@ -99,6 +100,12 @@ impl Repair<'_> {
             }
             return Ok(());
         };
+        if !matches!(place.kind, PlaceKind::Partition { .. })
+            && let Some(lost) = lost_front(self.env, survey)?
+        {
+            let reason = format!("what the table said at offsets {}..{} is missing", lost.start, lost.end);
+            self.report.beyond.push(format!("{}: {reason}", place.name));
+        }
         // As it is once it is mended.
         let mut before: Option<Predecessor> = None;
         for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
