@@ -131,4 +131,4 @@
 //! 26. `rot::stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported`.
 //! 27. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`.
 //! 28. `rot::what_a_disk_that_lies_about_flushing_took_is_missed_once_the_log_was_closed_and_else_no_record_is_wrong`: that
-//!    much can be held, and no more.
+//!     much can be held, and no more.
