@@ -185,7 +185,7 @@ fn what_reading_would_miss_verify_finds_and_repair_mends() {
         assert!(mended.beyond.is_empty() && !mended.mends.is_empty(), "{case}: {mended:?}");
         assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
         let log = open(&machine);
-        let (read, damaged) = crate::shared::read_around_damage(&log, &harmed());
+        let (read, damaged) = read_around_damage(&log, &harmed());
         assert!(damaged.is_empty(), "{case}: {damaged:?}");
         let accepted = &ledger.accounts[&harmed()].accepted;
         assert!(read.iter().all(|(offset, value)| accepted[*offset as usize] == *value), "{case}");
