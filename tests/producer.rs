@@ -408,3 +408,20 @@ fn the_segments_that_an_os_topic_has_rolled_are_synced_behind_its_back() {
     let lost = machine.power_cut(PowerCut::LoseUnsynced).open(LogConfig::new()).unwrap();
     assert_eq!(lost.describe_topic("orders").unwrap().partitions[0].log_end.get(), durable);
 }
+
+#[test]
+fn what_is_sent_when_room_is_asked_for_is_synced_in_time_too() {
+    let durability = Durability::Interval { every: Duration::from_millis(100), bytes: 64 << 20 };
+    let (machine, log) = machine_and_log(TopicConfig::new().durability(durability));
+    let rest = || {
+        while let Some(due) = log.maintain() {
+            machine.advance(due);
+        }
+        log.describe_topic("orders").unwrap().partitions[0].durable_end.get()
+    };
+    for n in 1..=60 {
+        // Each alone; one of them is the first past the place from which on the worker prepares room.
+        log.producer().send(ProducerRecord::new("orders", &[7; 10_000])).unwrap();
+        assert_eq!(rest(), n);
+    }
+}

@@ -495,29 +495,27 @@ impl Partition {
         if writer.durability != Durability::Sync {
             self.high_watermark.store(writer.next.get(), Ordering::Release);
         }
-        if writer.position >= writer.ahead.ask_at {
+        let asks = writer.position >= writer.ahead.ask_at;
+        if asks {
             writer.ahead.ask_at = u64::MAX;
-            writer.looked_after = true;
-            return true;
         }
-        let urgent = match writer.durability {
-            Durability::Os if writer.sealed.is_empty() => return false,
-            Durability::Os => return !mem::replace(&mut writer.looked_after, true),
-            Durability::Sync => false,
-            Durability::Interval { bytes, .. } => writer.unsynced_bytes >= bytes,
+        let (waits, urgent) = match writer.durability {
+            Durability::Os => (!writer.sealed.is_empty(), false),
+            Durability::Sync => (writer.dirty_since.is_none(), false),
+            Durability::Interval { bytes, .. } => (writer.dirty_since.is_none(), writer.unsynced_bytes >= bytes),
         };
-        if writer.dirty_since.is_none() {
-            writer.dirty_since = Some(self.home.env.clock.monotonic());
-        } else if !urgent {
+        if !(asks || waits || urgent) {
             return false;
         }
         if urgent {
             // Long ago, so that the worker finds the interval over.
             writer.dirty_since = Some(Duration::ZERO);
             writer.unsynced_bytes = 0;
-            return true;
+        } else if waits && writer.durability != Durability::Os {
+            writer.dirty_since = Some(self.home.env.clock.monotonic());
         }
-        !mem::replace(&mut writer.looked_after, true)
+        let known = mem::replace(&mut writer.looked_after, true);
+        asks || urgent || !known
     }
 
     /// The longest batch that a segment of this partition can hold.

@@ -316,6 +316,13 @@ impl Partition {
         if since.saturating_add(IDLE_DELAY) > now {
             return Look::At(since.saturating_add(IDLE_DELAY));
         }
+        if self.durable_end() < writer.next {
+            // Whoever syncs now takes longer than that; or nobody does, because the level was another before.
+            if !self.turn.lock().syncing {
+                writer.dirty_since = Some(now);
+            }
+            return Look::At(now.saturating_add(IDLE_DELAY));
+        }
         writer.looked_after = false;
         drop(writer);
         drop(self.mark(Marker::Synced));
@@ -445,5 +452,49 @@ pub(super) fn notify(listeners: Vec<Listener>) {
             Listener::Bell(bell) => bell.ring(),
             Listener::Waker(waker) => waker.wake(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TopicConfig;
+    use crate::env::Env;
+    use crate::env::sim::{SimClock, SimScheduler};
+    use crate::env::storage::sim::SimDisk;
+    use crate::format::batch::Draft;
+    use crate::format::segment::Identity;
+    use crate::partition::Home;
+    use crate::types::{Timestamp, TopicPartition};
+
+    #[test]
+    fn a_partition_is_looked_after_for_as_long_as_a_sync_takes_and_marked_then() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let env = Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1);
+        let home = Home {
+            env,
+            dir: PathBuf::from("0"),
+            identity: Identity { log: 1, topic: 2, partition: 0 },
+            partition: TopicPartition::new("orders", 0),
+            segment_bytes: 1 << 20,
+        };
+        let partition = Arc::new(Partition::create(home, 1, &TopicConfig::new(), None).unwrap());
+        let record = Draft { key: None, value: Some(b"1"), headers: &[], timestamp: Timestamp::from_millis(0) };
+        partition.append(&[record]).unwrap();
+        // Somebody syncs, as `lead_sync` begins it, on a slow disk.
+        assert!(partition.turn.lock().take());
+        partition.writer.lock().dirty_since = None;
+        for _ in 0..5 {
+            assert!(matches!(partition.look(), Look::At(_)), "nobody else would come to mark it");
+            clock.advance(IDLE_DELAY);
+        }
+        partition.lead_sync(true);
+
+        while let Look::At(_) = partition.look() {
+            clock.advance(IDLE_DELAY);
+        }
+
+        assert!(partition.writer.lock().witnessed);
     }
 }
