@@ -60,6 +60,9 @@ impl TimeIndex {
     /// The first of these positions whose stretch has a record of `since` or later; or the start of that stretch, if
     /// that is one of them.
     pub(crate) fn first_since(&self, since: Timestamp, positions: Range<u64>) -> Option<u64> {
+        if positions.is_empty() {
+            return None;
+        }
         let stretches = positions.start / STRETCH_BYTES..positions.end.div_ceil(STRETCH_BYTES);
         let found = stretches.into_iter().find(|stretch| {
             let latest = self.of_stretch(*stretch);
