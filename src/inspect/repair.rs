@@ -111,7 +111,7 @@ impl Repair<'_> {
         for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
             let successor = survey.segments.get(at + 1);
             if before.is_none() {
-                self.mend_first(place, identity, survey.start, segment)?;
+                before = self.mend_first(place, identity, survey.start, segment)?;
             }
             let end_position = if segment.header.is_ok() {
                 self.mend_gap_before(place, identity, before, segment)?;
@@ -129,13 +129,20 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// The first segment of a topic, if it is not there.
-    fn mend_first(&mut self, place: &Place, identity: Identity, start: Offset, segment: &Surveyed) -> Result<()> {
+    /// The first segment of a topic, if it is not there: up to the one behind it that is known of.
+    fn mend_first(
+        &mut self,
+        place: &Place,
+        identity: Identity,
+        start: Offset,
+        segment: &Surveyed,
+    ) -> Result<Option<Predecessor>> {
         let topic = matches!(place.kind, PlaceKind::Partition { .. });
         if !topic || segment.base <= start {
-            return Ok(());
+            return Ok(None);
         }
-        self.make_gap_segment(place, identity, None, start..segment.base, segment.epoch)
+        self.make_gap_segment(place, identity, None, start..segment.follows(start), segment.epoch)?;
+        Ok(Some(Predecessor { base: start, end_position: GAP_SEGMENT_END }))
     }
 
     /// A segment that this one's header names as its predecessor, and that is not there.

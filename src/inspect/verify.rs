@@ -245,6 +245,11 @@ impl<'a> Verification<'a> {
         for (key, value, path, _) in last_values(self.env, &self.partitions[&place.name])? {
             match Fact::decode(&key, Some(&value)).and_then(plausible) {
                 Ok(Fact::Topic(name, fact)) => drop(self.topics.insert(name, fact)),
+                Ok(Fact::Group(group)) if !self.partitions.contains_key(&format!("group {group}")) => {
+                    let dir = Path::new("groups").join(committed::directory_name(&group));
+                    let message = "the directory of a group that the catalog knows is not there".to_owned();
+                    self.find(FindingClass::Missing, &format!("group {group}"), &dir, message);
+                }
                 Ok(_) => {}
                 Err(flaw) => {
                     let message = format!("the entry {:?} makes no sense: {flaw}", String::from_utf8_lossy(&key));
