@@ -273,6 +273,17 @@ pub enum Error {
         /// What each of them can use.
         reason: String,
     },
+    /// What the assignor of the group answered cannot be done, or it panicked. Each member is told so once, by its poll; by
+    /// then it reads what was right of the answer, and goes on with the next poll. What was given to nobody is read by
+    /// nobody until the group rebalances.
+    InvalidAssignment {
+        /// The group.
+        group: String,
+        /// The name of the assignor.
+        assignor: String,
+        /// The first thing that was wrong.
+        reason: String,
+    },
     /// The metadata of a committed offset is too long. Kafka: `OFFSET_METADATA_TOO_LARGE`.
     OffsetMetadataTooLarge {
         /// Its bytes.
@@ -462,6 +473,13 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "the members of group {group:?} cannot agree on an assignor: {reason}; give all of them one in common"
+                )
+            }
+            Error::InvalidAssignment { group, assignor, reason } => {
+                write!(
+                    f,
+                    "assignor {assignor:?} of group {group:?} {reason}; the rest of what it said holds until the next \
+                     rebalance: correct the assignor"
                 )
             }
             Error::OffsetMetadataTooLarge { bytes, limit } => {

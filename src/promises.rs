@@ -39,7 +39,7 @@
 //! | 25 | symlink, directory or device in place of a file; file without permission | an error naming it; nothing written through it |
 //! | 26 | stray files, extra bytes after the end | left alone if not ours; a tail past the end is cut and reported |
 //! | 27 | files cut or rewritten by others while open | outside the contract (the kernel may kill the process); after restart as 12 and 14, other partitions unharmed |
-//! | 28 | a disk that lies about flushing | outside the contract: what such a disk calls durable is not |
+//! | 28 | a disk that lies about flushing | outside the contract: what such a disk calls durable is not; what it took is reported if the log had been closed, and no other record is wrong or lost |
 //!
 //! Outside of the contract: a sector write that damages bytes beside it (powersafe overwrite is assumed), memory errors,
 //! network file systems for writers.
@@ -130,4 +130,5 @@
 //!     `files::files_are_born_for_the_owner_alone`.
 //! 26. `rot::stray_files_are_left_alone_and_bytes_behind_the_end_are_cut_and_reported`.
 //! 27. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`.
-//! 28. Nothing can.
+//! 28. `rot::what_a_disk_that_lies_about_flushing_took_is_missed_once_the_log_was_closed_and_else_no_record_is_wrong`: that
+//!     much can be held, and no more.

@@ -29,7 +29,7 @@ use crate::types::{Offset, Timestamp};
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The log is rewritten when it has this many bytes more than four times what it says.
-const REWRITE_SLACK_BYTES: usize = 256 << 10;
+const REWRITE_SLACK_BYTES: usize = 1 << 20;
 /// A rewrite is appended in batches of about this size.
 const REWRITE_BATCH_BYTES: usize = 32 << 10;
 
@@ -137,15 +137,20 @@ impl State {
             return;
         }
         self.log_bytes += key.len() + value.map_or(0, <[u8]>::len);
-        let old = match value {
-            Some(value) => {
-                self.live_bytes += key.len() + value.len();
-                self.values.insert(key.to_vec(), Entry { value: value.to_vec(), timestamp, offset })
-            }
-            None => self.values.remove(key),
+        let Some(value) = value else {
+            let old = self.values.remove(key);
+            self.live_bytes -= old.map_or(0, |old| key.len() + old.value.len());
+            return;
         };
-        if let Some(old) = old {
-            self.live_bytes -= key.len() + old.value.len();
+        if let Some(entry) = self.values.get_mut(key) {
+            // As a rule it is no longer than before, and finds room.
+            self.live_bytes = self.live_bytes - entry.value.len() + value.len();
+            entry.value.clear();
+            entry.value.extend_from_slice(value);
+            (entry.timestamp, entry.offset) = (timestamp, offset);
+        } else {
+            self.live_bytes += key.len() + value.len();
+            self.values.insert(key.to_vec(), Entry { value: value.to_vec(), timestamp, offset });
         }
     }
 }
@@ -266,10 +271,15 @@ impl Table {
     /// Makes the changes, all or none of them; returns the offset that must become durable for them to be.
     pub(crate) fn change(&self, changes: &[Change], now: Timestamp) -> Result<Offset> {
         let drafts: Vec<Draft<'_>> = changes.iter().map(|(key, value)| draft(key, value.as_deref(), now)).collect();
+        self.append(&drafts)
+    }
+
+    /// [`change`](Self::change), by records that are already [`draft`]ed.
+    pub(crate) fn append(&self, drafts: &[Draft<'_>]) -> Result<Offset> {
         let mut state = self.state.lock();
-        let base = match (self.partition.append(&drafts), &self.reserve) {
+        let base = match (self.partition.append(drafts), &self.reserve) {
             (Err(Error::NoSpace { .. }), Some(reserve)) if reserve.give_up() => {
-                let done = self.make_room(&mut state).and_then(|()| self.partition.append(&drafts));
+                let done = self.make_room(&mut state).and_then(|()| self.partition.append(drafts));
                 reserve.keep();
                 done?
             }
@@ -278,10 +288,10 @@ impl Table {
                 done?
             }
         };
-        for ((key, value), offset) in changes.iter().zip(base.get()..) {
-            state.apply(Offset::new(offset), key, value.as_deref(), now);
+        for (draft, offset) in drafts.iter().zip(base.get()..) {
+            state.apply(Offset::new(offset), draft.key.unwrap_or_default(), draft.value, draft.timestamp);
         }
-        let end = base.advance(changes.len() as u64);
+        let end = base.advance(drafts.len() as u64);
         if state.damage.is_empty() && state.log_bytes > 4 * state.live_bytes + REWRITE_SLACK_BYTES {
             // The change is made, whatever becomes of this. Without room for it, it is tried again when as much has come.
             drop(self.rewrite(&state));
@@ -322,7 +332,8 @@ impl Table {
     }
 }
 
-fn draft<'a>(key: &'a [u8], value: Option<&'a [u8]>, timestamp: Timestamp) -> Draft<'a> {
+/// The record that sets a key of a table, or takes it away.
+pub(crate) fn draft<'a>(key: &'a [u8], value: Option<&'a [u8]>, timestamp: Timestamp) -> Draft<'a> {
     Draft { key: Some(key), value, headers: &[], timestamp }
 }
 
@@ -393,16 +404,16 @@ mod tests {
         let disk = SimDisk::new(3);
         let table = create(&disk);
         disk.sync_dir(&PathBuf::new()).unwrap();
-        for n in 0..6000 {
+        for n in 0..20_000 {
             table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();
         }
-        assert!(disk.files().len() < 12, "{} segments", disk.files().len());
+        assert!(disk.files().len() < 32, "{} segments", disk.files().len());
         table.deliver(table.partition.log_end(), None).unwrap();
 
         for how in PowerCut::ALL {
             let (again, report) = open(&disk.power_cut(how));
             assert!(report.damage.is_empty(), "{how:?}: {report:?}");
-            assert_eq!(entries(&again), expected(6000), "{how:?}");
+            assert_eq!(entries(&again), expected(20_000), "{how:?}");
         }
     }
 

@@ -3,6 +3,13 @@
 //! `tests/vectors/assignor_*.json` has the cases with the test that each is from. Those with racks are not among them:
 //! there are none in one process. An assignor of the cooperative protocol says here what the end is to be, where Kafka's
 //! leaves out what still has to be revoked, so its cases are compared in both: who is missing what, and why.
+//!
+//! | file                          | cases | compared                                                                |
+//! |-------------------------------|------:|-------------------------------------------------------------------------|
+//! | `assignor_range.json`         |    17 | all, exactly                                                            |
+//! | `assignor_roundrobin.json`    |    11 | all, exactly                                                            |
+//! | `assignor_sticky.json`        |    18 | those of `sticky` exactly; the 2 of `cooperative-sticky` as said above  |
+//! | `assignor_uniform_kip848.json` |    4 | sizes always; 3 exactly, `uniform-first-2x2` not: `uniform` goes by topic ids |
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -214,6 +214,17 @@ fn a_group_is_moved_when_it_is_told_to_execute_and_deleted() {
     assert_eq!((moved.len(), &moved[1]), (3, &second));
     assert_eq!(place.run(&["consume", "orders", "--group", "billing"]).out(), b"c\nd\n");
 
+    let new = |to: &[&str]| {
+        let words = ["groups", "reset-offsets", "billing", "--topic", "orders:1", "--output", "json"];
+        objects(&place.run(&[&words, to].concat()).out)[0]["to"].clone()
+    };
+    for since in
+        [["--to-datetime", "2h ago"], ["--to-datetime", "0"], ["--by-duration", "PT2H"], ["--by-duration", "2h"]]
+    {
+        assert_eq!(new(&since), 0, "all records are younger: {since:?}");
+    }
+    assert_eq!(new(&["--to-datetime", "2999-01-01T00:00:00Z"]), 4, "none is");
+
     let deleted = place.run(&["groups", "delete-offsets", "billing", "--topic", "orders:0,2"]);
     assert_eq!(deleted.text(), "deleted what group billing had committed for orders-0, orders-2\n");
     let left = "TOPIC   PARTITION  COMMITTED  END  LAG  LOST  METADATA\norders          1          4    4    0     0\n";
@@ -226,6 +237,7 @@ fn a_group_is_moved_when_it_is_told_to_execute_and_deleted() {
         &["groups", "reset-offsets", "billing", "--all-topics"],
         &["groups", "reset-offsets", "billing", "--to-latest"],
         &["groups", "reset-offsets", "billing", "--all-topics", "--to-latest", "--to-earliest"],
+        &["groups", "reset-offsets", "billing", "--all-topics", "--by-duration", "2h ago"],
         &["groups", "delete-offsets", "billing"],
     ] {
         assert_eq!(place.run(nonsense).code, Some(2), "{nonsense:?}");

@@ -1,8 +1,41 @@
 //! Kafka's semantics of consuming. The cases are those of `vectors/consumer_semantics.json`, taken from Apache Kafka's
-//! integration tests; a test's comment names its case.
+//! integration tests; a comment in a test names its case. What needs a group of several members is in `tests/groups.rs`.
 //!
-//! What needs a group of several members is in `tests/groups.rs`. Left out, because there is no such thing here:
-//! `large-record-first` (no fetch sizes), `interceptors`.
+//! | case                          | where it runs, or why it does not |
+//! |-------------------------------|---|
+//! | `commit-nothing`              | `consumer::a_commit_without_a_position_commits_nothing` |
+//! | `commit-all-consumed`         | `consumer::a_commit_names_the_next_offset_to_read` |
+//! | `assign-no-group`             | `consumer::a_consumer_without_a_group_reads_what_it_is_assigned_and_commits_nothing` |
+//! | `assign-seek`                 | `consumer::a_seek_before_the_first_poll_decides_where_it_begins` |
+//! | `assign-second-consumer`      | `consumer::what_one_consumer_of_a_group_commits_another_sees_and_starts_from` |
+//! | `assign-from-commit`          | `consumer::what_one_consumer_of_a_group_commits_another_sees_and_starts_from` |
+//! | `commit-async-order`          | `groups::commits_without_waiting_hold_at_once_and_call_back_in_order` |
+//! | `commit-specified`            | `consumer::offsets_are_committed_one_by_one_and_leave_the_positions_alone` |
+//! | `position-and-commit`         | `consumer::a_position_is_found_out_when_it_is_asked_for` |
+//! | `autocommit-on-rebalance`     | `consumer::positions_are_committed_before_a_subscription_changes` |
+//! | `reset-none`                  | `consumer::without_a_reset_policy_a_missing_or_impossible_position_is_an_error_until_it_is_sought` |
+//! | `reset-earliest-out-of-range` | `consumer::an_impossible_position_is_reset_as_the_policy_says` |
+//! | `reset-latest-out-of-range`   | `consumer::an_impossible_position_is_reset_as_the_policy_says` |
+//! | `large-record-first`          | left out: there are no fetch sizes, `max_poll_records` alone limits a poll |
+//! | `seek-basic`                  | `consumer::seeking_goes_to_the_beginning_the_end_and_any_place_between` |
+//! | `seek-unassigned`             | `consumer::seeking_goes_to_the_beginning_the_end_and_any_place_between` |
+//! | `pause-resume`                | `consumer::a_paused_partition_returns_nothing_until_it_is_resumed` |
+//! | `max-poll-records-lag`        | `consumer::a_poll_returns_at_most_what_it_may_and_the_rest_is_lag` |
+//! | `poll-zero`                   | `consumer::a_poll_that_may_not_wait_returns_everything_in_the_end` |
+//! | `max-poll-interval`           | `groups::who_does_not_poll_is_put_out_and_what_it_commits_is_refused` |
+//! | `slow-assign-callback`        | `groups::time_within_a_poll_does_not_count` |
+//! | `null-group`                  | `consumer::a_consumer_without_a_group_reads_what_it_is_assigned_and_commits_nothing` |
+//! | `subscribe-pattern`           | `groups::a_pattern_takes_in_what_matches_now_and_what_will` |
+//! | `subscribe-shrink-expand`     | `consumer::a_subscription_follows_what_it_is_changed_to`, `groups::members_with_different_subscriptions_get_what_they_want_only` |
+//! | `subscribe-then-assign`       | `consumer::a_subscription_follows_what_it_is_changed_to`, `groups::a_listener_can_ask_and_move_but_not_poll` |
+//! | `callback-position`           | `groups::a_listener_can_ask_and_move_but_not_poll` |
+//! | `callback-seek-pause`         | `groups::a_listener_can_ask_and_move_but_not_poll` |
+//! | `assigned-always-called`      | `groups::what_is_committed_while_partitions_are_revoked_is_where_the_new_owner_starts` |
+//! | `lost`                        | `groups::who_does_not_poll_is_put_out_and_what_it_commits_is_refused` |
+//! | `interceptors`                | left out: there are no interceptors; callbacks, listeners and codecs are there |
+//! | `next-offsets`                | `consumer::the_next_offsets_of_a_poll_are_what_to_commit_for_it` |
+//! | `end-offsets`                 | `consumer::beginning_and_end_are_known_of_any_partition` |
+//! | `create-partitions`           | `consumer::partitions_are_added_and_never_taken_away_and_consumers_notice` |
 #![cfg(feature = "sim")]
 
 use std::time::Duration;
@@ -555,6 +588,23 @@ fn a_blocked_poll_ends_when_its_time_is_over_a_record_comes_or_it_is_woken() {
     consumer.waker().wake();
     assert!(matches!(consumer.poll(Duration::from_secs(3)), Err(Error::Wakeup)));
     assert!(consumer.poll(Duration::from_secs(1)).unwrap().is_empty(), "a wake-up counts once");
+}
+
+/// The table above is whole.
+#[test]
+fn every_case_of_kafkas_has_a_row() {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/consumer_semantics.json")).unwrap();
+    let rows: Vec<&str> = include_str!("consumer.rs").lines().filter(|line| line.starts_with("//! | `")).collect();
+    let tests = [include_str!("consumer.rs"), include_str!("groups.rs")].concat();
+    for case in vectors["cases"].as_array().unwrap() {
+        let id = case["id"].as_str().unwrap();
+        let row = rows.iter().find(|row| row.starts_with(&format!("//! | `{id}` ")));
+        let place = row.unwrap_or_else(|| panic!("{id} has no row")).split('|').nth(2).unwrap();
+        for test in place.split('`').filter_map(|name| name.split_once("::")) {
+            assert!(tests.contains(&format!("fn {}()", test.1)), "{id}: there is no test {}", test.1);
+        }
+        assert!(place.contains("::") || place.contains("left out"), "{id}");
+    }
 }
 
 /// Not of Kafka, which has no such setting.

@@ -62,6 +62,8 @@ struct Counts {
     commits: u64,
     refused: u64,
     assigned: u64,
+    /// Told of an assignment that was another's by then.
+    late: u64,
     revoked: u64,
     lost: u64,
     crashes: u64,
@@ -96,8 +98,6 @@ struct Model {
     ownerships: u32,
     /// Since when each member may not have polled any more, in a time of the test; those that are gone are missing.
     quiet: BTreeMap<u64, Duration>,
-    /// When the poll began that each member is in, or was in last.
-    began: BTreeMap<u64, Duration>,
     interval: Duration,
 }
 
@@ -109,11 +109,6 @@ impl Model {
     fn assigned(&mut self, member: u64, now: Duration, partition: &TopicPartition, committed: u64) {
         self.counts.assigned += 1;
         self.ownerships += 1;
-        if self.began.get(&member).is_some_and(|began| now >= *began + self.interval) {
-            // Its thread was kept from running for so long that it may have been put out within the poll: then it is told
-            // so by the next, and what it reads until then is another's.
-            return;
-        }
         let before = self.partitions.entry(partition.clone()).or_default().owner;
         if let Some(before) = before.filter(|before| before.member != member) {
             assert!(self.is_out(before.member, now), "{partition} is assigned to {member}, and {before:?} has it");
@@ -179,8 +174,16 @@ struct Witness {
 impl RebalanceListener for Witness {
     fn assigned(&mut self, consumer: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
         for partition in partitions {
+            // Nobody else is assigned anything between what is asked here and what is written down.
+            let mut model = locked(&self.model);
             let committed = consumer.committed(partition)?.map_or(0, |committed| committed.offset.get());
-            locked(&self.model).assigned(self.member, (self.now)(), partition, committed);
+            // A thread can be kept from running for so long that its member is put out before it comes here. Then the
+            // group knows, and this is a tale of old times; otherwise it is the owner, whatever the time.
+            match consumer.commit_offsets_async([(partition.clone(), Offset::new(committed))], drop) {
+                Ok(()) => model.assigned(self.member, (self.now)(), partition, committed),
+                Err(Error::CommitFailed { .. }) => model.counts.late += 1,
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -487,7 +490,6 @@ impl Real {
 
     fn poll(&self, consumer: &mut Consumer, number: u64, timeout: Duration) -> ConsumerRecords {
         let began = self.start.elapsed();
-        locked(&self.model).began.insert(number, began);
         let records = consumer.poll(timeout).unwrap();
         // Its time did not begin before the poll did; and until the poll has ended, the last one counts.
         locked(&self.model).quiet.insert(number, began);

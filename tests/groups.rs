@@ -5,6 +5,7 @@
 //! `tests/group_threads.rs`.
 #![cfg(feature = "sim")]
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tidelog::sim::Machine;
 use tidelog::{
     Assignor, Consumer, ConsumerConfig, CooperativeStickyAssignor, Durability, Error, EventLog, GroupState, LogConfig,
     Offset, OffsetReset, ProducerRecord, RangeAssignor, RebalanceListener, ResetTo, Result, RoundRobinAssignor,
-    Timestamp, TopicConfig, TopicPartition,
+    Subscription, Timestamp, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -635,6 +636,263 @@ fn what_is_stored_is_what_is_committed() {
     assert_eq!(committed(&b, 0), Some(4));
     assert_eq!(b.poll(NOW).unwrap().len(), 1);
     assert!(matches!(b.store_offsets([(tp(0), Offset::new(1))]), Err(Error::InvalidState { .. })));
+}
+
+/// Does something while a consumer is told of partitions: as if its thread were kept from running just there.
+struct Held<F> {
+    /// In which call: `+` assigned, `-` revoked.
+    at: char,
+    meanwhile: Option<F>,
+    story: Story,
+}
+
+impl<F: FnOnce() + Send> Held<F> {
+    fn tell(&mut self, what: char, partitions: &[TopicPartition]) {
+        if self.at == what
+            && let Some(meanwhile) = self.meanwhile.take()
+        {
+            meanwhile();
+        }
+        self.story.lock().unwrap().push(format!("a{what}{partitions:?}"));
+    }
+}
+
+impl<F: FnOnce() + Send> RebalanceListener for Held<F> {
+    fn assigned(&mut self, consumer: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        self.tell('+', partitions);
+        for partition in partitions {
+            if let Err(Error::CommitFailed { .. }) = consumer.commit_offsets([(partition.clone(), Offset::new(1))]) {
+                self.story.lock().unwrap().push(format!("a refused {partition}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn revoked(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        self.tell('-', partitions);
+        Ok(())
+    }
+
+    fn lost(&mut self, _: &mut Consumer, partitions: &[TopicPartition]) -> Result<()> {
+        self.tell('!', partitions);
+        Ok(())
+    }
+}
+
+/// A member `a` that is held up in its first `assigned`, or first `revoked`, until it is put out and `b` has everything.
+fn held_up(at: char, protocol: fn() -> ConsumerConfig) -> Vec<String> {
+    let (machine, log) = log(2);
+    let machine = Arc::new(machine);
+    send(&log, 0, 3);
+    send(&log, 1, 3);
+    let story = Story::default();
+    let b = Arc::new(Mutex::new(recorded(&log, protocol(), "b", &story)));
+    let mut a = member(&log, protocol());
+    let meanwhile = {
+        let (machine, b) = (Arc::clone(&machine), Arc::clone(&b));
+        move || {
+            let mut b = b.lock().unwrap();
+            // It joins, if it has not, and nobody waits for `a` for longer than this.
+            b.poll(NOW).unwrap();
+            b.enforce_rebalance().unwrap();
+            machine.advance(secs(300));
+            b.poll(NOW).unwrap();
+            assert_eq!(b.assignment(), tps(&[0, 1]), "{at}");
+            b.commit().unwrap();
+        }
+    };
+    a.set_rebalance_listener(Held { at, meanwhile: Some(meanwhile), story: Arc::clone(&story) });
+    if at == '-' {
+        // In the cooperative protocol it keeps what it has until it picks up an assignment with less.
+        a.poll(NOW).unwrap();
+        b.lock().unwrap().poll(NOW).unwrap();
+    }
+    let read = a.poll(NOW).unwrap();
+
+    assert!(read.is_empty(), "it has lost them before it reads anything");
+    assert_eq!(a.assignment(), []);
+    let committed = committed(&a, 0).unwrap();
+    assert_eq!(committed, 3, "{at}: as `b` left it");
+    a.close().unwrap();
+    told(&story)
+}
+
+#[test]
+fn who_is_put_out_on_the_way_to_its_listener_is_refused_and_loses_what_it_is_told_of() {
+    for protocol in [config, cooperative] {
+        let told = held_up('+', protocol);
+
+        // It goes on in the middle of `assigned` when `b` has been assigned the same: the group knows who is right.
+        let all = "[topic-0, topic-1]";
+        let refused = [0, 1].map(|number| format!("a refused topic-{number}"));
+        let [first, second] = refused;
+        assert_eq!(told, [format!("b+{all}"), format!("a+{all}"), first, second, format!("a!{all}")]);
+    }
+}
+
+#[test]
+fn who_is_put_out_before_it_picks_up_is_not_told_of_an_assignment() {
+    let told = held_up('-', cooperative);
+
+    assert_eq!(told.iter().filter(|line| line.starts_with("a+")).count(), 1, "only of its first: {told:?}");
+    let last: Vec<_> = told.iter().rev().take(3).rev().map(String::as_str).collect();
+    assert_eq!(last[0], "b+[topic-0, topic-1]", "{told:?}");
+    assert!(last[1].starts_with("a-[") && last[2].starts_with("a!["), "{told:?}");
+}
+
+/// Answers whatever it is to answer.
+struct Says<F>(F);
+
+impl<F> Assignor for Says<F>
+where
+    F: Fn(&BTreeMap<String, u32>, Vec<&String>) -> BTreeMap<String, Vec<TopicPartition>> + Send + Sync,
+{
+    fn name(&self) -> &str {
+        "mine"
+    }
+
+    fn assign(
+        &self,
+        topics: &BTreeMap<String, u32>,
+        members: &BTreeMap<String, Subscription>,
+    ) -> BTreeMap<String, Vec<TopicPartition>> {
+        (self.0)(topics, members.keys().collect())
+    }
+}
+
+/// What two members are told by their polls, and what they read then, if the assignor answers so.
+fn flaws_of<F>(answer: F) -> (Vec<String>, Vec<Vec<TopicPartition>>)
+where
+    F: Fn(&BTreeMap<String, u32>, Vec<&String>) -> BTreeMap<String, Vec<TopicPartition>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let (_machine, log) = log(2);
+    topic(&log, "other", 1);
+    let mut members = [(); 2].map(|()| member(&log, config().assignor(Says(answer.clone()))));
+    let mut flaws = Vec::new();
+    for _ in 0..6 {
+        for member in &mut members {
+            match member.poll(NOW) {
+                Ok(_) => {}
+                Err(Error::InvalidAssignment { group, assignor, reason }) => {
+                    assert_eq!((group.as_str(), assignor.as_str()), ("group", "mine"));
+                    flaws.push(reason);
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert_eq!(state(&log), GroupState::Stable);
+    // That of the first generation, of one member, is not asked for.
+    let flaws = flaws.split_off(flaws.len().saturating_sub(2));
+    (flaws, members.iter().map(Consumer::assignment).collect())
+}
+
+#[test]
+fn whatever_an_assignor_answers_nothing_has_two_owners_and_the_members_are_told_what_was_wrong() {
+    type Given = BTreeMap<String, Vec<TopicPartition>>;
+    let each = |members: Vec<&String>, given: &[&[TopicPartition]]| -> Given {
+        members.into_iter().cloned().zip(given.iter().map(|given| given.to_vec())).collect()
+    };
+    let cases: [(&str, Vec<Vec<TopicPartition>>); 4] = [
+        ("gave topic-0 to consumer-2, and it was given away before", vec![tps(&[0, 1]), vec![]]),
+        ("gave topic-7 to consumer-1, and there is no such partition", vec![tps(&[0]), tps(&[1])]),
+        ("gave other-0 to consumer-2, who does not subscribe to its topic", vec![tps(&[0]), tps(&[1])]),
+        ("gave topic-1 to nobody, and 1 partitions in all", vec![vec![], tps(&[0])]),
+    ];
+    let given: [Vec<Vec<TopicPartition>>; 4] = [
+        vec![tps(&[0, 1]), tps(&[0])],
+        vec![tps(&[0, 7]), tps(&[1])],
+        vec![tps(&[0]), vec![tp(1), ("other", 0).into()]],
+        vec![vec![], tps(&[0])],
+    ];
+    for ((flaw, read), given) in cases.into_iter().zip(given) {
+        let found = flaws_of(move |_, members| each(members, &given.iter().map(Vec::as_slice).collect::<Vec<_>>()));
+        assert_eq!(found, (vec![flaw.to_owned(); 2], read));
+    }
+
+    let forgets = flaws_of(|_, members| BTreeMap::from([(members[0].clone(), tps(&[0, 1]))]));
+    assert_eq!(forgets, (vec!["left out member consumer-2".to_owned(); 2], vec![tps(&[0, 1]), vec![]]));
+    let invents = flaws_of(|_, members| {
+        let last = (*members[members.len() - 1]).clone();
+        let others = members.into_iter().map(|id| (id.clone(), if *id == last { tps(&[0, 1]) } else { vec![] }));
+        others.chain([("nobody".to_owned(), tps(&[0]))]).collect()
+    });
+    let flaw = "gave partitions to nobody, who is no member".to_owned();
+    assert_eq!(invents, (vec![flaw; 2], vec![vec![], tps(&[0, 1])]));
+}
+
+#[test]
+fn an_assignor_that_panics_leaves_everybody_what_he_had_until_the_next_rebalance() {
+    let (_machine, log) = log(2);
+    let panics = Arc::new(Mutex::new(false));
+    let assignor = || {
+        let panics = Arc::clone(&panics);
+        Says(move |topics: &BTreeMap<String, u32>, members: Vec<&String>| {
+            assert!(!*panics.lock().unwrap(), "out of ideas");
+            let wants = members.iter().map(|id| ((*id).clone(), Subscription::new(["topic"]))).collect();
+            RangeAssignor.assign(topics, &wants)
+        })
+    };
+    let mut a = member(&log, config().assignor(assignor()));
+    a.poll(NOW).unwrap();
+    let mut b = member(&log, config().assignor(assignor()));
+    *panics.lock().unwrap() = true;
+    b.poll(NOW).unwrap();
+    for (member, expected) in [(&mut a, tps(&[0, 1])), (&mut b, vec![])] {
+        let told = member.poll(NOW).unwrap_err();
+        let text = told.to_string();
+        assert!(matches!(told, Error::InvalidAssignment { .. }) && text.contains("out of ideas"), "{text}");
+        assert_eq!(member.assignment(), expected);
+        member.poll(NOW).unwrap();
+    }
+    assert_eq!(state(&log), GroupState::Stable);
+
+    *panics.lock().unwrap() = false;
+    b.enforce_rebalance().unwrap();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(assignments(&[&a, &b]), [tps(&[0]), tps(&[1])]);
+}
+
+#[test]
+fn an_assignor_or_a_pattern_that_uses_the_locked_group_is_stopped_and_does_not_hang() {
+    let (_machine, log) = log(2);
+    let log = Arc::new(log);
+    let uses: [fn(&EventLog); 4] = [
+        |log| drop(log.describe_group("group")),
+        |log| drop(log.list_groups()),
+        |log| drop(log.consumer(ConsumerConfig::group("other"))),
+        |log| drop(log.delete_group("group")),
+    ];
+    for using in uses {
+        let inside = Arc::clone(&log);
+        let assignor = Says(move |_: &BTreeMap<String, u32>, _: Vec<&String>| {
+            using(&inside);
+            unreachable!("it was not stopped");
+        });
+        let mut a = member(&log, config().assignor(assignor));
+        let told = a.poll(NOW).unwrap_err().to_string();
+        assert!(told.contains("must not use consumers or ask for groups"), "{told}");
+        a.poll(NOW).unwrap();
+        a.close().unwrap();
+
+        let inside = Arc::clone(&log);
+        let mut a = log.consumer(config()).unwrap();
+        a.subscribe_matching(move |_| {
+            using(&inside);
+            true
+        })
+        .unwrap();
+        a.poll(NOW).unwrap();
+        assert_eq!(a.assignment(), [], "a pattern that panics matches nothing");
+        a.close().unwrap();
+    }
+    let mut a = member(&log, config());
+    a.poll(NOW).unwrap();
+    assert_eq!(a.assignment(), tps(&[0, 1]), "the group goes on");
 }
 
 #[test]

@@ -152,6 +152,33 @@ fn a_foreign_segment_is_told_from_a_damaged_one() {
     assert!(machine.verify().unwrap().is_sound());
 }
 
+/// As many headers say the one as the other: the catalog knows.
+#[test]
+fn a_foreign_segment_beside_a_single_one_is_told_from_that() {
+    let machine = Machine::new(1);
+    let log = machine.open(LogConfig::new().background(false)).unwrap();
+    for (topic, records) in [("audit", 1), ("orders", 12u8)] {
+        log.create_topic(topic, TopicConfig::new().segment_bytes(4096)).unwrap();
+        for n in 0..records {
+            log.producer().send(ProducerRecord::new(topic, &[n; 400])).unwrap().wait().unwrap();
+        }
+    }
+    drop(log);
+    let machine = machine.kill();
+    let paths = segments(&machine);
+    assert_eq!(paths.len(), 2, "{paths:?}");
+    let (ours, theirs) = (machine.read_file(&paths[0]), machine.read_file("topics/audit/0/00000000000000000000.log"));
+    machine.write_file(&paths[1], &theirs);
+
+    let report = machine.verify().unwrap();
+
+    let foreign: Vec<_> = report.findings.iter().filter(|found| found.class == FindingClass::Foreign).collect();
+    assert!(matches!(foreign[..], [found] if found.path.ends_with(&paths[1])), "{report:?}");
+    machine.repair(true).unwrap();
+    assert_eq!(machine.read_file(&paths[0]), ours);
+    assert!(machine.verify().unwrap().is_sound());
+}
+
 #[test]
 fn a_torn_tail_is_no_damage_and_opening_cuts_it() {
     let machine = machine().kill();

@@ -251,8 +251,9 @@ fn build(copy: &Path) -> PathBuf {
     copy.join(behind.split_once(')').unwrap().0)
 }
 
-/// How long the committed inputs of one target may take: a mistake may also make the library run in circles.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the committed inputs may take, of one target or all, which is a second: a mistake may also make the library run
+/// in circles. With it all of this ends within ten minutes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs the committed inputs of a target, or of all, with a mistake or none. `None`: it did not come to an end.
 fn run(test: &Path, target: Option<&str>, mistake: Option<&str>) -> Option<(bool, String)> {

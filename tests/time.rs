@@ -255,6 +255,23 @@ fn what_was_there_when_the_log_was_opened_is_found_in_front_of_what_came_since()
 }
 
 #[test]
+fn what_comes_after_an_opening_is_found_behind_a_beginning_that_was_deleted() {
+    for (records, deleted) in [(3, 1), (3, 3), (12, 12)] {
+        let machine = Machine::new(13);
+        let log = open(&machine);
+        log.create_topic(TOPIC, config()).unwrap();
+        (0..records).for_each(|millis| send(&log, 0, millis * 10));
+        log.delete_records(&name(0), deleted as u64).unwrap();
+        log.close().unwrap();
+        let machine = machine.kill();
+        let log = open(&machine);
+        send(&log, 0, 40_000);
+
+        assert_eq!(since(&log, 0, 30_000), Some((records as u64, 40_000)), "{deleted} of {records}");
+    }
+}
+
+#[test]
 fn only_what_consumers_may_see_is_found() {
     let machine = Machine::new(6);
     let log = open(&machine);

@@ -39,7 +39,11 @@ pub trait Assignor: Send + Sync {
     /// The partitions of each member: every member is a key, if only with nothing; every partition of a topic that
     /// somebody subscribes to is given to exactly one, who subscribes to it; nothing else is given to anybody.
     ///
-    /// It is asked while the group is locked, so it must not call the log.
+    /// What is wrong with the answer is not done, and every member is told of it with
+    /// [`InvalidAssignment`](crate::Error::InvalidAssignment); if it panics, everybody keeps what he had.
+    ///
+    /// It is asked while the group is locked, so it must not use consumers nor ask for groups: it panics if it does, and
+    /// hangs if it waits for another thread that does.
     ///
     /// `topics`: how many partitions each topic has, of those that there are; `members`: what each wants, by member id. An
     /// assignor of the cooperative protocol, too, says what the end is to be: what has to move is held back by the

@@ -187,11 +187,14 @@ impl Consumer {
         self.partitions.iter().filter_map(due).collect()
     }
 
-    /// Appends the commit. Returns how far the group's log must be durable for it to be; `None`: it said nothing.
+    /// Appends the commit. Returns how far the group's log must be durable for it to be; `None`: it is.
     fn append_commit(&mut self, offsets: &Offsets) -> Result<Option<Offset>> {
         let end = self.group()?.commit(self.now(), offsets, self.membership())?;
         for (name, offset) in offsets {
-            if let Some(fetch) = self.partitions.get_mut(name) {
+            // Where polling stores, nothing else is stored.
+            if !self.config.auto_offset_store
+                && let Some(fetch) = self.partitions.get_mut(name)
+            {
                 // What was stored meanwhile is still to come.
                 fetch.stored.take_if(|stored| stored == offset);
             }

@@ -246,7 +246,10 @@ impl Consumer {
             };
             match duty {
                 Duty::Rejoin => self.join(group)?,
-                Duty::PickUp { generation, partitions } => self.pick_up(group, generation, partitions)?,
+                Duty::PickUp { generation, partitions, flaw } => {
+                    self.pick_up(group, generation, partitions)?;
+                    flaw.map_or(Ok(()), |flaw| Err(group.invalid_assignment(&flaw)))?;
+                }
                 Duty::Out { fenced } => {
                     self.subscribed().standing = if fenced { Standing::Fenced } else { Standing::Out };
                     self.lose().surface()?;
@@ -290,27 +293,36 @@ impl Consumer {
     fn pick_up(&mut self, group: &Arc<Group>, generation: u64, partitions: Vec<TopicPartition>) -> Result<()> {
         let goes: Vec<_> = self.assignment().into_iter().filter(|name| !partitions.contains(name)).collect();
         let revoked = if goes.is_empty() { Told::NOTHING } else { self.revoke(&goes) };
+        let topics = self.catalog.version();
+        let (found, came) = self.find_all(&partitions);
+        // The last thing before it reads: who was put out meanwhile, by a rebalance that could not wait, is not told of what
+        // is another's by now. From here to the listener's own first step nothing is done that takes time.
         if !group.pick_up(&self.member, generation) {
             return revoked.surface();
         }
         self.subscribed().standing = Standing::Reads;
-        point::note(|| What::Assigned { generation, partitions: partitions.clone() });
-        let assigned = self.read_all(partitions);
+        point::note(|| What::Assigned { generation, partitions });
+        let assigned = self.read_all(topics, found, &came);
         revoked.surface()?;
         assigned.surface()
     }
 
-    /// Makes these the partitions that are read, and tells the listener of those that came.
-    fn read_all(&mut self, partitions: Vec<TopicPartition>) -> Told {
-        self.subscribed().topics = self.catalog.version();
-        let mut came: Vec<_> = partitions.iter().filter(|name| !self.partitions.contains_key(name)).cloned().collect();
+    /// The partitions of these names, and the names of those that are not read yet.
+    fn find_all(&self, names: &[TopicPartition]) -> (Vec<(TopicPartition, Arc<Partition>)>, Vec<TopicPartition>) {
         // Of a topic that was deleted since it was counted nothing is left to read.
-        let found = partitions.into_iter().filter_map(|name| Some((name.clone(), self.catalog.partition(&name).ok()?)));
+        let found = names.iter().filter_map(|name| Some((name.clone(), self.catalog.partition(name).ok()?)));
         let found: Vec<(TopicPartition, Arc<Partition>)> = found.collect();
+        let came = found.iter().map(|(name, _)| name).filter(|name| !self.partitions.contains_key(name)).cloned();
+        let came = came.collect();
+        (found, came)
+    }
+
+    /// Makes these the partitions that are read, as of this version of the catalog, and tells the listener which came.
+    fn read_all(&mut self, topics: u64, found: Vec<(TopicPartition, Arc<Partition>)>, came: &[TopicPartition]) -> Told {
+        self.subscribed().topics = topics;
         self.take_over(found);
         self.restart_auto_commit();
-        came.retain(|name| self.partitions.contains_key(name));
-        self.tell(|listener, consumer| listener.assigned(consumer, &came))
+        self.tell(|listener, consumer| listener.assigned(consumer, came))
     }
 
     /// Begins anew in partitions of topics that were deleted and created again.
@@ -370,7 +382,8 @@ impl Consumer {
         let partitions: Vec<TopicPartition> = topics.flat_map(of_topic).collect();
         let goes: Vec<_> = self.assignment().into_iter().filter(|name| !partitions.contains(name)).collect();
         let revoked = if goes.is_empty() { Told::NOTHING } else { self.revoke(&goes) };
-        let assigned = self.read_all(partitions);
+        let (found, came) = self.find_all(&partitions);
+        let assigned = self.read_all(version, found, &came);
         revoked.surface()?;
         assigned.surface()
     }

@@ -196,7 +196,8 @@ impl Consumer {
     /// [`subscribe`](Self::subscribe) to every topic of whose name this is true, also to those that are created later.
     ///
     /// With a regular expression: `subscribe_matching(move |topic| expression.is_match(topic))`. It is asked while the
-    /// group is locked, so it must not call the log. Kafka: `subscribe(Pattern)`.
+    /// group is locked, so it must not use consumers nor ask for groups: it panics if it does. One that panics does not
+    /// match. Kafka: `subscribe(Pattern)`.
     ///
     /// # Errors
     ///

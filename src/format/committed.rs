@@ -23,15 +23,34 @@ pub(crate) struct Committed {
 }
 
 pub(crate) fn encode_key(partition: &TopicPartition) -> Vec<u8> {
-    format!("{}/{}", partition.topic(), partition.partition()).into_bytes()
+    let mut out = Vec::new();
+    put_key(&mut out, partition);
+    out
 }
 
 pub(crate) fn encode_value(committed: &Committed) -> Vec<u8> {
     let mut out = Vec::new();
-    out.extend_from_slice(&committed.topic_id.to_le_bytes());
-    out.extend_from_slice(&committed.offset.offset.get().to_le_bytes());
-    put_text(&mut out, &committed.offset.metadata);
+    put_value(&mut out, committed.topic_id, &committed.offset);
     out
+}
+
+pub(crate) fn put_key(out: &mut Vec<u8>, partition: &TopicPartition) {
+    out.extend_from_slice(partition.topic().as_bytes());
+    out.push(b'/');
+    put_decimal(out, partition.partition());
+}
+
+fn put_decimal(out: &mut Vec<u8>, number: u32) {
+    if number >= 10 {
+        put_decimal(out, number / 10);
+    }
+    out.push(b"0123456789"[(number % 10) as usize]);
+}
+
+pub(crate) fn put_value(out: &mut Vec<u8>, topic_id: u128, offset: &OffsetAndMetadata) {
+    out.extend_from_slice(&topic_id.to_le_bytes());
+    out.extend_from_slice(&offset.offset.get().to_le_bytes());
+    put_text(out, &offset.metadata);
 }
 
 pub(crate) fn decode_key(key: &[u8]) -> Result<TopicPartition, Flaw> {
@@ -89,6 +108,10 @@ mod tests {
 
     #[test]
     fn a_committed_offset_reads_back_as_it_was_written() {
+        for number in [0, 9, 10, 4096, u32::MAX] {
+            let key = encode_key(&TopicPartition::new("orders", number));
+            assert_eq!(key, format!("orders/{number}").into_bytes());
+        }
         let partition = TopicPartition::new("orders", 12);
         let committed = Committed { topic_id: 77, offset: OffsetAndMetadata::new(Offset::new(5), "häl") };
         assert_eq!(decode_key(&encode_key(&partition)), Ok(partition));

@@ -71,6 +71,9 @@
 //! Bytes that are no batch in a segment that has got to the offset at which its successor begins were a marker: no record
 //! is lost with them, and the successor counts in any case.
 //!
+//! A segment whose header is not whole holds no record and says nothing. Its offsets are damage whatever the witness is,
+//! up to where it ends: its successor says that, even one that does not count itself. How many the newest held nobody knows.
+//!
 //! A rolled marker was written when all of its segment was durable, and the name of the next one. It ends a segment if it
 //! is its last batch; or, in one that its successor names, if it stands at the position that is said there, is whole,
 //! and its base offset is the successor's. It counts for the witness like any batch. And in a segment that it ends, what

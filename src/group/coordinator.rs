@@ -41,6 +41,7 @@ use std::time::Duration;
 use crate::assignor::{Assignor, Subscription};
 #[cfg(test)]
 use crate::env::point::{Mistake, is_planted};
+use crate::group::asking::ask;
 use crate::types::TopicPartition;
 
 /// Who a member is: unlike any other member that the log ever had open.
@@ -70,7 +71,8 @@ impl Wanted {
     pub(crate) fn wants(&self, topic: &str) -> bool {
         match self {
             Wanted::Names(names) => names.contains(topic),
-            Wanted::Matching(matches) => matches(topic),
+            // Of one that panics no topic is wanted, and nobody else suffers from it.
+            Wanted::Matching(matches) => ask(|| matches(topic)).unwrap_or(false),
         }
     }
 
@@ -132,8 +134,8 @@ pub(crate) enum Duty {
     Rejoin,
     /// Wait for the others.
     Wait,
-    /// Pick up this assignment.
-    PickUp { generation: u64, partitions: Vec<TopicPartition> },
+    /// Pick up this assignment. `flaw`: what was wrong with the answer of the assignor that it was made of.
+    PickUp { generation: u64, partitions: Vec<TopicPartition>, flaw: Option<Arc<str>> },
     /// Read what it has.
     Read,
 }
@@ -194,6 +196,8 @@ pub(crate) struct Coordinator {
     preparing: Option<Duration>,
     /// By which the present assignment was made.
     assignor: Option<Arc<dyn Assignor>>,
+    /// What was wrong with what it answered.
+    flaw: Option<Arc<str>>,
     members: BTreeMap<MemberId, Member>,
     topics: Topics,
     /// Those that members wanted when the present assignment was made.
@@ -254,6 +258,7 @@ impl Coordinator {
             generation,
             preparing: None,
             assignor: None,
+            flaw: None,
             members: BTreeMap::new(),
             topics: Topics::new(),
             assigned_topics: Topics::new(),
@@ -450,13 +455,21 @@ impl Coordinator {
         if self.preparing.is_none() || !self.members.values().all(Member::is_waiting) {
             return;
         }
-        let assignor = self.elected();
-        let given = assignor.as_ref().map(|assignor| self.ask(&**assignor)).unwrap_or_default();
         self.preparing = None;
-        self.generation += 1;
+        self.assignor = self.elected();
         self.assigned_topics = self.wanted_topics();
-        self.assignor = assignor;
-        self.hand_out(given);
+        let answer = self.assignor.as_ref().map_or_else(|| Ok(BTreeMap::new()), |assignor| self.answer(&**assignor));
+        self.generation += 1;
+        self.flaw = match answer {
+            Ok(given) => self.hand_out(given),
+            Err(panic) => {
+                // Everybody keeps what he had, as far as that is there and wanted.
+                let kept = self.members.values().map(|member| (member.name.clone(), member.assignment.clone()));
+                drop(self.hand_out(kept.collect()));
+                Some(format!("panicked, and everybody keeps what he had: {panic}"))
+            }
+        }
+        .map(Into::into);
         for (id, member) in &mut self.members {
             if member.place == Place::Joined {
                 member.place = Place::Assigned;
@@ -481,7 +494,8 @@ impl Coordinator {
         Some(Arc::clone(candidates[best]))
     }
 
-    fn ask(&self, assignor: &dyn Assignor) -> BTreeMap<String, Vec<TopicPartition>> {
+    /// What the assignor says, or why it panicked.
+    fn answer(&self, assignor: &dyn Assignor) -> Result<BTreeMap<String, Vec<TopicPartition>>, String> {
         let describe = |member: &Member| {
             let topics = member.profile.wanted.among(&self.topics).map(|(topic, _)| topic.clone());
             let mut subscription = Subscription::new(topics);
@@ -494,12 +508,13 @@ impl Coordinator {
             }
         };
         let members = self.members.values().map(|member| (member.name.clone(), describe(member))).collect();
-        assignor.assign(&self.wanted_topics(), &members)
+        ask(|| assignor.assign(&self.assigned_topics, &members))
     }
 
     /// Gives every member what the assignor gave it; not twice, not what there is not or is not wanted, and not yet what
-    /// another one still owns.
-    fn hand_out(&mut self, mut given: BTreeMap<String, Vec<TopicPartition>>) {
+    /// another one still owns. Returns the first thing that was wrong, if something was.
+    fn hand_out(&mut self, mut given: BTreeMap<String, Vec<TopicPartition>>) -> Option<String> {
+        let mut flaw = None;
         let owners: BTreeMap<TopicPartition, MemberId> = self
             .members
             .iter()
@@ -508,12 +523,24 @@ impl Coordinator {
         let mut taken = BTreeSet::new();
         self.held_back.clear();
         for (id, member) in &mut self.members {
-            let mut assignment = given.remove(&member.name).unwrap_or_default();
+            let name = &member.name;
+            let mut assignment = given.remove(name).unwrap_or_else(|| {
+                flaw.get_or_insert_with(|| format!("left out member {name}"));
+                Vec::new()
+            });
             assignment.retain(|partition| {
-                let exists =
-                    self.assigned_topics.get(partition.topic()).is_some_and(|count| partition.partition() < *count);
-                let wanted = exists && member.profile.wanted.wants(partition.topic());
-                wanted && taken.insert(partition.clone())
+                let fault = match self.assigned_topics.get(partition.topic()) {
+                    _ if !member.profile.wanted.wants(partition.topic()) => "who does not subscribe to its topic",
+                    Some(count) if partition.partition() < *count => {
+                        if taken.insert(partition.clone()) {
+                            return true;
+                        }
+                        "and it was given away before"
+                    }
+                    _ => "and there is no such partition",
+                };
+                flaw.get_or_insert_with(|| format!("gave {partition} to {name}, {fault}"));
+                false
             });
             assignment.retain(|partition| match owners.get(partition) {
                 Some(owner) if owner != id => {
@@ -525,6 +552,22 @@ impl Coordinator {
             assignment.sort();
             member.assignment = assignment;
         }
+        let nobody = given.into_keys().next().map(|name| format!("gave partitions to {name}, who is no member"));
+        flaw.or(nobody).or_else(|| self.given_to_nobody(&taken))
+    }
+
+    /// What is wanted and was not given away.
+    fn given_to_nobody(&self, taken: &BTreeSet<TopicPartition>) -> Option<String> {
+        let all: usize = self.assigned_topics.values().map(|count| *count as usize).sum();
+        if taken.len() == all {
+            return None;
+        }
+        let of_topic = |(topic, count): (&String, &u32)| {
+            let name: Arc<str> = topic.as_str().into();
+            (0..*count).map(move |number| TopicPartition::new(Arc::clone(&name), number))
+        };
+        let first = self.assigned_topics.iter().flat_map(of_topic).find(|partition| !taken.contains(partition))?;
+        Some(format!("gave {first} to nobody, and {} partitions in all", all - taken.len()))
     }
 
     /// The topics that somebody wants, of those that there are.
@@ -556,16 +599,20 @@ impl Coordinator {
         match member.place {
             Place::Joined => Duty::Wait,
             _ if self.preparing.is_some() => Duty::Rejoin,
-            Place::Assigned => Duty::PickUp { generation: self.generation, partitions: member.assignment.clone() },
+            Place::Assigned => Duty::PickUp {
+                generation: self.generation,
+                partitions: member.assignment.clone(),
+                flaw: self.flaw.clone(),
+            },
             Place::Reads | Place::Away { .. } => Duty::Read,
         }
     }
 
     /// Whether a commit for these partitions counts; `None`: of somebody who is no member.
-    pub(crate) fn admits(
+    pub(crate) fn admits<'a>(
         &self,
         by: Option<(MemberId, Option<&str>)>,
-        partitions: impl Iterator<Item = TopicPartition> + Clone,
+        mut partitions: impl Iterator<Item = &'a TopicPartition> + Clone,
     ) -> Verdict {
         #[cfg(test)]
         if is_planted(Mistake::StaleGenerationCounts) {
@@ -579,7 +626,7 @@ impl Coordinator {
             Duty::Out { fenced: false } => return Verdict::Out,
             _ => &self.members[&id],
         };
-        if partitions.clone().all(|partition| member.owned.contains(&partition)) {
+        if partitions.clone().all(|partition| member.owned.contains(partition)) {
             return Verdict::Counts;
         }
         if member.place == Place::Assigned {
@@ -589,7 +636,7 @@ impl Coordinator {
         let foreign = |partition: &TopicPartition| {
             others().any(|other| other.owned.contains(partition) || other.assignment.contains(partition))
         };
-        partitions.into_iter().position(|partition| foreign(&partition)).map_or(Verdict::Counts, Verdict::NotOwned)
+        partitions.position(foreign).map_or(Verdict::Counts, Verdict::NotOwned)
     }
 
     /// Before this moment nothing happens by itself.
@@ -766,7 +813,7 @@ mod tests {
                 let duty = if self.reads[&id].is_none() { Duty::Rejoin } else { self.duty(id) };
                 match duty {
                     Duty::Rejoin => self.join(id),
-                    Duty::PickUp { generation, partitions } => {
+                    Duty::PickUp { generation, partitions, .. } => {
                         let partitions: BTreeSet<_> = partitions.into_iter().collect();
                         self.woken.insert(id);
                         self.step(Input::PickUp { member: id, generation });

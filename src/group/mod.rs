@@ -19,8 +19,9 @@
 //! moment at which something is due is a lower bound, because polls only put deadlines off.
 //!
 //! Order of the locks: the group's mutex, then the table's, then the partition's. No bell is rung and no callback run
-//! under any of them.
+//! under any of them. Assignors and patterns are asked under the group's, and must not ask back (see [`asking`]).
 
+mod asking;
 mod coordinator;
 mod offsets;
 
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::catalog::{Catalog, RecoveryReport};
 use crate::env::point::{self, What};
@@ -38,6 +39,7 @@ use crate::env::point::{self, What};
 use crate::env::point::{Mistake, is_planted};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
+use crate::group::asking::check_not_asked;
 use crate::group::coordinator::{Coordinator, Input, Output, Topics, Verdict};
 use crate::partition::Partition;
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
@@ -45,7 +47,7 @@ use crate::upkeep::{Keeper, Ward};
 
 pub use crate::group::coordinator::GroupState;
 pub(crate) use crate::group::coordinator::{Duty, MemberId, MemberView, Profile, Wanted};
-use crate::group::offsets::Offsets;
+use crate::group::offsets::{Encoded, Offsets};
 
 /// The groups of an open log.
 pub(crate) struct Groups {
@@ -80,7 +82,7 @@ impl Groups {
     /// The group of this name, whether it was ever heard of or not: it is kept once it commits.
     pub(crate) fn group(&self, name: &str) -> Result<Arc<Group>> {
         offsets::check_name(name)?;
-        let mut groups = self.groups.lock();
+        let mut groups = self.groups();
         if let Some(group) = groups.get(name) {
             return Ok(Arc::clone(group));
         }
@@ -92,14 +94,19 @@ impl Groups {
 
     /// The groups that have committed something or have a member, by name.
     pub(crate) fn list(&self) -> Vec<Arc<Group>> {
-        let groups = self.groups.lock();
+        let groups = self.groups();
         groups.values().filter(|group| group.is_known()).cloned().collect()
     }
 
     /// The group of this name, if it has committed something or has a member.
     pub(crate) fn known(&self, name: &str) -> Result<Arc<Group>> {
-        let group = self.groups.lock().get(name).filter(|group| group.is_known()).cloned();
+        let group = self.groups().get(name).filter(|group| group.is_known()).cloned();
         group.ok_or_else(|| Error::UnknownGroup { group: name.to_owned() })
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Group>>> {
+        check_not_asked();
+        self.groups.lock()
     }
 
     /// A member that no other is.
@@ -109,16 +116,16 @@ impl Groups {
     }
 
     pub(crate) fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.groups.lock().values().filter_map(|group| group.offsets.partition()).collect()
+        self.groups().values().filter_map(|group| group.offsets.partition()).collect()
     }
 }
 
 impl Ward for Groups {
     fn look(&self) -> Option<Duration> {
         let now = self.catalog.env().clock.monotonic();
-        let late: Vec<Arc<Group>> = self.groups.lock().values().filter(|group| group.due() <= now).cloned().collect();
+        let late: Vec<Arc<Group>> = self.groups().values().filter(|group| group.due() <= now).cloned().collect();
         late.iter().for_each(|group| group.step(Input::Tick));
-        let due = self.groups.lock().values().map(|group| group.due()).min();
+        let due = self.groups().values().map(|group| group.due()).min();
         due.filter(|due| *due < NEVER)
     }
 }
@@ -179,6 +186,8 @@ pub(crate) struct Group {
 struct Desk {
     coordinator: Coordinator,
     members: BTreeMap<MemberId, Arc<Member>>,
+    /// What is being committed.
+    encoded: Encoded,
 }
 
 impl fmt::Debug for Group {
@@ -192,7 +201,7 @@ impl Group {
     fn new(catalog: Arc<Catalog>, offsets: Offsets) -> Self {
         // A later opening has later generations, so that one can be told from another for ever.
         let coordinator = Coordinator::new(u64::from(catalog.epoch()) << 32);
-        let desk = Mutex::new(Desk { coordinator, members: BTreeMap::new() });
+        let desk = Mutex::new(Desk { coordinator, members: BTreeMap::new(), encoded: Encoded::default() });
         let (version, due) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
         Group { catalog, offsets, desk, version, due, topics: AtomicU64::new(u64::MAX) }
     }
@@ -201,8 +210,13 @@ impl Group {
         self.offsets.group()
     }
 
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        check_not_asked();
+        self.desk.lock()
+    }
+
     fn is_known(&self) -> bool {
-        self.offsets.are_there() || !self.desk.lock().coordinator.is_empty()
+        self.offsets.are_there() || !self.desk().coordinator.is_empty()
     }
 
     /// Moves whenever there may be news for a member. Notices what has become of the topics, and of the time.
@@ -229,12 +243,12 @@ impl Group {
 
     /// A step after which the group may know one member more. Returns what was answered, if not all went well.
     fn step_of(&self, joining: Option<&Arc<Member>>, input: Input) -> Option<Output> {
-        let mut desk = self.desk.lock();
+        let mut desk = self.desk();
         desk.members.extend(joining.map(|member| (member.id, Arc::clone(member))));
         // In this order: whoever read the version before is given his time from a moment behind that.
         self.version.fetch_add(1, Ordering::SeqCst);
         let now = self.catalog.env().clock.monotonic();
-        let Desk { coordinator, members } = &mut *desk;
+        let Desk { coordinator, members, .. } = &mut *desk;
         // What is due, and when, follows from when they polled last.
         for member in members.values() {
             drop(coordinator.step(now, Input::Heard { member: member.id, polled: member.polled() }));
@@ -291,14 +305,20 @@ impl Group {
 
     /// What a member is to do now.
     pub(crate) fn duty(&self, member: &Member, profile: &Profile) -> Duty {
-        self.desk.lock().coordinator.duty(member.id, profile.instance_id.as_deref())
+        self.desk().coordinator.duty(member.id, profile.instance_id.as_deref())
     }
 
     /// The member reads what it was assigned; false if that is out of date.
     pub(crate) fn pick_up(&self, member: &Member, generation: u64) -> bool {
         self.step(Input::PickUp { member: member.id, generation });
         // Nobody but the member itself makes it read, or not read any more but by putting it out.
-        self.desk.lock().coordinator.reads(member.id)
+        self.desk().coordinator.reads(member.id)
+    }
+
+    /// What a member is told of an assignment that was not all right.
+    pub(crate) fn invalid_assignment(&self, flaw: &str) -> Error {
+        let assignor = self.desk().coordinator.assignor().unwrap_or_default().to_owned();
+        Error::InvalidAssignment { group: self.name().to_owned(), assignor, reason: flaw.to_owned() }
     }
 
     /// The member has let go of everything.
@@ -314,7 +334,8 @@ impl Group {
 
 /// Committed offsets.
 impl Group {
-    /// Commits; returns the offset in the group's log that must be durable for it to count after a power cut.
+    /// Commits; returns the offset in the group's log that must be durable for it to count after a power cut, if it is
+    /// not yet as durable as configured.
     ///
     /// `by`: the member that commits; `None`: somebody who was assigned partitions by hand.
     pub(crate) fn commit(
@@ -323,23 +344,23 @@ impl Group {
         offsets: &[(TopicPartition, OffsetAndMetadata)],
         by: Option<(&Member, &Profile)>,
     ) -> Result<Option<Offset>> {
-        let changes = self.offsets.changes(offsets)?;
-        if changes.is_empty() {
-            return Ok(None);
-        }
         // Whoever is late is out, also if nobody has looked.
         self.version(now);
         // Held while the change is made: nobody else can become the owner in between.
-        let desk = self.desk.lock();
+        let mut desk = self.desk();
+        self.offsets.encode(offsets, &mut desk.encoded)?;
+        if offsets.is_empty() {
+            return Ok(None);
+        }
         let who = by.map(|(member, profile)| (member.id, profile.instance_id.as_deref()));
-        let verdict = desk.coordinator.admits(who, offsets.iter().map(|(partition, _)| partition.clone()));
+        let verdict = desk.coordinator.admits(who, offsets.iter().map(|(partition, _)| partition));
         if verdict != Verdict::Counts {
             drop(desk);
             return Err(self.refusal(verdict, offsets, by));
         }
-        let end = self.offsets.change(&changes)?;
+        let end = self.offsets.commit(&desk.encoded)?;
         point::note(|| What::Committed { group: self.name(), offsets });
-        Ok(Some(end))
+        Ok(end)
     }
 
     fn refusal(
@@ -414,7 +435,7 @@ impl Group {
     pub(crate) fn look(&self, now: Duration) -> GroupView {
         // Whoever looks sees the group as of now, also if nobody has polled for long.
         self.version(now);
-        let desk = self.desk.lock();
+        let desk = self.desk();
         GroupView {
             state: desk.coordinator.state(),
             generation: desk.coordinator.generation(),
@@ -426,38 +447,34 @@ impl Group {
     /// Sets committed offsets from outside. Only while the group is empty.
     pub(crate) fn alter(&self, now: Duration, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<()> {
         self.version(now);
-        let changes = self.offsets.changes(offsets)?;
-        let desk = self.desk.lock();
+        let mut desk = self.desk();
+        self.offsets.encode(offsets, &mut desk.encoded)?;
         self.check_empty(&desk)?;
-        if changes.is_empty() {
+        if offsets.is_empty() {
             return Ok(());
         }
-        let end = self.offsets.change(&changes)?;
+        let end = self.offsets.commit(&desk.encoded)?;
         drop(desk);
-        self.deliver(end)
+        end.map_or(Ok(()), |end| self.deliver(end))
     }
 
     /// Takes away what is committed for these partitions. Not of topics that a member subscribes to.
     pub(crate) fn delete_offsets(&self, now: Duration, partitions: &[TopicPartition]) -> Result<()> {
         self.version(now);
-        let changes = self.offsets.deletions(partitions)?;
-        let desk = self.desk.lock();
+        let desk = self.desk();
         if let Some(name) = partitions.iter().find(|name| desk.coordinator.is_wanted(name.topic())) {
             let (group, topic) = (self.name().to_owned(), name.topic().to_owned());
             return Err(Error::GroupSubscribedToTopic { group, topic });
         }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let end = self.offsets.change(&changes)?;
+        let removed = self.offsets.remove(partitions)?;
         drop(desk);
-        self.deliver(end)
+        removed.map_or(Ok(()), |end| self.deliver(end))
     }
 
     /// Takes away everything that is committed, and the files. Only while the group is empty.
     pub(crate) fn delete(&self, now: Duration) -> Result<()> {
         self.version(now);
-        let desk = self.desk.lock();
+        let desk = self.desk();
         self.check_empty(&desk)?;
         self.offsets.delete()
     }
@@ -465,7 +482,7 @@ impl Group {
     /// Whether offsets may be altered now.
     pub(crate) fn check_alterable(&self, now: Duration) -> Result<()> {
         self.version(now);
-        self.check_empty(&self.desk.lock())
+        self.check_empty(&self.desk())
     }
 
     fn check_empty(&self, desk: &Desk) -> Result<()> {

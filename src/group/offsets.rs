@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
+use crate::format::batch::Draft;
 use crate::format::committed::{self, Committed};
 use crate::format::segment::group_id;
 use crate::partition::{Listener, Partition};
-use crate::table::{Change, Table};
-use crate::types::{Offset, OffsetAndMetadata, TopicPartition};
+use crate::table::{self, Change, Table};
+use crate::types::{Offset, OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// The longest metadata of a committed offset, in bytes. Kafka: `offset.metadata.max.bytes`.
 const MAX_METADATA_BYTES: usize = 4096;
@@ -43,6 +44,39 @@ pub(super) fn check_name(name: &str) -> Result<()> {
         return invalid("its directory's name would be longer than 255 bytes");
     }
     Ok(())
+}
+
+/// Offsets to commit as the table keeps them, keys and values one behind the other. It is kept from one commit to the
+/// next, for the room that it has taken.
+#[derive(Default)]
+pub(super) struct Encoded {
+    bytes: Vec<u8>,
+    /// Where each key ends, and its value.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Encoded {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, partition: &TopicPartition, topic_id: u128, offset: &OffsetAndMetadata) {
+        committed::put_key(&mut self.bytes, partition);
+        let key_end = self.bytes.len();
+        committed::put_value(&mut self.bytes, topic_id, offset);
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    fn drafts(&self, now: Timestamp) -> Vec<Draft<'_>> {
+        let mut start = 0;
+        let draft = |(key_end, end): &(usize, usize)| {
+            let key = &self.bytes[start..*key_end];
+            start = *end;
+            table::draft(key, Some(&self.bytes[*key_end..*end]), now)
+        };
+        self.ends.iter().map(draft).collect()
+    }
 }
 
 /// What a group has committed.
@@ -156,31 +190,38 @@ impl Offsets {
         Ok(entry.filter(|entry| entry.topic_id == topic_id).map(|entry| entry.offset))
     }
 
-    /// The changes of the table that commit these offsets, if all of them can be.
-    pub(super) fn changes(&self, offsets: &[(TopicPartition, OffsetAndMetadata)]) -> Result<Vec<Change>> {
+    /// Writes into `encoded` what commits these offsets, if all of them can be.
+    pub(super) fn encode(&self, offsets: &[(TopicPartition, OffsetAndMetadata)], encoded: &mut Encoded) -> Result<()> {
         self.catalog.check_writable()?;
-        let mut changes = Vec::with_capacity(offsets.len());
+        encoded.clear();
         for (name, offset) in offsets {
             let partition = self.catalog.partition(name)?;
             check_offset(&partition, offset)?;
-            let entry = Committed { topic_id: partition.topic_id(), offset: offset.clone() };
-            changes.push((committed::encode_key(name), Some(committed::encode_value(&entry))));
+            encoded.push(name, partition.topic_id(), offset);
         }
-        Ok(changes)
+        Ok(())
     }
 
-    /// The changes of the table that take away what is committed for these partitions.
-    pub(super) fn deletions(&self, partitions: &[TopicPartition]) -> Result<Vec<Change>> {
-        self.catalog.check_writable()?;
-        let Some(table) = self.table.lock().clone() else { return Ok(Vec::new()) };
-        let keys = partitions.iter().map(committed::encode_key);
-        Ok(keys.filter(|key| table.get(key, |_, _| ()).is_some()).map(|key| (key, None)).collect())
-    }
-
-    /// Makes the changes; returns the offset in the group's log that must be durable for them to count after a power cut.
-    pub(super) fn change(&self, changes: &[Change]) -> Result<Offset> {
+    /// Commits; returns the offset in the group's log that must be durable for it to count after a power cut, if it is
+    /// not yet as durable as configured.
+    pub(super) fn commit(&self, encoded: &Encoded) -> Result<Option<Offset>> {
         let table = self.open_table(true, None)?.expect("it was created if it was missing");
-        table.change(changes, self.catalog.env().clock.now())
+        let end = table.append(&encoded.drafts(self.catalog.env().clock.now()))?;
+        Ok((table.partition().high_watermark() < end).then_some(end))
+    }
+
+    /// Takes away what is committed for these partitions; returns the offset that must be durable for it to stay away, if
+    /// there was something.
+    pub(super) fn remove(&self, partitions: &[TopicPartition]) -> Result<Option<Offset>> {
+        self.catalog.check_writable()?;
+        let Some(table) = self.table.lock().clone() else { return Ok(None) };
+        let keys = partitions.iter().map(committed::encode_key);
+        let there = keys.filter(|key| table.get(key, |_, _| ()).is_some());
+        let changes: Vec<Change> = there.map(|key| (key, None)).collect();
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        table.change(&changes, self.catalog.env().clock.now()).map(Some)
     }
 
     /// Waits until what was changed below `end` is as durable as configured.

@@ -7,6 +7,7 @@
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
+//! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
 //! Whole batches are not touched. Every file that changes is copied aside first, and the copy is synced.
 
@@ -17,9 +18,9 @@ use crate::env::Env;
 use crate::env::storage::{Access, Lock, LockError};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
-use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, Predecessor, group_id};
+use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
-use crate::inspect::verify::{PlaceSurvey, recorded, survey_place};
+use crate::inspect::verify::{PlaceSurvey, lost_front, recorded, survey_place};
 use crate::types::{Offset, TimestampType};
 
 /// The length of a file that holds nothing but a gap: a page.
@@ -92,30 +93,34 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn mend_place(&mut self, place: &Place, survey: &PlaceSurvey) -> Result<()> {
-        let Some(identity) = identity_of(place, survey) else {
+        let Some(identity) = survey.identity else {
             if !survey.segments.is_empty() {
                 let reason = "no header says whose segments these are";
                 self.report.beyond.push(format!("{}: {reason}", place.name));
             }
             return Ok(());
         };
+        if !matches!(place.kind, PlaceKind::Partition { .. })
+            && let Some(lost) = lost_front(self.env, survey)?
+        {
+            let reason = format!("what the table said at offsets {}..{} is missing", lost.start, lost.end);
+            self.report.beyond.push(format!("{}: {reason}", place.name));
+        }
         // As it is once it is mended.
         let mut before: Option<Predecessor> = None;
         for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
             let successor = survey.segments.get(at + 1);
-            let sound =
-                segment.header.as_ref().is_ok_and(|header| header.identity == identity && header.base == segment.base);
             if before.is_none() {
                 self.mend_first(place, identity, survey.start, segment)?;
             }
-            let end_position = if sound {
+            let end_position = if segment.header.is_ok() {
                 self.mend_gap_before(place, identity, before, segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
                 let epoch = successor.or(survey.segments[..at].last()).map_or(1, |neighbour| neighbour.epoch.max(1));
                 let most = segment.base.saturating_advance(segment.length / 8 + 1).max(survey.witness);
-                let lost = segment.base..successor.map_or(most, |successor| successor.base);
+                let lost = segment.base..successor.map_or(most, |successor| successor.follows(segment.base));
                 self.replace(place, identity, before, segment, lost, epoch)?;
                 GAP_SEGMENT_END
             };
@@ -368,22 +373,4 @@ impl Repair<'_> {
     fn io<'b>(&'b self, action: &'static str, path: &'b Path) -> impl FnOnce(std::io::Error) -> Error + 'b {
         move |source| Error::Io { action, path: self.env.storage.root().join(path), source }
     }
-}
-
-/// Whose segments these are: what most of the headers say that could be.
-fn identity_of(place: &Place, survey: &PlaceSurvey) -> Option<Identity> {
-    let (number, topic) = match &place.kind {
-        PlaceKind::Partition { number, .. } => (*number, None),
-        PlaceKind::Catalog => (0, Some(CATALOG_ID)),
-        PlaceKind::Group(group) => (0, Some(group_id(group))),
-    };
-    let possible: Vec<Identity> = survey
-        .segments
-        .iter()
-        .filter_map(|segment| segment.header.as_ref().ok())
-        .map(|header| header.identity)
-        .filter(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic))
-        .collect();
-    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
-    possible.iter().copied().max_by_key(votes)
 }

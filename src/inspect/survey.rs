@@ -9,7 +9,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
-use crate::format::segment::{self, Header};
+use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, group_id};
 use crate::partition::{Hole, Met};
 use crate::types::Offset;
 
@@ -117,8 +117,32 @@ pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<
     Ok(Some((file, pen)))
 }
 
-/// Reads a segment from end to end, as far as its successor says that it goes.
-pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, successor: Option<&Surveyed>) -> Result<Surveyed> {
+/// Whose segments these are: what most of the headers say that could be.
+pub(super) fn identity_of(env: &Env, place: &Place, files: &[(Offset, PathBuf)]) -> Result<Option<Identity>> {
+    let (number, topic) = match &place.kind {
+        PlaceKind::Partition { number, .. } => (*number, None),
+        PlaceKind::Catalog => (0, Some(CATALOG_ID)),
+        PlaceKind::Group(group) => (0, Some(group_id(group))),
+    };
+    let mut possible = Vec::new();
+    for (_, path) in files {
+        let Some((_, pen)) = map(env, path, Access::Read)? else { continue };
+        let header = Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES)));
+        possible.extend(header.map(|header| header.identity));
+    }
+    possible.retain(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic));
+    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
+    Ok(possible.iter().copied().max_by_key(votes))
+}
+
+/// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
+/// of another base, says nothing that counts here.
+pub(super) fn survey(
+    env: &Env,
+    identity: Option<Identity>,
+    (base, path): (Offset, PathBuf),
+    successor: Option<&Surveyed>,
+) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
         length: 0,
@@ -136,11 +160,14 @@ pub(super) fn survey(env: &Env, base: Offset, path: PathBuf, successor: Option<&
     let Some((_, pen)) = map(env, &surveyed.path, Access::Read)? else { return Ok(surveyed) };
     surveyed.length = pen.region().valid();
     let bytes = pen.unread(0..surveyed.length);
-    surveyed.header = Header::decode(bytes);
+    surveyed.header = Header::decode(bytes).and_then(|header| {
+        let ours = Some(header.identity) == identity && header.base == base;
+        if ours { Ok(header) } else { Err(Flaw::Foreign) }
+    });
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
         let until = successor.map(|successor| successor.follows(base));
-        let walk = Walk { due: base, ..Walk::begin(header, segment::salt(bytes)).until(until) };
+        let walk = Walk::begin(header, segment::salt(bytes)).until(until);
         let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);

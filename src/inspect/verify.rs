@@ -1,6 +1,7 @@
 //! Reads every byte of a log and reports every finding.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::plausible;
@@ -10,7 +11,7 @@ use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Batch;
 use crate::format::catalog::{Fact, TopicFact};
 use crate::format::committed::{self, Committed};
-use crate::format::segment::{CATALOG_ID, HEADER_BYTES, group_id};
+use crate::format::segment::{HEADER_BYTES, Identity, group_id};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
 use crate::inspect::{Finding, FindingClass, Progress};
 use crate::types::{Offset, TopicPartition};
@@ -67,6 +68,8 @@ pub(crate) fn verify_in(env: &Env, mut progress: impl FnMut(Progress)) -> Result
 /// What the segments of a place hold together.
 #[derive(Debug)]
 pub(super) struct PlaceSurvey {
+    /// Whose segments these are; `None` if no header says so.
+    pub(super) identity: Option<Identity>,
     pub(super) segments: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
@@ -94,18 +97,21 @@ impl PlaceSurvey {
 /// What the catalog says of a place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recorded {
+    /// Whose segments lie there.
+    identity: Option<Identity>,
     /// Everything below was deleted on purpose.
     start: Offset,
     /// Everything below was durable when the log was closed last.
     end: Offset,
 }
 
-/// Where the catalog says that the places begin, and ended when the log was closed last, by their names. Of what it has
-/// lost it says nothing.
+/// What the catalog says of the places, by their names: whose they are, where they begin, and where they ended when the
+/// log was closed last. Of what it has lost it says nothing.
 pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Recorded>> {
     let mut recorded = BTreeMap::new();
     let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(recorded) };
     let catalog = survey_place(env, catalog, None, |_| {})?;
+    let log = catalog.identity.map(|identity| identity.log);
     let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::<_, Recorded>::new());
     for (key, value, ..) in last_values(env, &catalog)? {
         match Fact::decode(&key, Some(&value)) {
@@ -121,9 +127,10 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
             PlaceKind::Group(group) => Some((group_id(group), 0)),
             PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
         };
-        if let Some(said) = id.and_then(|id| by_id.get(&id)) {
-            recorded.insert(place.name.clone(), *said);
-        }
+        let Some((topic, partition)) = id else { continue };
+        let said = by_id.get(&(topic, partition)).copied().unwrap_or_default();
+        let identity = log.map(|log| Identity { log, topic, partition });
+        recorded.insert(place.name.clone(), Recorded { identity, ..said });
     }
     Ok(recorded)
 }
@@ -136,19 +143,23 @@ pub(super) fn survey_place(
     recorded: Option<Recorded>,
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
-    let Recorded { start, end } = recorded.unwrap_or_default();
+    let Recorded { identity, start, end } = recorded.unwrap_or_default();
     let mut files = survey::segment_files(env, &place.dir)?;
     let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
     files.drain(..deleted);
+    let identity = match identity {
+        Some(identity) => Some(identity),
+        None => survey::identity_of(env, place, &files)?,
+    };
     let mut segments: Vec<Surveyed> = Vec::new();
-    for (base, path) in files.into_iter().rev() {
-        let surveyed = survey::survey(env, base, path, segments.last())?;
+    for file in files.into_iter().rev() {
+        let surveyed = survey::survey(env, identity, file, segments.last())?;
         each(&surveyed);
         segments.push(surveyed);
     }
     segments.reverse();
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
-    Ok(PlaceSurvey { segments, witness, start })
+    Ok(PlaceSurvey { identity, segments, witness, start })
 }
 
 struct Verification<'a> {
@@ -205,6 +216,12 @@ impl<'a> Verification<'a> {
         if survey.segments.is_empty() {
             let message = "no segment is left; how many records there were, nothing says".to_owned();
             find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
+        }
+        if !matches!(place.kind, PlaceKind::Partition { .. })
+            && let Some(lost) = lost_front(self.env, &survey)?
+        {
+            let message = "the beginning of the table is not there, and nothing says it again".to_owned();
+            find(FindingClass::Missing, &survey.segments[0].path, 0, lost, message);
         }
         let (counted, torn_off) = survey.segments.split_at(survey.counted());
         for (at, segment) in counted.iter().enumerate() {
@@ -301,25 +318,23 @@ fn check_segment(
     before: Option<&Surveyed>,
     segment: &Surveyed,
     successor: Option<&Surveyed>,
-    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+    find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let until = successor.map_or(segment.next.max(survey.witness), |successor| successor.base);
+    let named = successor.map(|successor| successor.follows(segment.base));
+    let until = named.unwrap_or(segment.next.max(survey.witness));
     let header = match &segment.header {
-        Ok(header) => header,
+        Ok(header) if log.is_none_or(|log| header.identity.log == log) => header,
+        Ok(_) | Err(Flaw::Foreign) => {
+            find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
+            return;
+        }
         Err(flaw) => {
             let class = if *flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
             find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
             return;
         }
     };
-    let ours = log.is_none_or(|log| header.identity.log == log)
-        && header.base == segment.base
-        && belongs(place, segment, survey);
-    if !ours {
-        find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
-        return;
-    }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
     if first_of_topic && segment.base > survey.start {
         let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
@@ -341,28 +356,12 @@ fn check_segment(
     check_end(segment, survey.witness, successor, find);
 }
 
-/// Whether the header names this place: the topic id that the place implies, or else the one that its neighbours have.
-fn belongs(place: &Place, segment: &Surveyed, survey: &PlaceSurvey) -> bool {
-    let Ok(header) = &segment.header else { return true };
-    match &place.kind {
-        PlaceKind::Catalog => header.identity.topic == CATALOG_ID,
-        PlaceKind::Group(group) => header.identity.topic == group_id(group),
-        PlaceKind::Partition { number, .. } => {
-            let topic_of = |segment: &&Surveyed| {
-                segment.header.as_ref().is_ok_and(|other| other.identity.topic == header.identity.topic)
-            };
-            let alike = survey.segments.iter().filter(topic_of).count();
-            header.identity.partition == *number && 2 * alike > survey.segments.len().saturating_sub(1)
-        }
-    }
-}
-
 /// Where a segment ends against where it should.
 fn check_end(
     segment: &Surveyed,
     witness: Offset,
     successor: Option<&Surveyed>,
-    find: &mut impl FnMut(FindingClass, &Path, u64, std::ops::Range<Offset>, String),
+    find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
     let named = successor.map(|successor| successor.follows(segment.base));
@@ -385,8 +384,27 @@ fn check_end(
 /// An entry of a table: key, value, and where it stands.
 type TableEntry = (Vec<u8>, Vec<u8>, PathBuf, u64);
 
-/// The last value of each key of a table, by reading its whole batches.
-pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
+/// The offsets in front of a table that are missing: it begins behind them, and was not said again from there on.
+pub(super) fn lost_front(env: &Env, survey: &PlaceSurvey) -> Result<Option<Range<Offset>>> {
+    let start = survey.segments.first().map_or(Offset::ZERO, |segment| segment.base);
+    let again = |(key, ..): &TableEntry| key.is_empty();
+    let whole_from = match table_values(env, survey)?.into_iter().find(again) {
+        Some((_, value, ..)) => Offset::new(value.try_into().map_or(0, u64::from_le_bytes)),
+        None => Offset::ZERO,
+    };
+    Ok((whole_from < start).then_some(Offset::ZERO..start))
+}
+
+/// The last value of each key of a table.
+fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
+    let mut values = table_values(env, survey)?;
+    // The end of a rewrite says nothing of its own.
+    values.retain(|(key, ..)| !key.is_empty());
+    Ok(values)
+}
+
+/// The last value of each key of a table and, without a key, where it was said again last, by reading its whole batches.
+fn table_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEntry>> {
     let mut values: BTreeMap<Vec<u8>, (Vec<u8>, PathBuf, u64)> = BTreeMap::new();
     for segment in survey.segments.iter().filter(|segment| segment.header.is_ok()) {
         let Some((_, pen)) = survey::map(env, &segment.path, Access::Read)? else { continue };
@@ -400,10 +418,6 @@ pub(super) fn last_values(env: &Env, survey: &PlaceSurvey) -> Result<Vec<TableEn
             let Ok(Some(batch)) = Batch::at(&bytes[position as usize..]) else { break };
             for record in batch.records() {
                 let key = record.key.unwrap_or_default().to_vec();
-                if key.is_empty() {
-                    // The end of a rewrite, which says nothing of its own.
-                    continue;
-                }
                 match record.value {
                     Some(value) => drop(values.insert(key, (value.to_vec(), segment.path.clone(), position))),
                     None => drop(values.remove(&key)),

@@ -418,7 +418,8 @@ impl Recovery<'_> {
             }
             let judged = match scan {
                 Some(scan) => self.judge_scan(scan, head, successor)?,
-                None => self.unscanned(head, successor),
+                // It loses all up to where it ended, and a successor says that even if it does not count itself.
+                None => self.unscanned(head, heads.get(at + 1)),
             };
             slots.push(judged.slot);
             (next, active) = (judged.next, judged.active);
@@ -464,7 +465,8 @@ impl Recovery<'_> {
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
-                let next = successor.map_or(self.behind(head.base.saturating_advance(1)), |successor| successor.base);
+                let behind = self.behind(head.base.saturating_advance(1));
+                let next = successor.map_or(behind, |successor| successor.follows(head.base));
                 self.report(head, 0, head.base..next, *flaw);
                 (Slot::broken(head.base, path, *flaw, (next, head.length)), next)
             }

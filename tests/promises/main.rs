@@ -1,7 +1,7 @@
 //! The promises of `tidelog::promises`, each broken on purpose. The table there names the tests of each row.
 //!
 //! The sweeps are bounded so that the whole takes a minute or two; `TIDELOG_SWEEP=full cargo test --release --all-features
-//! --test promises` runs every case, in five minutes on two cores. What is drawn is drawn from seeds, which stand in the
+//! --test promises` runs every case, in a minute or two on two cores. What is drawn is drawn from seeds, which stand in the
 //! messages.
 //!
 //! A promise is only as good as the test that breaks. Each of these mistakes was planted by hand, in the function named,

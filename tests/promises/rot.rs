@@ -8,7 +8,8 @@ use tidelog::sim::{Machine, PowerCut};
 use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
 
 use crate::shared::{
-    Ledger, NOW, closed_log, commit, config, full_sweep, name, open, reader, segments, small, some_of,
+    Ledger, NOW, closed_log, commit, config, full_sweep, name, open, read_around_damage, reader, segments, small,
+    some_of,
 };
 
 const PAGE: usize = 4096;
@@ -184,7 +185,7 @@ fn what_reading_would_miss_verify_finds_and_repair_mends() {
         assert!(mended.beyond.is_empty() && !mended.mends.is_empty(), "{case}: {mended:?}");
         assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
         let log = open(&machine);
-        let (read, damaged) = crate::shared::read_around_damage(&log, &harmed());
+        let (read, damaged) = read_around_damage(&log, &harmed());
         assert!(damaged.is_empty(), "{case}: {damaged:?}");
         let accepted = &ledger.accounts[&harmed()].accepted;
         assert!(read.iter().all(|(offset, value)| accepted[*offset as usize] == *value), "{case}");
@@ -504,6 +505,40 @@ fn an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it() {
 
         let reported = ledger.check_damaged(&machine, &[harmed()], &format!("with {more} more"));
         assert!(reported > 0, "with {more} more");
+    }
+}
+
+/// Such a disk has on it what it had before: what it called durable since is nowhere, and nothing can bring it back.
+#[test]
+fn what_a_disk_that_lies_about_flushing_took_is_missed_once_the_log_was_closed_and_else_no_record_is_wrong() {
+    for (kept, closed) in (0..8).flat_map(|kept| [(kept, true), (kept, false)]) {
+        let case = format!("{kept} of 8 kept, closed: {closed}");
+        let (machine, mut ledger) = closed_log(28, 2);
+        let log = open(&machine);
+        let mut on_disk = Vec::new();
+        for sent in 0..8 {
+            if sent == kept {
+                on_disk =
+                    segments(&machine, &harmed()).into_iter().map(|path| (machine.read_file(&path), path)).collect();
+            }
+            ledger.send(&log, &harmed()).unwrap().wait().unwrap();
+        }
+        if closed {
+            log.close().unwrap();
+        }
+        let machine = machine.kill();
+        segments(&machine, &harmed()).iter().for_each(|path| machine.remove_file(path));
+        on_disk.iter().for_each(|(bytes, path)| machine.write_file(path, bytes));
+
+        if closed {
+            let reported = ledger.check_damaged(&machine, &[harmed()], &case);
+            assert!(reported >= 8 - kept, "{case}: {reported} were reported");
+        } else {
+            let (found, _) = read_around_damage(&open(&machine), &harmed());
+            let sent = &ledger.accounts[&harmed()].accepted;
+            assert!(found.iter().all(|(offset, value)| sent[*offset as usize] == *value), "{case}");
+            assert!(found.len() as u64 >= 2 + kept, "{case}: {} are left", found.len());
+        }
     }
 }
 

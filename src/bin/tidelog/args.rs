@@ -11,7 +11,7 @@ use tidelog::{Durability, ResetTo, TopicConfig};
 
 use crate::demo::EVENTS;
 use crate::failure::{EXIT_CODES, Failure, Outcome};
-use crate::moment::Moment;
+use crate::moment::{Age, Moment};
 use crate::output::{Output, complain};
 use crate::template::Template;
 
@@ -559,6 +559,9 @@ pub(crate) struct ResetTarget {
     /// To the first record since this moment: 2026-01-31T12:00:00Z, "2h ago", or milliseconds since 1970
     #[arg(long, value_name = "MOMENT")]
     to_datetime: Option<Moment>,
+    /// To the first record that is not older than this: 2h, "7d 12h", or PT2H
+    #[arg(long, value_name = "TIME")]
+    by_duration: Option<Age>,
     /// So many offsets on from what is committed, or back if negative
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     shift_by: Option<i64>,
@@ -566,7 +569,8 @@ pub(crate) struct ResetTarget {
 
 impl ResetTarget {
     pub(crate) fn target(&self) -> ResetTo {
-        match (self.to_offset, self.shift_by, self.to_datetime) {
+        let moment = self.to_datetime.or(self.by_duration.map(|age| age.0));
+        match (self.to_offset, self.shift_by, moment) {
             (Some(offset), ..) => ResetTo::Offset(offset.into()),
             (_, Some(by), _) => ResetTo::ShiftBy(by),
             (.., Some(moment)) => ResetTo::Since(moment.timestamp()),

@@ -35,11 +35,24 @@ impl FromStr for Moment {
         if let Ok(date) = text.parse::<Date>() {
             return Ok(Moment::At(Timestamp::from_millis(date.as_millisecond())));
         }
-        let ago = text.strip_suffix(" ago").and_then(|span| span.parse::<jiff::Span>().ok());
-        let millis = ago.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
-        match millis.and_then(|duration| i64::try_from(duration.as_millis()).ok()) {
-            Some(millis) if millis >= 0 => Ok(Moment::Ago(millis)),
-            _ => Err(format!("neither a date nor a time ago: {MOMENTS}")),
+        let ago = text.strip_suffix(" ago").and_then(|span| span.parse().ok());
+        ago.map(|Age(moment)| moment).ok_or_else(|| format!("neither a date nor a time ago: {MOMENTS}"))
+    }
+}
+
+/// The moment that is so long ago: `2h 30m`, or `PT2H30M` as Kafka's tools have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Age(pub(crate) Moment);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = text.parse::<jiff::Span>().ok();
+        let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+        match duration.and_then(|duration| i64::try_from(duration.as_millis()).ok()) {
+            Some(millis) if millis >= 0 => Ok(Age(Moment::Ago(millis))),
+            _ => Err("not a length of time: 2h, 7d 12h, or PT2H".to_owned()),
         }
     }
 }
@@ -59,6 +72,10 @@ mod tests {
             ("7d ago", Ok(Moment::Ago(7 * 24 * 3_600_000))),
         ] {
             assert_eq!(text.parse::<Moment>(), moment, "{text}");
+        }
+        assert_eq!("PT2H30M".parse(), Ok(Age(Moment::Ago(9_000_000))));
+        for text in ["2h ago", "-2h", "P1M", ""] {
+            assert!(text.parse::<Age>().is_err(), "{text}");
         }
         for text in ["yesterday", "", "2h", "-2h ago", "2023-11-14", "5 months ago"] {
             assert!(text.parse::<Moment>().is_err(), "{text}");
