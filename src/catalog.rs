@@ -140,7 +140,7 @@ impl Catalog {
         }
         let lock = env.storage.lock().map_err(|error| match error {
             LockError::Held(holder) => Error::Locked { path: root.clone(), holder },
-            LockError::Io(source) => Error::making("lock", root.join(LOCK))(source),
+            LockError::Io(source) => Error::making("lock", || root.join(LOCK))(source),
         })?;
         let mut report = RecoveryReport::default();
         let reserve = Reserve::new(env.clone());
@@ -336,7 +336,7 @@ impl Catalog {
         let id = self.draw_id();
         let dir = topic_dir(name);
         let storage = &self.env.storage;
-        storage.create_dir(&dir).map_err(Error::making("create", storage.root().join(&dir)))?;
+        storage.create_dir(&dir).map_err(Error::making("create", || storage.root().join(&dir)))?;
         let made = self.create_partitions(name, id, &config, 0).and_then(|partitions| {
             storage.sync_dir(Path::new(TOPICS)).map_err(self.io("sync", Path::new(TOPICS)))?;
             let fact = Fact::Topic(name.to_owned(), topic_fact(id, &config));
@@ -814,7 +814,7 @@ fn open_or_create_table(
         remove_partition_files(env, &dir)?;
         Table::create(home.clone(), 1, &config, upkeep.clone(), reserve)
     })?;
-    env.storage.sync_dir(Path::new("")).map_err(Error::io("sync", env.storage.root()))?;
+    env.storage.sync_dir(Path::new("")).map_err(Error::io("sync", || env.storage.root()))?;
     Ok(Opened { log_id, table, doubtful: lost })
 }
 
@@ -945,14 +945,14 @@ fn is_log(env: &Env) -> Result<bool> {
 }
 
 fn exists(env: &Env, dir: &Path, name: &str) -> Result<bool> {
-    let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+    let entries = env.storage.list(dir).map_err(Error::io("list", || env.storage.root().join(dir)))?;
     Ok(entries.iter().any(|entry| entry.name == name && entry.kind == Kind::Directory))
 }
 
 fn create_dir_if_missing(env: &Env, dir: &Path) -> Result<()> {
     match env.storage.create_dir(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::making("create", env.storage.root().join(dir))(error))
+            Err(Error::making("create", || env.storage.root().join(dir))(error))
         }
         _ => Ok(()),
     }
@@ -992,7 +992,7 @@ fn remove_partition_files(env: &Env, dir: &Path) -> Result<()> {
     for (path, kind) in list_if_there(env, dir)?.into_iter().rev() {
         let ours = path.extension().is_some_and(|extension| extension == "log" || extension == "new");
         if kind == Kind::File && ours {
-            env.storage.remove(&path).map_err(Error::io("remove", env.storage.root().join(&path)))?;
+            env.storage.remove(&path).map_err(Error::io("remove", || env.storage.root().join(&path)))?;
         }
     }
     remove_dir_if_empty(env, dir)
@@ -1009,5 +1009,5 @@ fn remove_dir_if_empty(env: &Env, dir: &Path) -> Result<()> {
         }
     }
     let parent = dir.parent().unwrap_or(Path::new(""));
-    env.storage.sync_dir(parent).map_err(Error::io("sync", env.storage.root().join(parent)))
+    env.storage.sync_dir(parent).map_err(Error::io("sync", || env.storage.root().join(parent)))
 }

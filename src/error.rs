@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::types::{Offset, Timestamp, TopicPartition};
@@ -360,17 +360,23 @@ fn limit(source: &io::Error) -> &'static str {
 
 impl Error {
     /// An [`Error::Io`]; [`Error::NoSpace`] is left to those who know how much was asked for.
-    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    pub(crate) fn io<P: Into<PathBuf>>(
+        action: &'static str,
+        path: impl FnOnce() -> P,
+    ) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path().into(), source }
     }
 
     /// For making a file or directory, or giving it its name: that takes room in the directory it is in.
-    pub(crate) fn making(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+    pub(crate) fn making<P: Into<PathBuf>>(
+        action: &'static str,
+        path: impl FnOnce() -> P,
+    ) -> impl FnOnce(io::Error) -> Error {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Error::NoSpace { path: path.as_ref().to_path_buf(), bytes: NAME_BYTES, source }
+                Error::NoSpace { path: path().into(), bytes: NAME_BYTES, source }
             }
-            _ => Error::Io { action, path: path.as_ref().to_path_buf(), source },
+            _ => Error::Io { action, path: path().into(), source },
         }
     }
 

@@ -155,7 +155,7 @@ impl EventLog {
     /// [`Io`](Error::Io).
     #[cfg(feature = "tempfile")]
     pub fn temporary() -> Result<Self> {
-        let directory = tempfile::tempdir().map_err(Error::io("create", std::env::temp_dir()))?;
+        let directory = tempfile::tempdir().map_err(Error::io("create", std::env::temp_dir))?;
         let mut log = Self::open(directory.path())?;
         Arc::get_mut(&mut log.shared).expect("nobody else has it yet").directory = Some(directory);
         Ok(log)

@@ -145,7 +145,7 @@ impl Keeper {
         let keeper = Arc::clone(self);
         let work = Box::new(move || keeper.work());
         let path = self.env.storage.root();
-        self.env.scheduler.spawn("tidelog", work).map_err(Error::io("start the background worker of", path))
+        self.env.scheduler.spawn("tidelog", work).map_err(Error::io("start the background worker of", || path))
     }
 
     /// Makes the worker end after its present round.

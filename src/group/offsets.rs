@@ -28,7 +28,7 @@ pub(super) fn group_names(catalog: &Catalog) -> Result<BTreeSet<String>> {
     let dir = Path::new(GROUPS);
     let entries = match env.storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.map_err(Error::io("list", env.storage.root().join(dir)))?,
+        listed => listed.map_err(Error::io("list", || env.storage.root().join(dir)))?,
     };
     let mut names: BTreeSet<String> = catalog.group_names()?.into_iter().collect();
     names.extend(entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)));

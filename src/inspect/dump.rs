@@ -41,7 +41,10 @@ pub fn dump(path: impl AsRef<Path>, mut each: impl FnMut(&DumpItem)) -> Result<(
     let path = path.as_ref();
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().ok_or_else(|| {
-        Error::io("open", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, "this is not the path of a file"))
+        Error::io("open", || path)(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "this is not the path of a file",
+        ))
     })?;
     let env = Env::real(dir, false)?;
     let Some((_, pen)) = survey::map(&env, Path::new(name), Access::Read)? else { return Ok(()) };

@@ -92,14 +92,14 @@ fn partitions_of(env: &Env, topic: &str, dir: &Path) -> Result<Vec<Place>> {
 }
 
 fn directories(env: &Env, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+    let entries = env.storage.list(dir).map_err(Error::io("list", || env.storage.root().join(dir)))?;
     let directories = entries.into_iter().filter(|entry| entry.kind == Kind::Directory);
     Ok(directories.map(|entry| (entry.name.clone(), dir.join(entry.name))).collect())
 }
 
 /// The segment files in a directory, in the order of their offsets.
 pub(super) fn segment_files(env: &Env, dir: &Path) -> Result<Vec<(Offset, PathBuf)>> {
-    let entries = env.storage.list(dir).map_err(Error::io("list", env.storage.root().join(dir)))?;
+    let entries = env.storage.list(dir).map_err(Error::io("list", || env.storage.root().join(dir)))?;
     let named = |name: &str| segment::base_of_file_name(name).map(|base| (base, dir.join(name)));
     Ok(entries.iter().filter(|entry| entry.kind == Kind::File).filter_map(|entry| named(&entry.name)).collect())
 }
@@ -107,12 +107,12 @@ pub(super) fn segment_files(env: &Env, dir: &Path) -> Result<Vec<(Offset, PathBu
 /// The bytes of a file, mapped. `None` if it is empty.
 pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<dyn File>, Pen)>> {
     let full = || env.storage.root().join(path);
-    let file = env.storage.open(path, access).map_err(Error::io("open", full()))?;
-    let length = file.len().map_err(Error::io("measure", full()))?;
+    let file = env.storage.open(path, access).map_err(Error::io("open", full))?;
+    let length = file.len().map_err(Error::io("measure", full))?;
     if length == 0 {
         return Ok(None);
     }
-    let memory = file.map(length).map_err(Error::io("map", full()))?;
+    let memory = file.map(length).map_err(Error::io("map", full))?;
     let (_, pen) = Region::new(memory, length);
     Ok(Some((file, pen)))
 }

@@ -45,7 +45,7 @@ impl Partition {
         let Some(active) = &mut writer.active else { return Ok(true) };
         let (length, is_there) = match active.file.len() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (active.pen.region().valid(), false),
-            length => (length.map_err(Error::io("measure", active.segment.path()))?, true),
+            length => (length.map_err(Error::io("measure", || active.segment.path()))?, true),
         };
         let valid = length.min(active.pen.region().capacity());
         if valid > active.pen.region().valid() {

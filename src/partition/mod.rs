@@ -108,12 +108,11 @@ impl Home {
 
     /// Says it in the log's words when there is no room.
     fn no_room(&self, path: &Path, bytes: u64) -> impl FnOnce(io::Error) -> Error {
-        let path = self.full(path);
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Error::NoSpace { path, bytes, source }
+                Error::NoSpace { path: self.full(path), bytes, source }
             }
-            _ => Error::Io { action: "allocate", path, source },
+            _ => Error::Io { action: "allocate", path: self.full(path), source },
         }
     }
 
@@ -226,11 +225,11 @@ impl Partition {
         upkeep: Option<Arc<dyn Upkeep>>,
     ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
-        storage.create_dir(&home.dir).map_err(Error::making("create", home.full(&home.dir)))?;
+        storage.create_dir(&home.dir).map_err(Error::making("create", || home.full(&home.dir)))?;
         let header =
             Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
         let active = recovery::create(&home, &header, home.first_room())?;
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
         let recovered = Recovered {
             slots: vec![Arc::clone(&active.slot)],
             active: Some(active),
@@ -558,7 +557,7 @@ impl Partition {
         let Some(active) = writer.active.as_ref().filter(|active| active.segment.base() < writer.next) else {
             return Ok(());
         };
-        if active.segment.check_all().map_err(Error::io("read", active.segment.path()))? {
+        if active.segment.check_all().map_err(Error::io("read", || active.segment.path()))? {
             return Ok(());
         }
         active.slot.seal(writer.next, writer.position);

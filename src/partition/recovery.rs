@@ -143,7 +143,7 @@ pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recov
 
 /// The base offset of the newest segment, going by the names alone.
 pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
-    let entries = home.env.storage.list(&home.dir).map_err(Error::io("list", home.full(&home.dir)))?;
+    let entries = home.env.storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
     Ok(entries.iter().filter_map(|entry| segment::base_of_file_name(&entry.name)).max())
 }
 
@@ -155,15 +155,15 @@ pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
 /// The headers of the segments in `dir`, those that are whole.
 pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
     let full = |path: &Path| env.storage.root().join(path);
-    let entries = env.storage.list(dir).map_err(Error::io("list", full(dir)))?;
+    let entries = env.storage.list(dir).map_err(Error::io("list", || full(dir)))?;
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
         let path = dir.join(&entry.name);
-        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", full(&path)))?;
-        if file.len().map_err(Error::io("measure", full(&path)))? < HEADER_BYTES {
+        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", || full(&path)))?;
+        if file.len().map_err(Error::io("measure", || full(&path)))? < HEADER_BYTES {
             continue;
         }
-        let memory = file.map(HEADER_BYTES).map_err(Error::io("map", full(&path)))?;
+        let memory = file.map(HEADER_BYTES).map_err(Error::io("map", || full(&path)))?;
         let (_, pen) = Region::new(memory, HEADER_BYTES);
         found.extend(Header::decode(pen.unread(0..HEADER_BYTES)));
     }
@@ -173,13 +173,13 @@ pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
 /// Whether any segment in `dir` holds a byte behind its header.
 pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
     let full = |path: &Path| env.storage.root().join(path);
-    let entries = env.storage.list(dir).map_err(Error::io("list", full(dir)))?;
+    let entries = env.storage.list(dir).map_err(Error::io("list", || full(dir)))?;
     for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
         let path = dir.join(&entry.name);
-        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", full(&path)))?;
-        let length = file.len().map_err(Error::io("measure", full(&path)))?;
+        let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", || full(&path)))?;
+        let length = file.len().map_err(Error::io("measure", || full(&path)))?;
         if length > HEADER_BYTES {
-            let memory = file.map(length).map_err(Error::io("map", full(&path)))?;
+            let memory = file.map(length).map_err(Error::io("map", || full(&path)))?;
             let (_, pen) = Region::new(memory, length);
             if !are_zero(pen.unread(HEADER_BYTES..length)) {
                 return Ok(true);
@@ -191,7 +191,7 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
 
 fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
     let storage = &home.env.storage;
-    let entries = storage.list(&home.dir).map_err(Error::io("list", home.full(&home.dir)))?;
+    let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
     let mut heads = Vec::new();
     for entry in entries {
         let path = home.dir.join(&entry.name);
@@ -208,7 +208,7 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
             }
         } else if access == Access::Write && entry.name.ends_with(".log.new") && entry.kind == Kind::File {
             // It never got its name, so nobody was ever told of it.
-            storage.remove(&path).map_err(Error::io("remove", home.full(&path)))?;
+            storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
         }
     }
     Ok(heads)
@@ -222,27 +222,27 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
     let storage = &home.env.storage;
     for head in heads.drain(..deleted) {
         if access == Access::Write && !matches!(head.header, Err(Flaw::Foreign)) {
-            storage.remove(&head.path).map_err(Error::io("remove", home.full(&head.path)))?;
+            storage.remove(&head.path).map_err(Error::io("remove", || home.full(&head.path)))?;
         }
     }
     if access == Access::Write && deleted > 0 {
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", home.full(&home.dir)))?;
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
     }
     Ok(heads)
 }
 
 fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
-    let file = home.env.storage.open(&path, Access::Read).map_err(Error::io("open", home.full(&path)))?;
-    let length = file.len().map_err(Error::io("measure", home.full(&path)))?;
+    let file = home.env.storage.open(&path, Access::Read).map_err(Error::io("open", || home.full(&path)))?;
+    let length = file.len().map_err(Error::io("measure", || home.full(&path)))?;
     if length < HEADER_BYTES {
         return Ok(Head { base, path, length, header: Err(Flaw::Missing), salt: 0 });
     }
     if length > u64::from(MAX_SEGMENT_BYTES) {
         return Ok(Head { base, path, length, header: Err(Flaw::Length(length)), salt: 0 });
     }
-    let memory = file.map(HEADER_BYTES).map_err(Error::io("map", home.full(&path)))?;
+    let memory = file.map(HEADER_BYTES).map_err(Error::io("map", || home.full(&path)))?;
     let (_, pen) = Region::new(memory, HEADER_BYTES);
-    pen.check_readable(0..HEADER_BYTES).map_err(Error::io("read", home.full(&path)))?;
+    pen.check_readable(0..HEADER_BYTES).map_err(Error::io("read", || home.full(&path)))?;
     let bytes = pen.unread(0..HEADER_BYTES);
     let header = Header::decode(bytes).and_then(|header| {
         let ours = header.identity == home.identity && header.base == base;
@@ -333,9 +333,10 @@ impl Recovery<'_> {
 
     fn open(&self, head: &Head) -> Result<(Box<dyn File>, Arc<Region>, Pen)> {
         let home = self.home;
-        let file = home.env.storage.open(&head.path, self.access).map_err(Error::io("open", home.full(&head.path)))?;
+        let file =
+            home.env.storage.open(&head.path, self.access).map_err(Error::io("open", || home.full(&head.path)))?;
         let capacity = home.capacity().max(head.length);
-        let memory = file.map(capacity).map_err(Error::io("map", home.full(&head.path)))?;
+        let memory = file.map(capacity).map_err(Error::io("map", || home.full(&head.path)))?;
         let (region, pen) = Region::new(memory, head.length);
         Ok((file, region, pen))
     }
@@ -351,7 +352,7 @@ impl Recovery<'_> {
         let home = self.home;
         let (file, region, pen) = self.open(head)?;
         if self.access == Access::Write {
-            check_readable(&*file, &pen, head.length).map_err(Error::io("read", home.full(&head.path)))?;
+            check_readable(&*file, &pen, head.length).map_err(Error::io("read", || home.full(&head.path)))?;
         }
         let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
         let until = successor.map(|successor| successor.follows(head.base));
@@ -364,7 +365,7 @@ impl Recovery<'_> {
         let copy = match self.access {
             Access::Write => None,
             Access::Read => {
-                let memory = file.copy(head.length).map_err(Error::io("read", home.full(&head.path)))?;
+                let memory = file.copy(head.length).map_err(Error::io("read", || home.full(&head.path)))?;
                 Some(Region::new(memory, head.length).1)
             }
         };
@@ -589,7 +590,7 @@ impl Recovery<'_> {
             let from = active.segment.position_before(self.witness).min(active.walk.position);
             active.pen.redirty(from..active.walk.position);
         }
-        active.file.sync().map_err(Error::io("sync", active.segment.path()))
+        active.file.sync().map_err(Error::io("sync", || active.segment.path()))
     }
 
     /// Removes segments behind a torn tail, the newest first, so that what is left is always a log.
@@ -600,8 +601,8 @@ impl Recovery<'_> {
         let storage = &self.home.env.storage;
         for head in heads.iter().rev() {
             self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
-            storage.remove(&head.path).map_err(Error::io("remove", self.home.full(&head.path)))?;
-            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", self.home.full(&self.home.dir)))?;
+            storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
+            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
         }
         Ok(())
     }
@@ -611,7 +612,7 @@ impl Recovery<'_> {
         let unproven = active.is_some_and(|active| active.segment.base() >= self.witness);
         if self.access == Access::Write && unproven {
             let dir = &self.home.dir;
-            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
+            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))?;
         }
         Ok(())
     }
@@ -683,13 +684,13 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
     let unborn = path.with_extension("log.new");
     match storage.remove(&unborn) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", home.full(&unborn))(error));
+            return Err(Error::io("remove", || home.full(&unborn))(error));
         }
         _ => {}
     }
-    let file = storage.create(&unborn).map_err(Error::making("create", home.full(&unborn)))?;
+    let file = storage.create(&unborn).map_err(Error::making("create", || home.full(&unborn)))?;
     let made = fill(home, header, room, &*file, &unborn).and_then(|made| {
-        storage.rename(&unborn, &path).map_err(Error::making("name", home.full(&path)))?;
+        storage.rename(&unborn, &path).map_err(Error::making("name", || home.full(&path)))?;
         Ok(made)
     });
     let (pen, salt) = match made {
@@ -716,12 +717,12 @@ fn fill(home: &Home, header: &Header, room: u64, file: &dyn File, path: &Path) -
         Err(Error::NoSpace { .. }) if room > least => home.allocate(file, path, 0, least).map(|()| least)?,
         done => done.map(|()| room)?,
     };
-    let memory = file.map(home.capacity()).map_err(Error::io("map", home.full(path)))?;
+    let memory = file.map(home.capacity()).map_err(Error::io("map", || home.full(path)))?;
     let (_, mut pen) = Region::new(memory, room);
     home.prepare(&mut pen, path, 0..room)?;
     let bytes = header.encode();
     pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
     pen.adopt(HEADER_BYTES);
-    file.sync().map_err(Error::io("sync", home.full(path)))?;
+    file.sync().map_err(Error::io("sync", || home.full(path)))?;
     Ok((pen, segment::salt(&bytes)))
 }

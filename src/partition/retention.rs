@@ -150,7 +150,7 @@ impl Partition {
 
     fn sync_names(&self) -> Result<()> {
         let dir = &self.home.dir;
-        self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))
+        self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))
     }
 
     /// Begins another segment if all records of the active one lie below `start`; whether it did. Without room for one,
@@ -183,7 +183,7 @@ impl Partition {
             match storage.remove(&oldest.path) {
                 // Whoever removed it did what was to be done.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.map_err(Error::io("remove", self.home.full(&oldest.path)))?,
+                removed => removed.map_err(Error::io("remove", || self.home.full(&oldest.path)))?,
             }
             self.slots.write().remove(0);
             removal.segments += 1;

@@ -143,15 +143,15 @@ impl Slot {
         let (next, end_position) = state.end.expect("what is not mapped is sealed");
         let storage = &env.storage;
         let full_path = || storage.root().join(&self.path);
-        let file = storage.open(&self.path, Access::Read).map_err(Error::io("open", full_path()))?;
-        let length = file.len().map_err(Error::io("measure", full_path()))?;
+        let file = storage.open(&self.path, Access::Read).map_err(Error::io("open", full_path))?;
+        let length = file.len().map_err(Error::io("measure", full_path))?;
         if length == 0 {
             return Ok(Found::Broken(Flaw::Missing));
         }
         let memory = if env.copy_reads {
-            file.copy(length).map_err(Error::io("read", full_path()))?
+            file.copy(length).map_err(Error::io("read", full_path))?
         } else {
-            file.map(length).map_err(Error::io("map", full_path()))?
+            file.map(length).map_err(Error::io("map", full_path))?
         };
         let (region, mut pen) = Region::new(memory, length);
         pen.adopt(end_position.min(length));

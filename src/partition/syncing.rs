@@ -210,21 +210,21 @@ impl Partition {
         active: Option<(Arc<dyn File>, PathBuf, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
-            self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
+            self.sync_file(&*old.file, old.next).map_err(Error::io("sync", || self.home.full(&old.slot.path)))?;
         }
         if unnamed {
             let dir = &self.home.dir;
-            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", self.home.full(dir)))?;
+            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))?;
             for old in &mut sealed {
                 self.mark_rolled(old);
-                self.sync_file(&*old.file, old.next).map_err(Error::io("sync", self.home.full(&old.slot.path)))?;
+                self.sync_file(&*old.file, old.next).map_err(Error::io("sync", || self.home.full(&old.slot.path)))?;
             }
         }
         for old in &sealed {
             release(&*old.file, old.pen.region().written());
         }
         match active {
-            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", path)),
+            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || path)),
             None => Ok(()),
         }
     }

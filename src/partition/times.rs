@@ -58,7 +58,7 @@ impl Partition {
                 continue;
             }
             let Some(segment) = self.segment_of(&slot)? else { continue };
-            let found = segment.first_since(since, &offsets).map_err(Error::io("read", segment.path()))?;
+            let found = segment.first_since(since, &offsets).map_err(Error::io("read", || segment.path()))?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -80,7 +80,7 @@ impl Partition {
         }
         let Some((latest, slot)) = latest else { return Ok(None) };
         let Some(segment) = self.segment_of(&slot)? else { return Ok(None) };
-        segment.first_since(latest, &offsets).map_err(Error::io("read", segment.path()))
+        segment.first_since(latest, &offsets).map_err(Error::io("read", || segment.path()))
     }
 
     /// The latest timestamp of the records of a segment that have these offsets.
@@ -90,7 +90,7 @@ impl Partition {
             return Ok(latest);
         }
         let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
-        segment.latest(offsets).map_err(Error::io("read", segment.path()))
+        segment.latest(offsets).map_err(Error::io("read", || segment.path()))
     }
 
     /// The places of the segments that hold these offsets, in order.
@@ -115,7 +115,7 @@ impl Partition {
             return Ok(latest.map(|latest| latest < limit));
         }
         let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
-        segment.is_older_than(limit).map_err(Error::io("read", segment.path()))
+        segment.is_older_than(limit).map_err(Error::io("read", || segment.path()))
     }
 
     /// Rolls the active segment if a batch with a record of `latest` is too late for it. If there is no room for another

@@ -25,6 +25,9 @@ const SEEDS: u64 = 1_000;
 /// A thread of its own is worth it for so many seeds.
 const SEEDS_PER_THREAD: u64 = 16;
 
+/// So many runs at random say how many schedules there are in a scope that has more than were tried.
+const PROBES: u64 = 400;
+
 /// The guarantee of a test that has assertions of its own.
 pub(crate) const ASSERTION: &str = "the assertions of the test";
 
@@ -33,6 +36,8 @@ pub(crate) struct Trial {
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) drawn: Vec<Choice>,
     pub(crate) numbers: Vec<u32>,
+    /// How likely it was, if it was drawn at random.
+    odds: f64,
     pub(crate) broken: Option<Broken>,
 }
 
@@ -59,7 +64,8 @@ pub(crate) fn try_once(scenario: &(dyn Fn(&mut Sim) + Sync), tape: Tape, scope: 
     };
     let asserted = done.err().map(|payload| Broken { guarantee: ASSERTION, says: message_of(&*payload) });
     let broken = ran.outcome.broken().or(asserted);
-    Trial { drawn: ran.tape.drawn().to_vec(), numbers: ran.tape.numbers(), outcome: ran.outcome, broken }
+    let (drawn, numbers) = (ran.tape.drawn().to_vec(), ran.tape.numbers());
+    Trial { drawn, numbers, odds: ran.tape.odds(), outcome: ran.outcome, broken }
 }
 
 /// A search over the runs of a scenario: see [`check`](crate::sim::check).
@@ -203,17 +209,19 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
     fn try_all(&self, search: &mut Search) -> Option<Found> {
         let scope = self.scope.as_ref()?;
         let mut numbers = Vec::new();
-        let mut schedules = Schedules { tried: 0, complete: false };
+        let mut schedules = Schedules { tried: 0, complete: false, estimated: None };
+        let mut dull = 0;
         let found = loop {
             if schedules.tried >= scope.runs {
-                break None;
+                break self.probe(scope, dull, &mut schedules);
             }
             let trial = self.once(Tape::replay(&numbers), Some(scope.clone()));
+            if schedules.tried == 0 {
+                dull = trial.drawn.len() as u64;
+            }
             schedules.tried += 1;
             if trial.broken.is_some() {
-                let plan =
-                    Plan { numbers: trial.numbers.clone(), scope: Some(scope.clone()), most_records: usize::MAX };
-                break Some(Found { origin: Origin::Schedule(schedules.tried), plan, trial });
+                break Some(Found::in_scope(scope, schedules.tried, trial));
             }
             match next_in_order(&trial.drawn) {
                 Some(next) => numbers = next,
@@ -226,6 +234,23 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
         search.runs += schedules.tried;
         search.schedules = Some(schedules);
         found
+    }
+
+    /// Estimates how many schedules there are in a scope, of which the dullest has so many choices, by runs at random in
+    /// which about as much goes wrong as may. They may fail like all others.
+    fn probe(&self, scope: &Scope, dull: u64, schedules: &mut Schedules) -> Option<Found> {
+        let interesting = u64::from(scope.faults) + u64::from(scope.preemptions);
+        let one_in = (dull / interesting.max(1)).max(2);
+        let mut sum = 0.0;
+        for seed in 0..PROBES {
+            let trial = self.once(Tape::random_with(seed, one_in), Some(scope.clone()));
+            if trial.broken.is_some() {
+                return Some(Found::in_scope(scope, schedules.tried + seed + 1, trial));
+            }
+            sum += 1.0 / trial.odds;
+        }
+        schedules.estimated = Some(((sum / PROBES as f64) as u64).max(schedules.tried));
+        None
     }
 
     /// Makes the failure as short as it can be, saves it, and says it in words.
@@ -276,6 +301,13 @@ struct Found {
     trial: Trial,
 }
 
+impl Found {
+    fn in_scope(scope: &Scope, number: u64, trial: Trial) -> Self {
+        let plan = Plan { numbers: trial.numbers.clone(), scope: Some(scope.clone()), most_records: usize::MAX };
+        Found { origin: Origin::Schedule(number), plan, trial }
+    }
+}
+
 /// How a failure was found.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
@@ -306,13 +338,21 @@ pub struct Schedules {
     pub tried: u64,
     /// Whether those are all.
     pub complete: bool,
+    /// If they are not: about how many there are, by some hundred runs at random. The right order of magnitude, and seldom
+    /// more than that: where much may go wrong it is rather too low than too high.
+    pub estimated: Option<u64>,
 }
 
 impl fmt::Display for Schedules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.complete {
-            true => write!(f, "all {} schedules of the scope were tried", self.tried),
-            false => write!(f, "INCOMPLETE: {} schedules of the scope were tried, and there are more", self.tried),
+        match (self.complete, self.estimated) {
+            (true, _) => write!(f, "all {} schedules of the scope were tried", self.tried),
+            (false, Some(all)) => {
+                write!(f, "INCOMPLETE: {} schedules of the scope were tried, of about {all}", self.tried)
+            }
+            (false, None) => {
+                write!(f, "INCOMPLETE: {} schedules of the scope were tried, and there are more", self.tried)
+            }
         }
     }
 }

@@ -539,6 +539,9 @@ impl Run<'_> {
 
     /// Turns a bit over in a segment that is not the last of its partition, if the tape says so.
     fn flip_a_bit(&self, disk: &SimDisk) {
+        if !self.stage.may_flip_a_bit() {
+            return;
+        }
         let files = disk.files();
         let of_topics: Vec<_> = files.iter().filter(|file| file.starts_with("topics")).collect();
         let sealed: Vec<_> = of_topics.windows(2).filter(|pair| pair[0].parent() == pair[1].parent()).collect();

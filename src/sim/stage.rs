@@ -230,11 +230,16 @@ impl Stage {
         state.story.push(Event { at, who, what });
     }
 
-    /// Whether a bit may be turned over; then it counts as done.
+    /// Whether a bit may be turned over.
+    pub(crate) fn may_flip_a_bit(&self) -> bool {
+        let state = self.state.lock();
+        state.left.faults.bit_flips > 0 && state.left.in_all > 0
+    }
+
+    /// Whether one is turned over that may be; then it counts as done.
     pub(crate) fn take_bit_flip(&self) -> bool {
         let mut state = self.state.lock();
-        let may = state.left.faults.bit_flips > 0 && state.left.in_all > 0;
-        if !may || state.tape.seldom(2) == 0 {
+        if state.tape.seldom(2) == 0 {
             return false;
         }
         state.left.faults.bit_flips -= 1;

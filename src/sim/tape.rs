@@ -29,6 +29,8 @@ enum Source {
 pub(crate) struct Tape {
     source: Source,
     drawn: Vec<Choice>,
+    /// How likely it was that these numbers are drawn, where they are drawn at random.
+    odds: f64,
 }
 
 impl Tape {
@@ -38,6 +40,11 @@ impl Tape {
         // Some runs have their faults early and close together, others late and far apart.
         let one_in = 4 << random.below(6);
         Tape::of(Source::Random { random, one_in })
+    }
+
+    /// The same, with something interesting one time in so many, which are at least 2.
+    pub(crate) fn random_with(seed: u64, one_in: u64) -> Self {
+        Tape::of(Source::Random { random: Random::new(seed), one_in })
     }
 
     /// These numbers, and zeros behind them.
@@ -51,37 +58,51 @@ impl Tape {
     }
 
     fn of(source: Source) -> Self {
-        Tape { source, drawn: Vec::new() }
+        Tape { source, drawn: Vec::new(), odds: 1.0 }
     }
 
     /// A number below `limit`, mostly 0: whether something happens that seldom does.
     pub(crate) fn seldom(&mut self, limit: u32) -> u32 {
-        self.draw(
-            limit,
-            |random, one_in| {
-                if random.below(one_in) == 0 { 1 + random.below(u64::from(limit) - 1) as u32 } else { 0 }
-            },
-        )
+        self.draw(limit, |random, one_in| {
+            let interesting = 1.0 / one_in as f64;
+            if random.below(one_in) == 0 {
+                let others = limit - 1;
+                (1 + random.below(u64::from(others)) as u32, interesting / f64::from(others))
+            } else {
+                (0, 1.0 - interesting)
+            }
+        })
     }
 
     /// A number below `limit`, each as likely as the other: how something happens.
     pub(crate) fn evenly(&mut self, limit: u32) -> u32 {
-        self.draw(limit, |random, _| random.below(u64::from(limit)) as u32)
+        self.draw(limit, |random, _| (random.below(u64::from(limit)) as u32, 1.0 / f64::from(limit)))
     }
 
-    fn draw(&mut self, limit: u32, chance: impl FnOnce(&mut Random, u64) -> u32) -> u32 {
+    /// `chance`: a number, and how likely it was.
+    fn draw(&mut self, limit: u32, chance: impl FnOnce(&mut Random, u64) -> (u32, f64)) -> u32 {
         if limit <= 1 {
             return 0;
         }
         let at = self.drawn.len();
         let value = match &mut self.source {
-            Source::Random { random, one_in } => chance(random, *one_in),
+            Source::Random { random, one_in } => {
+                let (value, odds) = chance(random, *one_in);
+                self.odds *= odds;
+                value
+            }
             // Who shortens a tape may leave a number where there is less to choose from now.
             Source::Numbers(numbers) => numbers.get(at).map_or(0, |number| (*number).min(limit - 1)),
             Source::Bytes(bytes) => bytes.get(at).map_or(0, |byte| u32::from(*byte) % limit),
         };
         self.drawn.push(Choice { value, limit });
         value
+    }
+
+    /// How likely this run was among all that could have been drawn. So the mean of `1 / odds` over many runs at random
+    /// comes to how many there are, whatever the chances are.
+    pub(crate) fn odds(&self) -> f64 {
+        self.odds
     }
 
     /// What was drawn.
@@ -140,6 +161,20 @@ mod tests {
         unlike.sort();
         unlike.dedup();
         assert_eq!(unlike.len(), seen.len());
+    }
+
+    #[test]
+    fn the_odds_of_runs_at_random_say_how_many_there_are() {
+        for one_in in [2, 3, 8] {
+            let odds = (0..4_000).map(|seed| {
+                let mut tape = Tape::random_with(seed, one_in);
+                run(&mut tape);
+                1.0 / tape.odds()
+            });
+            let mean = odds.sum::<f64>() / 4_000.0;
+
+            assert!((8.5..9.5).contains(&mean), "{mean} of 9, one in {one_in}");
+        }
     }
 
     #[test]

@@ -56,11 +56,13 @@ fn two_members_lose_nothing_in_any_schedule_of_a_scope() {
         sim.faults(Faults::none().crashes(1).panics(1));
         sim.run_until_idle().at_least_once();
     });
-    let found = found.seeds(0).regressions(None).exhaustive(Scope { runs: 1_500, ..Scope::default() }).search();
-    println!("{:?}", found.schedules);
+    let found = found.seeds(0).regressions(None).exhaustive(Scope::default()).search();
     if let Some(failure) = found.failure {
         panic!("{}", failure.report);
     }
+    let schedules = found.schedules.expect("all were asked for");
+    println!("{schedules}");
+    assert!(schedules.complete && schedules.tried > 1_000, "{schedules}");
 }
 
 #[test]

@@ -50,6 +50,25 @@ fn a_loop_that_commits_what_it_has_done_loses_nothing() {
 }
 
 #[test]
+fn a_search_that_is_not_complete_says_about_how_many_schedules_there_are() {
+    let search = |runs| {
+        let found = check(|sim| {
+            scenario(sim, charge_then_commit);
+            sim.run_until_idle().at_least_once();
+        });
+        let found = found.seeds(0).regressions(None).exhaustive(Scope { runs, ..Scope::default() }).search();
+        found.schedules.expect("all were asked for")
+    };
+
+    let (all, some) = (search(1_000), search(10));
+
+    println!("{all}; {some}");
+    assert!(all.complete && !some.complete && some.tried == 10);
+    let estimated = some.estimated.expect("it is not complete");
+    assert!((all.tried / 2..all.tried * 2).contains(&estimated), "{estimated} of {}", all.tried);
+}
+
+#[test]
 fn a_loop_that_commits_first_is_found() {
     let found = check(|sim| {
         scenario(sim, commit_then_charge);

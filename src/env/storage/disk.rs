@@ -72,7 +72,7 @@ impl Disk {
     /// [`Error::NotALog`] if `root` is missing and is not to be made; [`Error::Io`] if it is not a directory that can be
     /// read, or cannot be made.
     pub(crate) fn open(root: &Path, create: bool) -> Result<Disk> {
-        let root = std::path::absolute(root).map_err(Error::io("find", root))?;
+        let root = std::path::absolute(root).map_err(Error::io("find", || root))?;
         if create {
             make_root(&root)?;
         }
@@ -80,7 +80,7 @@ impl Disk {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let directory = match retry_on_intr(|| rustix::fs::open(&root, flags, Mode::empty())) {
             Err(Errno::NOENT) => return Err(Error::NotALog { path: root }),
-            opened => opened.map_err(io::Error::from).map_err(Error::io("open", &root))?,
+            opened => opened.map_err(io::Error::from).map_err(Error::io("open", || &root))?,
         };
         let copies_on_write = copies_on_write(&directory);
         Ok(Disk { root, directory, copies_on_write, open_files: Arc::default() })
@@ -400,10 +400,10 @@ fn make_root(root: &Path) -> Result<()> {
         match builder.create(directory) {
             // Somebody else was faster.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            done => done.map_err(Error::io("create", directory))?,
+            done => done.map_err(Error::io("create", || directory))?,
         }
         if let Some(parent) = directory.parent() {
-            std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(Error::io("sync", parent))?;
+            std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(Error::io("sync", || parent))?;
         }
     }
     Ok(())

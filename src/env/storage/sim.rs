@@ -27,7 +27,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
@@ -447,12 +447,12 @@ impl Storage for SimDisk {
         let mut world = self.life.world.lock();
         world.begin(Operation::List, dir)?;
         let node = world.find(dir)?;
-        let entry = |(name, node): (&String, &u64)| {
+        let entry = |(name, node): (&Arc<str>, &u64)| {
             let kind = match &world.nodes[node] {
                 Node::File(_) => Kind::File,
                 Node::Directory(_) => Kind::Directory,
             };
-            Entry { name: name.clone(), kind }
+            Entry { name: name.as_ref().to_owned(), kind }
         };
         Ok(world.directory(node)?.names.iter().map(entry).collect())
     }
@@ -532,7 +532,7 @@ impl Storage for SimDisk {
         if is_planted(Mistake::DirectorySyncForgotten) {
             return Ok(());
         }
-        directory.durable.clone_from(&directory.names);
+        directory.durable = Arc::clone(&directory.names);
         directory.pending.clear();
         Ok(())
     }
@@ -693,6 +693,18 @@ impl fmt::Debug for SimFile {
     }
 }
 
+/// What a call answers that comes after the end.
+#[derive(Debug)]
+struct Died;
+
+impl fmt::Display for Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the simulated machine has died")
+    }
+}
+
+impl std::error::Error for Died {}
+
 /// Everything that there is in one life.
 struct World {
     random: Random,
@@ -721,7 +733,7 @@ enum Node {
 
 impl World {
     fn check_alive(&self) -> io::Result<()> {
-        if self.dead { Err(io::Error::other("the simulated machine has died")) } else { Ok(()) }
+        if self.dead { Err(io::Error::other(Died)) } else { Ok(()) }
     }
 
     fn assert_closed(&self) {
@@ -835,11 +847,18 @@ impl World {
     }
 
     /// The directory that `path` lies in, and its name there.
-    fn parent(&self, path: &Path) -> io::Result<(u64, String)> {
-        let name = names(path).next_back().ok_or(io::ErrorKind::InvalidInput)??.to_owned();
-        let directory = self.find(path.parent().unwrap_or(Path::new("")))?;
-        self.directory(directory)?;
-        Ok((directory, name))
+    fn parent(&self, path: &Path) -> io::Result<(u64, Arc<str>)> {
+        let mut names = names(path).peekable();
+        let mut directory = ROOT;
+        while let Some(name) = names.next() {
+            let there = self.directory(directory)?;
+            let name = name?;
+            if names.peek().is_none() {
+                return Ok((directory, name.into()));
+            }
+            directory = *there.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Err(io::ErrorKind::InvalidInput.into())
     }
 
     fn directory(&self, node: u64) -> io::Result<&Directory> {
@@ -893,8 +912,8 @@ impl World {
         match &self.nodes[&node] {
             Node::File(_) => files.push(path.clone()),
             Node::Directory(directory) => {
-                for (name, node) in &directory.names {
-                    path.push(name);
+                for (name, node) in directory.names.iter() {
+                    path.push(&**name);
                     self.collect_files(*node, path, files);
                     path.pop();
                 }
@@ -968,21 +987,22 @@ impl World {
 }
 
 /// The names that lead to `path` from the root.
-fn names(path: &Path) -> impl DoubleEndedIterator<Item = io::Result<&str>> {
-    path.components().map(|component| {
-        let name = match component {
-            Component::Normal(name) => name.to_str(),
-            _ => None,
-        };
-        name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log"))
-    })
+fn names(path: &Path) -> impl Iterator<Item = io::Result<&str>> {
+    let not_below = || Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log"));
+    // Taken apart by hand: `components` looks at every byte several times, and every call to the disk comes by here.
+    let path = path.to_str().filter(|path| !path.starts_with('/')).unwrap_or("..");
+    let names = path.split('/').filter(|name| !name.is_empty() && *name != ".");
+    names.map(move |name| if name == ".." { not_below() } else { Ok(name) })
 }
+
+/// Names and the nodes that they stand for. Lives and syncs share a map until somebody changes it.
+type Names = Arc<BTreeMap<Arc<str>, u64>>;
 
 /// The names in a directory: those that everybody sees, and those that a power cut leaves.
 #[derive(Clone, Default)]
 struct Directory {
-    names: BTreeMap<String, u64>,
-    durable: BTreeMap<String, u64>,
+    names: Names,
+    durable: Names,
     /// What has changed since the last sync, in order.
     pending: Vec<Pending>,
 }
@@ -997,36 +1017,37 @@ struct Pending {
 #[derive(Clone)]
 enum Change {
     Link {
-        name: String,
+        name: Arc<str>,
         node: u64,
     },
     Unlink {
-        name: String,
+        name: Arc<str>,
         node: u64,
     },
     Rename {
-        from: String,
-        to: String,
+        from: Arc<str>,
+        to: Arc<str>,
         node: u64,
     },
     /// The two halves of a rename from one directory to another have one number.
     MoveIn {
         id: u64,
-        name: String,
+        name: Arc<str>,
         node: u64,
     },
     MoveOut {
         id: u64,
-        name: String,
+        name: Arc<str>,
         node: u64,
     },
 }
 
 impl Change {
-    fn apply(&self, names: &mut BTreeMap<String, u64>) {
+    fn apply(&self, names: &mut Names) {
+        let names = Arc::make_mut(names);
         match self {
             Change::Link { name, node } | Change::MoveIn { name, node, .. } => {
-                names.insert(name.clone(), *node);
+                names.insert(Arc::clone(name), *node);
             }
             Change::Unlink { name, node } | Change::MoveOut { name, node, .. } => {
                 // The name may stand for something else, if what came between is lost.
@@ -1038,7 +1059,7 @@ impl Change {
                 if names.get(from) == Some(node) {
                     names.remove(from);
                 }
-                names.insert(to.clone(), *node);
+                names.insert(Arc::clone(to), *node);
             }
         }
     }
@@ -1064,8 +1085,9 @@ impl Directory {
     fn put(&mut self, name: &str, node: Option<u64>) {
         self.pending.retain(|pending| !pending.change.names().contains(&name));
         for names in [&mut self.names, &mut self.durable] {
+            let names = Arc::make_mut(names);
             match node {
-                Some(node) => names.insert(name.to_owned(), node),
+                Some(node) => names.insert(name.into(), node),
                 None => names.remove(name),
             };
         }
@@ -1090,7 +1112,7 @@ impl Directory {
                 change.apply(&mut self.durable);
             }
         }
-        self.names.clone_from(&self.durable);
+        self.names = Arc::clone(&self.durable);
     }
 }
 
