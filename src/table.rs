@@ -29,7 +29,7 @@ use crate::types::{Offset, Timestamp};
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The log is rewritten when it has this many bytes more than four times what it says.
-const REWRITE_SLACK_BYTES: usize = 1 << 20;
+const REWRITE_SLACK_BYTES: usize = 256 << 10;
 /// A rewrite is appended in batches of about this size.
 const REWRITE_BATCH_BYTES: usize = 32 << 10;
 
@@ -404,16 +404,16 @@ mod tests {
         let disk = SimDisk::new(3);
         let table = create(&disk);
         disk.sync_dir(&PathBuf::new()).unwrap();
-        for n in 0..20_000 {
+        for n in 0..6_000 {
             table.change(&[change(n)], Timestamp::from_millis(0)).unwrap();
         }
-        assert!(disk.files().len() < 32, "{} segments", disk.files().len());
+        assert!(disk.files().len() < 12, "{} segments", disk.files().len());
         table.deliver(table.partition.log_end(), None).unwrap();
 
         for how in PowerCut::ALL {
             let (again, report) = open(&disk.power_cut(how));
             assert!(report.damage.is_empty(), "{how:?}: {report:?}");
-            assert_eq!(entries(&again), expected(20_000), "{how:?}");
+            assert_eq!(entries(&again), expected(6_000), "{how:?}");
         }
     }
 
