@@ -593,15 +593,25 @@ impl Recovery<'_> {
         active.file.sync().map_err(Error::io("sync", || active.segment.path()))
     }
 
-    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log.
+    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log. What is somebody
+    /// else's is not removed, but set aside.
     fn drop_segments(&mut self, heads: &[Head]) -> Result<()> {
         if self.access == Access::Read {
             return Ok(());
         }
         let storage = &self.home.env.storage;
         for head in heads.iter().rev() {
-            self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
-            storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
+            if matches!(head.header, Err(Flaw::Foreign)) {
+                // Whoever put it there may want it. It makes way for a segment of ours, and stays.
+                let aside = head.path.with_extension(format!("foreign-{}", self.known.epoch));
+                storage.rename(&head.path, &aside).map_err(Error::io("rename", || self.home.full(&head.path)))?;
+                let aside =
+                    Head { path: aside, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
+                self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
+            } else {
+                self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
+                storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
+            }
             storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
         }
         Ok(())

@@ -489,6 +489,25 @@ fn a_segment_of_another_partition_topic_log_or_time_is_refused_reported_and_left
 }
 
 #[test]
+fn a_foreign_segment_behind_the_end_is_set_aside_and_reported_and_makes_way() {
+    let (machine, ledger) = closed_log(29, 2);
+    let theirs = machine.read_file(segments(&machine, &name("clicks", 0)).first().unwrap());
+    machine.write_file("topics/orders/0/00000000000000000050.log", &theirs);
+
+    let log = open(&machine);
+
+    let damage = log.recovery_report().damage.clone();
+    let [of_it] = &damage[..] else { panic!("{damage:?}") };
+    assert_eq!((of_it.flaw, of_it.partition.as_ref()), (Flaw::Foreign, Some(&harmed())));
+    let there =
+        machine.files().into_iter().filter(|path| of_it.path.ends_with(path)).map(|path| machine.read_file(path));
+    assert_eq!(there.collect::<Vec<_>>(), [theirs], "it is where the report says");
+    log.close().unwrap();
+    ledger.check_damaged(&machine.kill(), &[harmed()], "in the next life");
+    assert!(open(&machine.kill()).recovery_report().is_clean());
+}
+
+#[test]
 fn an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it() {
     let (machine, mut ledger) = closed_log(13, 2);
     let path = segments(&machine, &harmed())[0].clone();
