@@ -39,7 +39,9 @@ fn main() {
         let mut curves = names.map(|name| Curve { name: name.to_owned(), points: Vec::new() });
         for (what, config, bytes, records) in points {
             let point = measure_one(config, &value(bytes - 8), records);
-            let limit = append_limit(Shape { record_bytes: bytes, records_per_batch: 1 }, Pages::Untouched, effort());
+            // Room for a few of the largest records, or there is no limit to be seen and none to be plotted.
+            let effort = Effort { file_bytes: effort().file_bytes.max(4 * bytes), ..effort() };
+            let limit = append_limit(Shape { record_bytes: bytes, records_per_batch: 1 }, Pages::Untouched, effort);
             let open = point.open.as_secs_f64() * 1e3;
             let cells = [point.send, limit, point.read, point.close.as_secs_f64() * 1e3, open, point.room];
             let cells = cells.iter().map(|number| format!("{number:.1}")).chain([(point.resident >> 20).to_string()]);
