@@ -425,3 +425,26 @@ fn what_is_sent_when_room_is_asked_for_is_synced_in_time_too() {
         assert_eq!(rest(), n);
     }
 }
+
+#[test]
+fn a_sync_that_fails_while_room_is_prepared_is_told_to_all_who_wait() {
+    let (machine, log) = machine_and_log(TopicConfig::new());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let mut reader = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).unwrap();
+    reader.subscribe(["orders"]).unwrap();
+    assert!(reader.poll(Duration::ZERO).unwrap().is_empty());
+    for _ in 0..30 {
+        let told = Arc::clone(&told);
+        let done = move |result: tidelog::Result<_>| told.lock().unwrap().push(result.err());
+        log.producer().send_with(ProducerRecord::new("orders", &[7; 10_000]), done).unwrap();
+    }
+    // At such a rate that blocks are worth preparing, and before the worker's own sync has come.
+    machine.advance(Duration::from_millis(250));
+    machine.fail(Fault::new(Operation::Sync, 0).forever());
+
+    log.maintain();
+
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 30);
+    assert!(told.iter().all(|error| matches!(error, Some(Error::SyncFailed { .. }))), "{told:?}");
+}

@@ -177,7 +177,7 @@ impl Partition {
                     writer.dirty_since = Some(self.home.env.clock.monotonic());
                 }
             }
-            Err(_) => self.fail(),
+            Err(_) => self.state.store(FAILED, Ordering::Release),
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
@@ -197,9 +197,13 @@ impl Partition {
         slots[old.saturating_sub(rolled.len())..old].iter().for_each(|slot| slot.rest());
     }
 
-    /// A sync has failed, and that is final.
+    /// A sync has failed that nobody waits for, and that is final: for those, too, who wait for another.
     pub(super) fn fail(&self) {
         self.state.store(FAILED, Ordering::Release);
+        let listeners = mem::take(&mut self.writer.lock().listeners);
+        self.synced.ring();
+        notify(listeners);
+        self.run_callbacks();
     }
 
     /// Old segments first, then the name of the new one, then the new one: a prefix is durable at every moment.
