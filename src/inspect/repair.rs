@@ -6,6 +6,7 @@
 //! | the end of a segment is missing  | a gap up to where the next segment begins, or to what is known to be promised |
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
+//! | a foreign file behind the end    | it is moved aside                                                             |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
 //! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::env::Env;
 use crate::env::storage::{Access, Lock, LockError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
@@ -126,6 +127,13 @@ impl Repair<'_> {
             };
             before = Some(Predecessor { base: segment.base, end_position });
         }
+        for segment in &survey.segments[survey.counted()..] {
+            if matches!(segment.header, Err(Flaw::Foreign)) {
+                let action = "move the file aside, which is not of this place".to_owned();
+                self.note(place, &segment.path, action, segment.base..segment.base);
+                self.move_aside(place, &segment.path)?;
+            }
+        }
         Ok(())
     }
 
@@ -230,11 +238,17 @@ impl Repair<'_> {
         lost: Range<Offset>,
         epoch: u32,
     ) -> Result<()> {
-        if self.execute {
-            self.copy_aside(&segment.path)?;
-            self.env.storage.remove(&segment.path).map_err(self.io("remove", &segment.path))?;
-        }
+        self.move_aside(place, &segment.path)?;
         self.make_gap_segment(place, identity, before, lost, epoch)
+    }
+
+    fn move_aside(&mut self, place: &Place, path: &Path) -> Result<()> {
+        if !self.execute {
+            return Ok(());
+        }
+        self.copy_aside(path)?;
+        self.env.storage.remove(path).map_err(self.io("remove", path))?;
+        self.env.storage.sync_dir(&place.dir).map_err(self.io("sync", &place.dir))
     }
 
     /// Makes a segment that is one gap. Its name is taken last.

@@ -229,8 +229,11 @@ impl<'a> Verification<'a> {
             check_segment(place, self.log, &survey, before, segment, survey.segments.get(at + 1), &mut find);
         }
         for segment in torn_off {
-            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
-            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
+            let (class, message) = match segment.header {
+                Err(Flaw::Foreign) => (FindingClass::Foreign, format!("{}; opening sets it aside", Flaw::Foreign)),
+                _ => (FindingClass::TornTail, "it stands behind a torn tail, and opening the log removes it".to_owned()),
+            };
+            find(class, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }
