@@ -154,6 +154,36 @@ fn a_foreign_segment_is_told_from_a_damaged_one() {
 
 /// As many headers say the one as the other: the catalog knows.
 #[test]
+fn a_topic_of_another_log_is_foreign_and_repair_says_that_it_cannot_help() {
+    for catalog_is_there in [true, false] {
+        let machine = machine();
+        let other = Machine::new(2);
+        let log = other.open(LogConfig::new().background(false)).unwrap();
+        log.create_topic("audit", TopicConfig::new()).unwrap();
+        drop(log);
+        machine.write_file(
+            "topics/audit/0/00000000000000000000.log",
+            &other.read_file("topics/audit/0/00000000000000000000.log"),
+        );
+        if !catalog_is_there {
+            machine.remove_file("catalog/00000000000000000000.log");
+        }
+
+        let report = machine.verify().unwrap();
+        let repaired = machine.repair(true).unwrap();
+
+        let foreign = |place: &str| {
+            report.findings.iter().any(|found| found.class == FindingClass::Foreign && found.place == place)
+        };
+        assert!(foreign("audit-0") && !foreign("orders-0"), "{report:?}");
+        assert!(
+            repaired.mends.is_empty() && repaired.beyond.iter().any(|said| said.contains("audit-0")),
+            "{repaired:?}"
+        );
+    }
+}
+
+#[test]
 fn a_foreign_segment_beside_a_single_one_is_told_from_that() {
     let machine = Machine::new(1);
     let log = machine.open(LogConfig::new().background(false)).unwrap();
