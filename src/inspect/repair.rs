@@ -6,7 +6,7 @@
 //! | the end of a segment is missing  | a gap up to where the next segment begins, or to what is known to be promised |
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
-//! | a foreign file behind the end    | it is moved aside                                                             |
+//! | a foreign file behind the end    | none: opening the log sets it aside                                           |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
 //! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
@@ -129,9 +129,9 @@ impl Repair<'_> {
         }
         for segment in &survey.segments[survey.counted()..] {
             if matches!(segment.header, Err(Flaw::Foreign)) {
-                let action = "move the file aside, which is not of this place".to_owned();
-                self.note(place, &segment.path, action, segment.base..segment.base);
-                self.move_aside(place, &segment.path)?;
+                let path = self.env.storage.root().join(&segment.path);
+                let reason = "the file belongs elsewhere, and opening the log sets it aside";
+                self.report.beyond.push(format!("{}: {}: {reason}", place.name, path.display()));
             }
         }
         Ok(())
@@ -238,17 +238,11 @@ impl Repair<'_> {
         lost: Range<Offset>,
         epoch: u32,
     ) -> Result<()> {
-        self.move_aside(place, &segment.path)?;
-        self.make_gap_segment(place, identity, before, lost, epoch)
-    }
-
-    fn move_aside(&mut self, place: &Place, path: &Path) -> Result<()> {
-        if !self.execute {
-            return Ok(());
+        if self.execute {
+            self.copy_aside(&segment.path)?;
+            self.env.storage.remove(&segment.path).map_err(self.io("remove", &segment.path))?;
         }
-        self.copy_aside(path)?;
-        self.env.storage.remove(path).map_err(self.io("remove", path))?;
-        self.env.storage.sync_dir(&place.dir).map_err(self.io("sync", &place.dir))
+        self.make_gap_segment(place, identity, before, lost, epoch)
     }
 
     /// Makes a segment that is one gap. Its name is taken last.
