@@ -74,6 +74,7 @@ pub fn made() -> Seeds {
     put_entries(&mut seeds);
     put_codecs(&mut seeds);
     put_operations(&mut seeds);
+    put_consumers(&mut seeds);
     put_drawn(&mut seeds);
     seeds
 }
@@ -561,6 +562,19 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
+}
+
+/// For each scenario a run in which nothing happens, and some in which something does, here and there.
+fn put_consumers(seeds: &mut Seeds) {
+    let mut chance = Chance(11);
+    for (scenario, name) in ["one-member", "two-members", "handler", "async"].into_iter().enumerate() {
+        seeds.insert(("consumer", format!("{name}-calm")), vec![scenario as u8]);
+        for (number, one_in) in [6, 15, 40, 100].into_iter().enumerate() {
+            let mut choice = || if chance.below(one_in) == 0 { 1 + chance.below(8) as u8 } else { 0 };
+            let tape: Vec<u8> = (0..400).map(|_| choice()).collect();
+            seeds.insert(("consumer", format!("{name}-{number}")), [&[scenario as u8][..], &tape].concat());
+        }
+    }
 }
 
 /// What is made of bytes by `arbitrary` is best drawn.
