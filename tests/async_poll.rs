@@ -134,7 +134,7 @@ fn without_a_worker_the_time_is_told_by_who_maintains() {
         machine.advance(due);
     }
 
-    assert_eq!(task.woken(), 1);
+    assert_eq!((task.woken(), machine.now()), (1, start.saturating_add(millis(100))));
     assert_eq!(length(task.poll(future)), 0);
 }
 
