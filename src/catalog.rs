@@ -294,7 +294,9 @@ impl Catalog {
 
     fn topics_changed(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
-        mem::take(&mut *self.listeners.lock()).iter().for_each(|bell| bell.ring());
+        // Not under the lock: a task that is woken may do what it likes.
+        let bells = mem::take(&mut *self.listeners.lock());
+        bells.iter().for_each(|bell| bell.ring());
     }
 
     /// Whether topics have changed since `version`; if not, `bell` rings when they do.

@@ -25,6 +25,8 @@ pub(crate) enum What<'a> {
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
     },
+    /// Who iterates asks for the next record, and there is none.
+    TookAll,
     /// A commit is asked for, and is in the log of its group.
     Commit,
     Committed {
