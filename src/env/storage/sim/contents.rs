@@ -9,6 +9,7 @@ use crate::env::random::Random;
 use crate::env::storage::region::{Heap, PAGE};
 use crate::env::storage::sim::faults::SyncFailure;
 use crate::env::storage::sim::power_cut::{Bias, PowerCut, SECTOR, garbled, torn};
+use crate::format::bytes::are_zero;
 
 /// How many bytes are compared at once: whole sectors.
 const COMPARED: usize = 8 * SECTOR;
@@ -96,10 +97,7 @@ impl Contents {
             cache.read(0, &mut bytes);
         }
         let behind = bytes.get(self.held as usize..).unwrap_or_default();
-        assert!(
-            behind.iter().all(|byte| *byte == 0),
-            "bytes are stored where there is no room: a real disk may be full"
-        );
+        assert!(are_zero(behind), "bytes are stored where there is no room: a real disk may be full");
         bytes
     }
 
@@ -142,7 +140,7 @@ impl Contents {
     pub(super) fn release(&mut self, from: u64) {
         let bytes = self.cached();
         let zeros = bytes.get(from as usize..).unwrap_or_default();
-        assert!(zeros.iter().all(|byte| *byte == 0), "room is given back that holds something");
+        assert!(are_zero(zeros), "room is given back that holds something");
         self.held = self.held.min(from);
     }
 
