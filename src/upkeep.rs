@@ -1,11 +1,13 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
 //! Beside them there are *wards*, which must be looked at in time: the groups of the log, whose members have deadlines, and
-//! whoever knows what topics keep.
+//! whoever knows what topics keep. And there are *alarms*: tasks that wait with a timeout have no thread that sleeps for
+//! them, so it is the worker that does.
 //!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +45,8 @@ pub(crate) struct Keeper {
     list: Mutex<Vec<Arc<Partition>>>,
     ward: OnceLock<Weak<dyn Ward>>,
     retainer: OnceLock<Weak<dyn Retain>>,
+    /// What is rung when, and for whom.
+    alarms: Mutex<BTreeMap<(Duration, u64), Arc<Bell>>>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
     sleeping: AtomicBool,
@@ -85,6 +89,7 @@ impl Keeper {
             list: Mutex::default(),
             ward: OnceLock::new(),
             retainer: OnceLock::new(),
+            alarms: Mutex::default(),
             bell,
             sleeping: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
@@ -112,10 +117,42 @@ impl Keeper {
         self.bell.ring();
     }
 
+    /// Rings the bell of `whose` at this moment of the monotonic clock, once.
+    pub(crate) fn set_alarm(&self, moment: Duration, whose: u64, bell: &Arc<Bell>) {
+        let mut alarms = self.alarms.lock();
+        let is_first = alarms.first_key_value().is_none_or(|((first, _), _)| moment < *first);
+        alarms.insert((moment, whose), Arc::clone(bell));
+        drop(alarms);
+        // The worker may sleep for longer than that.
+        if is_first {
+            self.bell.ring();
+        }
+    }
+
+    /// Nobody waits for this alarm any more.
+    pub(crate) fn cancel_alarm(&self, moment: Duration, whose: u64) {
+        drop(self.alarms.lock().remove(&(moment, whose)));
+    }
+
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
         let of_partitions = self.look_at_partitions();
-        of_partitions.into_iter().chain(self.look_at_wards()).min()
+        of_partitions.into_iter().chain(self.look_at_wards()).chain(self.look_at_alarms()).min()
+    }
+
+    fn look_at_alarms(&self) -> Option<Duration> {
+        let mut alarms = self.alarms.lock();
+        let next = alarms.first_key_value().map(|((moment, _), _)| *moment)?;
+        let now = self.env.clock.monotonic();
+        if next > now {
+            return Some(next);
+        }
+        let later = alarms.split_off(&(now, u64::MAX));
+        let next = later.first_key_value().map(|((moment, _), _)| *moment);
+        let due = mem::replace(&mut *alarms, later);
+        drop(alarms);
+        due.values().for_each(|bell| bell.ring());
+        next
     }
 
     fn look_at_wards(&self) -> Option<Duration> {
@@ -166,7 +203,7 @@ impl Keeper {
                 return;
             }
             let of_partitions = self.look_at_partitions();
-            let due = of_partitions.into_iter().chain(self.look_at_wards()).min();
+            let due = of_partitions.into_iter().chain(self.look_at_wards()).chain(self.look_at_alarms()).min();
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);
