@@ -428,8 +428,12 @@ fn put_directories(seeds: &mut Seeds) {
 
 /// Segments of a partition that follow one another, and what can become of them.
 fn put_neighbours(seeds: &mut Seeds) {
-    let catalog = table(&[(b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])))]);
-    let catalog = Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..catalog }.encode();
+    let catalog_with = |more: &[(&[u8], Option<Vec<u8>>)]| {
+        let topic: (&[u8], _) = (b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])));
+        let table = table(&[&[topic][..], more].concat());
+        Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..table }.encode()
+    };
+    let catalog = catalog_with(&[]);
     let dense = |base, epoch| {
         let records = [record(Some(b"k"), Some(b"one"), 0), record(None, Some(b"two"), 0)];
         Batch::dense(base, epoch, records)
@@ -470,6 +474,17 @@ fn put_neighbours(seeds: &mut Seeds) {
             files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
         }
         put(seeds, name, &files);
+    }
+    // What was deleted on purpose, in the middle of a segment, up to a boundary, and further than there is; its files may
+    // still be there.
+    let key = format!("start/{:032x}/0", 2);
+    for (start, first) in [(1u64, 0), (2, 0), (2, 1), (3, 0), (4, 2), (5, 0), (9, 0), (9, 2)] {
+        let catalog = catalog_with(&[(key.as_bytes(), Some(start.to_le_bytes().to_vec()))]);
+        let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog)]);
+        for segment in [segment(0, true), torn(1, true), unrolled(2, true)].into_iter().skip(first) {
+            files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
+        }
+        put(seeds, &format!("begins-at-{start}-from-{first}"), &files);
     }
     for (name, path) in [("unborn-beside", "4.log.new"), ("directory-beside", "4.log/x"), ("stray-beside", "4.txt")] {
         let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog.clone())]);
