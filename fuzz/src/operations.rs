@@ -180,6 +180,8 @@ pub struct World {
     written: u64,
     /// Whether calls may fail in this life.
     trouble: bool,
+    /// Whether pages were lost since the machine was started.
+    pages_lost: bool,
     /// What is left if the machine dies within a call; `None`: everything, it is the process alone.
     death: Option<PowerCut>,
 }
@@ -207,6 +209,7 @@ impl World {
             partitions: [(0, Model::default()), (1, Model::default())].into(),
             written: 0,
             trouble: false,
+            pages_lost: false,
             death: None,
         };
         world.begin().unwrap();
@@ -257,18 +260,27 @@ impl World {
         if let Err(error) = &done {
             assert!(self.trouble, "{step:?}: {error}");
         }
-        if self.machine.has_crashed() {
-            self.machine = match self.death {
-                Some(how) => self.machine.power_cut(how),
-                None => self.machine.kill(),
-            };
-            self.start_again(self.death.is_none());
-        } else if done.is_err() {
-            // It gives up, and is started again on the same machine: what was accepted is still in memory.
+        if done.is_err() {
+            // It gives up, which may be when the machine dies.
             self.leave();
-            self.machine.heal();
-            self.start_again(true);
         }
+        match self.death {
+            Some(how) if self.machine.has_crashed() => {
+                self.cut(how);
+                self.start_again(false);
+            }
+            _ if self.machine.has_crashed() || done.is_err() => {
+                // What was accepted is still in memory.
+                self.machine = self.machine.kill();
+                self.start_again(true);
+            }
+            _ => {}
+        }
+    }
+
+    fn cut(&mut self, how: PowerCut) {
+        self.machine = self.machine.power_cut(how);
+        self.pages_lost = false;
     }
 
     fn attempt(&mut self, step: &Step) -> Result<()> {
@@ -330,7 +342,7 @@ impl World {
             }
             Step::PowerCut(how) => {
                 self.note_durable()?;
-                self.machine = self.machine.power_cut(PowerCut::ALL[how]);
+                self.cut(PowerCut::ALL[how]);
                 self.start_again(false);
                 Ok(())
             }
@@ -348,7 +360,8 @@ impl World {
             Step::LosePage { partition } => {
                 let dir = format!("topics/{TOPIC}/{partition}");
                 if let Some(newest) = self.machine.files().into_iter().rfind(|path| path.starts_with(&dir)) {
-                    self.trouble |= self.machine.lose_in_write_back(newest);
+                    self.pages_lost |= self.machine.lose_in_write_back(newest);
+                    self.trouble |= self.pages_lost;
                 }
                 Ok(())
             }
@@ -458,11 +471,26 @@ impl World {
     }
 
     /// The next process, on a disk that is well again. `everything`: what was accepted in the one before is all there.
-    fn start_again(&mut self, everything: bool) {
-        self.leave();
-        (self.trouble, self.death) = (false, None);
-        self.log = Some(self.machine.open(config()).unwrap());
-        self.found(everything).unwrap();
+    fn start_again(&mut self, mut everything: bool) {
+        self.death = None;
+        // The kernel tells the next sync of each file of pages that it has lost, whoever asks.
+        for _ in 0..=MOST_STEPS {
+            self.leave();
+            match self.machine.open(config()).and_then(|log| self.go_on(log, everything)) {
+                Ok(()) => {
+                    self.trouble = self.pages_lost;
+                    return;
+                }
+                Err(error) => assert!(self.pages_lost, "{error}"),
+            }
+            everything = true;
+        }
+        panic!("it is told of lost pages again and again");
+    }
+
+    fn go_on(&mut self, log: EventLog, everything: bool) -> Result<()> {
+        self.log = Some(log);
+        self.found(everything)
     }
 
     /// Holds what a new life offers against what the old one promised.
@@ -512,10 +540,8 @@ impl World {
     /// What the log holds in the end.
     pub fn finish(mut self) {
         if self.trouble {
-            self.leave();
-            self.machine.heal();
             self.machine = self.machine.kill();
-            self.start_again(false);
+            self.start_again(true);
         }
         self.check().unwrap();
     }

@@ -577,6 +577,29 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
+    put_trouble(seeds, script);
+}
+
+/// Calls that fail, machines that die within one, pages that are lost.
+fn put_trouble(seeds: &mut Seeds, script: impl Fn([u8; 3], &[Step]) -> Vec<u8>) {
+    let send = |bytes| Step::Send { partition: 0, bytes };
+    let work = [send(460), send(3000), Step::Wait, Step::Poll, Step::Commit, send(3000), send(3000), Step::Flush];
+    let after = [Step::Poll, Step::Commit, Step::PowerCut(0), Step::Poll];
+    let mut put = |name: String, level: u8, trouble: &[Step]| {
+        let steps = [&work[..3], trouble, &work, trouble, &work, &after].concat();
+        seeds.insert(("operations", name), script([0, level, 0], &steps));
+    };
+    for kind in 0..8 {
+        put(format!("fails-{kind}"), kind % 3, &[Step::Fail { kind, at: 1 }]);
+    }
+    for (how, at) in (0..7).zip([2, 5, 7, 11, 13, 3, 17]) {
+        put(format!("dies-{how}"), how as u8 % 3, &[Step::Die { at, how }]);
+    }
+    for level in 0..3 {
+        put(format!("page-lost-{level}"), level, &[send(460), Step::LosePage { partition: 0 }]);
+        put(format!("sync-loses-pages-{level}"), level, &[Step::Fail { kind: 16, at: 0 }]);
+        put(format!("full-{level}"), level, &[Step::Fail { kind: 8 + 2, at: 0 }]);
+    }
 }
 
 /// For each scenario a run in which nothing happens, and some in which something does, here and there.
