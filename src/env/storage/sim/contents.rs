@@ -6,10 +6,10 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::env::random::Random;
+use crate::env::storage::are_zero;
 use crate::env::storage::region::{Heap, PAGE};
 use crate::env::storage::sim::faults::SyncFailure;
 use crate::env::storage::sim::power_cut::{Bias, PowerCut, SECTOR, garbled, torn};
-use crate::format::bytes::are_zero;
 
 /// How many bytes are compared at once: whole sectors.
 const COMPARED: usize = 8 * SECTOR;
