@@ -182,6 +182,20 @@ const MISTAKES: &[Mistake] = &[
         "            if !self.follow_roll(&mut writer)? && !PLANTED {",
     ),
     mistake(
+        "deleted-records-offered",
+        "directory",
+        RECOVERY,
+        "        let start = self.known.start.unwrap_or(first);",
+        "        let start = if PLANTED { first } else { self.known.start.unwrap_or(first) };",
+    ),
+    mistake(
+        "pages-not-made-dirty-again",
+        "operations",
+        RECOVERY,
+        "        if unproven {\n            let from = active.segment",
+        "        if unproven && !PLANTED {\n            let from = active.segment",
+    ),
+    mistake(
         "stale-generation-commits",
         "consumer",
         "src/group/coordinator.rs",

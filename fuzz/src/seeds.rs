@@ -607,7 +607,7 @@ fn put_consumers(seeds: &mut Seeds) {
     let mut chance = Chance(11);
     for (scenario, name) in ["one-member", "two-members", "handler", "async"].into_iter().enumerate() {
         seeds.insert(("consumer", format!("{name}-calm")), vec![scenario as u8]);
-        for (number, one_in) in [6, 15, 40, 100].into_iter().enumerate() {
+        for (number, one_in) in [6, 6, 10, 10, 20, 20, 40, 40, 80, 80].into_iter().enumerate() {
             let mut choice = || if chance.below(one_in) == 0 { 1 + chance.below(8) as u8 } else { 0 };
             let tape: Vec<u8> = (0..400).map(|_| choice()).collect();
             seeds.insert(("consumer", format!("{name}-{number}")), [&[scenario as u8][..], &tape].concat());
