@@ -287,11 +287,11 @@ impl World {
         match *step {
             Step::Send { partition, bytes } => {
                 let value = self.value(bytes);
-                self.send(partition, vec![value])
+                self.send(partition, &[value])
             }
             Step::SendBatch { partition, count } => {
-                let values = (0..count).map(|_| self.value(100)).collect();
-                self.send(partition, values)
+                let values: Vec<_> = (0..count).map(|_| self.value(100)).collect();
+                self.send(partition, &values)
             }
             Step::Wait => {
                 let value = self.value(8);
@@ -368,15 +368,16 @@ impl World {
         }
     }
 
-    fn send(&mut self, partition: u32, values: Vec<Vec<u8>>) -> Result<()> {
-        let records = values.iter().map(|value| ProducerRecord::new(TOPIC, value).partition(partition));
-        let begun = self.producer.as_ref().unwrap().clone();
-        let at = self.partitions[&partition].sent.len() as u64;
-        self.model(partition).in_doubt = values.clone();
+    fn send(&mut self, partition: u32, values: &[Vec<u8>]) -> Result<()> {
+        let model = self.model(partition);
+        let at = model.sent.len() as u64;
+        model.in_doubt = values.to_vec();
+        let mut records = values.iter().map(|value| ProducerRecord::new(TOPIC, value).partition(partition));
+        let producer = self.producer.as_ref().unwrap();
         if values.len() == 1 {
-            assert_eq!(begun.send(records.into_iter().next().unwrap())?.offset().get(), at);
+            assert_eq!(producer.send(records.next().unwrap())?.offset().get(), at);
         } else {
-            assert_eq!(begun.send_batch(records)?.len(), values.len());
+            assert_eq!(producer.send_batch(records)?.len(), values.len());
         }
         self.accepted(partition);
         Ok(())
