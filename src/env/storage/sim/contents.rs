@@ -95,12 +95,13 @@ impl Contents {
             bytes.resize(self.len.min(cache.extent()) as usize, 0);
             cache.read(0, &mut bytes);
         }
-        let behind = bytes.get(self.held as usize..).unwrap_or_default();
-        assert!(
-            behind.iter().all(|byte| *byte == 0),
-            "bytes are stored where there is no room: a real disk may be full"
-        );
+        self.assert_held(&bytes);
         bytes
+    }
+
+    fn assert_held(&self, bytes: &[u8]) {
+        let behind = bytes.get(self.held as usize..).unwrap_or_default();
+        assert!(is_zero(behind), "bytes are stored where there is no room: a real disk may be full");
     }
 
     /// Takes care that `capacity` bytes can be mapped.
@@ -142,7 +143,7 @@ impl Contents {
     pub(super) fn release(&mut self, from: u64) {
         let bytes = self.cached();
         let zeros = bytes.get(from as usize..).unwrap_or_default();
-        assert!(zeros.iter().all(|byte| *byte == 0), "room is given back that holds something");
+        assert!(is_zero(zeros), "room is given back that holds something");
         self.held = self.held.min(from);
     }
 
@@ -179,12 +180,27 @@ impl Contents {
     }
 
     pub(super) fn sync(&mut self) {
-        let cached = self.cached();
-        for number in self.dirty(&cached) {
-            self.store(number, sector(&cached, number));
+        if self.lost.is_empty() {
+            self.store_all();
+        } else {
+            let cached = self.cached();
+            for number in self.dirty(&cached) {
+                self.store(number, sector(&cached, number));
+            }
         }
         self.store_length();
         self.mark_synced();
+    }
+
+    /// Stores everything that differs: nothing of it passes for clean.
+    fn store_all(&mut self) {
+        let Some(cache) = &self.cache else { return };
+        let end = self.len.min(cache.extent()) as usize;
+        if self.platter.len() < end {
+            self.platter.resize(end.next_multiple_of(SECTOR), 0);
+        }
+        cache.read(0, &mut self.platter[..end]);
+        self.assert_held(&self.platter);
     }
 
     fn store_length(&mut self) {
@@ -193,8 +209,8 @@ impl Contents {
     }
 
     fn mark_synced(&mut self) {
-        let sectors = self.platter.len().div_ceil(SECTOR);
-        self.synced = (0..sectors).map(|number| sector(&self.platter, number) != [0; SECTOR]).collect();
+        self.synced.clear();
+        self.synced.extend(self.platter.chunks(SECTOR).map(|sector| !is_zero(sector)));
     }
 
     /// Stores any of the dirty sectors, and perhaps the length.
@@ -274,6 +290,10 @@ impl Contents {
         bytes.truncate(len as usize);
         Contents::durable(bytes, len)
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(SECTOR).all(|piece| *piece == [0; SECTOR][..piece.len()])
 }
 
 /// The page in which a sector lies.
