@@ -104,7 +104,7 @@
 //! # How it is searched
 //!
 //! Every choice is a number drawn from one tape, and 0 is the dull one. The same tape gives the same run, on every machine.
-//! [`seeds`](Check::seeds) draws the numbers at random; [`exhaustive`](Check::exhaustive) makes every run in a
+//! [`seeds`](Check::seeds) draws the numbers at random, and makes no run twice; [`exhaustive`](Check::exhaustive) makes every run in a
 //! [`Scope`] and says if it could not make all; [`fuzz_one`] takes them from a fuzzer; a failure is saved with its tape, and
 //! shorter tapes are tried until none fails. Saved failures lie in `tests/sim-regressions`; commit them.
 //!
@@ -164,6 +164,7 @@ mod shrink;
 mod stage;
 mod story;
 mod tape;
+mod tried;
 
 use std::time::Duration;
 
