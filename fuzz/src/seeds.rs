@@ -505,7 +505,7 @@ fn put_neighbours(seeds: &mut Seeds) {
     let mut cramped = last(2, true);
     cramped.header.predecessor = Some((2, 130));
     for (name, others) in [
-        ("foreign-behind", vec![(2, foreign(nth(1, false))), (9, foreign(last(2, false)))]),
+        ("foreign-behind", vec![(3, foreign(nth(1, false))), (9, foreign(last(2, false)))]),
         ("foreign-between", vec![(2, foreign(nth(1, true))), (4, last(2, true))]),
         ("cramped", vec![(4, cramped)]),
     ] {
@@ -532,7 +532,7 @@ fn put_commits(seeds: &mut Seeds) {
         (b"orders", Some(vec![1])),
         (b"audit/0", Some(commit(3, 1, ""))),
         (b"audit/0", None),
-        (b"", None),
+        (b"", Some(vec![0; 8])),
     ];
     let home = SegmentHeader { topic_id: reference::group_id("billing"), ..header(0) };
     let group = Segment { header: home, ..table(&entries) };
