@@ -2,7 +2,7 @@
 //!
 //! It shares no code with the library, not even its types: two decoders that agree by sharing a mistake agree on nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that are read from the front, a few at a time. `None`: there are not so many.
 pub struct Stream<'a> {
@@ -332,19 +332,58 @@ pub struct Partition {
     pub torn: bool,
 }
 
+/// A file: the offset in its name, its bytes, its header if that is whole.
+type File<'a> = (u64, &'a [u8], Option<Header>);
+
+/// Up to which byte and which offset a file goes, by what the next one says.
+fn bounds((base, bytes, _): &File<'_>, next: Option<&File<'_>>) -> (u64, Option<u64>) {
+    let length = bytes.len() as u64;
+    let Some((next_base, _, next_header)) = next else { return (length, None) };
+    match next_header.and_then(|header| header.predecessor) {
+        Some((named, position)) if named == *base => (length.min(position), Some(*next_base)),
+        Some((named, _)) if *base < named && named < *next_base => (length, Some(named)),
+        _ => (length, Some(*next_base)),
+    }
+}
+
+/// Leaves out the foreign files whose names are offsets that the segment before them holds.
+fn drop_strays(found: &mut Vec<File<'_>>, foreign: &BTreeSet<u64>) {
+    let strays: Vec<u64> = (0..found.len())
+        .filter(|at| foreign.contains(&found[*at].0))
+        .filter(|at| {
+            let of_nobody = |(base, ..): &&File<'_>| foreign.contains(base);
+            let before = found[..*at].iter().rfind(|file| !of_nobody(file));
+            let next = found[*at..].iter().find(|file| !of_nobody(file));
+            before.is_some_and(|file| {
+                let (byte, offset) = bounds(file, next);
+                let read = file.2.as_ref().map(|header| segment(file.1, header, byte, offset.unwrap_or(u64::MAX)));
+                read.is_some_and(|read| read.end.1 > found[*at].0)
+            })
+        })
+        .map(|at| found[at].0)
+        .collect();
+    found.retain(|(base, ..)| !strays.contains(base));
+}
+
 /// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
 /// everything below was deleted on purpose.
 pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, start: Option<u64>) -> Partition {
-    let mut found: Vec<(u64, &[u8], Option<Header>)> = Vec::new();
+    let mut found: Vec<File<'_>> = Vec::new();
+    let mut foreign = BTreeSet::new();
     for (name, bytes) in files {
         let Some(base) = base_of(name) else { continue };
-        let whole = header(bytes).filter(|header| {
+        let whole = header(bytes).filter(|_| bytes.len() as u64 <= 1 << 31);
+        let ours = whole.filter(|header| {
             let place = (header.log_id, header.topic_id, header.partition);
-            place == home && header.base == base && bytes.len() as u64 <= 1 << 31
+            place == home && header.base == base
         });
-        found.push((base, bytes, whole));
+        if whole.is_some() && ours.is_none() {
+            foreign.insert(base);
+        }
+        found.push((base, bytes, ours));
     }
     found.sort_by_key(|(base, ..)| *base);
+    drop_strays(&mut found, &foreign);
     // What lies in front of the segment that holds the start may still be there, and does not count.
     while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
         && *second <= start
@@ -352,22 +391,13 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         found.remove(0);
     }
 
-    // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
+    // Up to which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
     let mut segments: Vec<Option<Segment>> = Vec::new();
-    for (at, (base, bytes, header)) in found.iter().enumerate() {
-        let (mut byte, mut offset) = (bytes.len() as u64, None);
-        if let Some((next_base, _, next_header)) = found.get(at + 1) {
-            offset = Some(*next_base);
-            if let Some((named, position)) = next_header.and_then(|header| header.predecessor) {
-                if named == *base {
-                    byte = byte.min(position);
-                } else if *base < named && named < *next_base {
-                    offset = Some(named);
-                }
-            }
-        }
+    for (at, file) in found.iter().enumerate() {
+        let (byte, offset) = bounds(file, found.get(at + 1));
         ends.push(offset);
+        let (base, bytes, header) = file;
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
             (named == *base).then_some((position, *next_base))

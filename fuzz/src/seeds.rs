@@ -507,6 +507,7 @@ fn put_neighbours(seeds: &mut Seeds) {
     for (name, others) in [
         ("foreign-behind", vec![(3, foreign(nth(1, false))), (9, foreign(last(2, false)))]),
         ("foreign-between", vec![(2, foreign(nth(1, true))), (4, last(2, true))]),
+        ("stray", vec![(1, foreign(nth(1, true)))]),
         ("cramped", vec![(4, cramped)]),
     ] {
         put_files(seeds, name, &orders(&[], [vec![(0, last(0, false))], others].concat()));
@@ -523,6 +524,9 @@ fn put_beginnings(seeds: &mut Seeds) {
         let files = orders(&[fact], segments.into_iter().skip(first));
         put_files(seeds, &format!("begins-at-{start}-from-{first}"), &files);
     }
+    let fact = (key.as_bytes(), Some(1u64.to_le_bytes().to_vec()));
+    let stray = orders(&[fact], [(0, nth(0, true)), (1, foreign(nth(1, true))), (2, last(1, true))]);
+    put_files(seeds, "stray-at-the-beginning", &stray);
 }
 
 /// What a group has committed: past the end, what makes no sense, and what it has taken back; with a catalog and without.

@@ -35,6 +35,10 @@
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
 //! rolled marker. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
+//! A file whose header would be whole in another place is *foreign*. It is none of the partition's segments either if the
+//! file before it that is not foreign, read as if those that are foreign and behind it were not there, is a segment with a
+//! whole header and goes on behind the offset in the foreign one's name: a copy that somebody has put there ends nothing.
+//!
 //! # Tables
 //!
 //! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the

@@ -206,6 +206,11 @@ pub(super) fn survey(
 }
 
 impl Surveyed {
+    /// Whether its header is right, and of another place.
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self.header, Err(Flaw::Foreign))
+    }
+
     fn walk(&mut self, mut walk: Walk, bytes: &[u8]) {
         self.tail = loop {
             let epoch = walk.epoch;

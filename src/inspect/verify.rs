@@ -71,6 +71,8 @@ pub(super) struct PlaceSurvey {
     /// Whose segments these are; `None` if no header says so.
     pub(super) identity: Option<Identity>,
     pub(super) segments: Vec<Surveyed>,
+    /// Foreign files whose names are offsets that the segment before them holds.
+    strays: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
     /// Everything below was deleted on purpose.
@@ -78,6 +80,11 @@ pub(super) struct PlaceSurvey {
 }
 
 impl PlaceSurvey {
+    /// The foreign files that the next opening sets aside: strays, and what stands behind the end.
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = &Surveyed> {
+        self.segments[self.counted()..].iter().chain(&self.strays).filter(|segment| segment.is_foreign())
+    }
+
     /// How many of the segments count: behind a torn tail none does, and opening the log for writing removes them.
     pub(super) fn counted(&self) -> usize {
         let torn = |at: usize| {
@@ -149,22 +156,31 @@ pub(super) fn survey_place(
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
     let Recorded { log, identity, start, end } = recorded.unwrap_or_default();
-    let mut files = survey::segment_files(env, &place.dir)?;
-    let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
-    files.drain(..deleted);
+    let files = survey::segment_files(env, &place.dir)?;
     let identity = match identity {
         Some(identity) => Some(identity),
         None => survey::identity_of(env, place, &files, log)?,
     };
-    let mut segments: Vec<Surveyed> = Vec::new();
+    let (mut segments, mut strays): (Vec<Surveyed>, Vec<Surveyed>) = Default::default();
     for file in files.into_iter().rev() {
-        let surveyed = survey::survey(env, identity, file, segments.last())?;
+        let successor = segments.iter().rfind(|segment| !segment.is_foreign());
+        let mut surveyed = survey::survey(env, identity, file.clone(), successor)?;
+        if !surveyed.is_foreign() {
+            while segments.last().is_some_and(|next| next.is_foreign() && next.base < surveyed.next) {
+                strays.extend(segments.pop());
+            }
+            if segments.last().is_some_and(Surveyed::is_foreign) {
+                surveyed = survey::survey(env, identity, file, segments.last())?;
+            }
+        }
         each(&surveyed);
         segments.push(surveyed);
     }
     segments.reverse();
+    let deleted = segments.partition_point(|segment| segment.base <= start).saturating_sub(1);
+    segments.drain(..deleted);
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
-    Ok(PlaceSurvey { identity, segments, witness, start })
+    Ok(PlaceSurvey { identity, segments, strays, witness, start })
 }
 
 struct Verification<'a> {
@@ -223,14 +239,13 @@ impl<'a> Verification<'a> {
             let before = at.checked_sub(1).map(|before| &counted[before]);
             check_segment(place, &survey, before, segment, survey.segments.get(at + 1), &mut find);
         }
-        for segment in torn_off {
-            let (class, message) = match segment.header {
-                Err(Flaw::Foreign) => (FindingClass::Foreign, format!("{}; opening sets it aside", Flaw::Foreign)),
-                _ => {
-                    (FindingClass::TornTail, "it stands behind a torn tail, and opening the log removes it".to_owned())
-                }
-            };
-            find(class, &segment.path, 0, segment.base..segment.base, message);
+        for segment in torn_off.iter().filter(|segment| !segment.is_foreign()) {
+            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
+            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
+        }
+        for segment in survey.set_aside() {
+            let message = format!("{}; opening the log sets it aside", Flaw::Foreign);
+            find(FindingClass::Foreign, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }

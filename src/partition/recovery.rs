@@ -11,6 +11,7 @@
 //! | no batch, and a rolled marker ends the segment                  | damage, at any offset       | keep it, report it, go on behind it |
 //! | no segment, where a rolled marker says that one begins          | its successor is gone       | report it, go on in a later one, or far behind it |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
+//! | the latter, with the name of an offset in the segment before    | a stray file                | set it aside, report it             |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
 //!
@@ -131,10 +132,11 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = drop_deleted(home, access, read_heads(home, access)?, known.start)?;
     // What was deleted on purpose was durable.
     let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
+    let heads = recovery.drop_strays(read_heads(home, access)?)?;
+    let heads = drop_deleted(home, access, heads, known.start)?;
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
     recovery.judge(&heads, scans)
@@ -346,13 +348,82 @@ impl Recovery<'_> {
         Active { segment, slot, pen, file, roomy: 0, walk }
     }
 
+    /// Whoever writes the log maps what nobody else shortens; but it may not be readable.
+    fn check_readable(&self, head: &Head, file: &dyn File, pen: &Pen) -> Result<()> {
+        match self.access {
+            Access::Write => {
+                check_readable(file, pen, head.length).map_err(Error::io("read", || self.home.full(&head.path)))
+            }
+            Access::Read => Ok(()),
+        }
+    }
+
+    /// A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
+    fn copy(&self, head: &Head, file: &dyn File) -> Result<Option<Pen>> {
+        if self.access == Access::Write {
+            return Ok(None);
+        }
+        let memory = file.copy(head.length).map_err(Error::io("read", || self.home.full(&head.path)))?;
+        Ok(Some(Region::new(memory, head.length).1))
+    }
+
+    /// Leaves out the foreign files whose names are offsets that the segment before them holds: somebody has put them
+    /// there, and by their names that segment would end in the middle of what it holds.
+    fn drop_strays(&mut self, mut heads: Vec<Head>) -> Result<Vec<Head>> {
+        let is_foreign = |head: &Head| matches!(head.header, Err(Flaw::Foreign));
+        let mut at = 1;
+        while at < heads.len() {
+            if is_foreign(&heads[at]) && !is_foreign(&heads[at - 1]) {
+                let successor = heads[at..].iter().find(|head| !is_foreign(head));
+                let reach = self.reach(&heads[at - 1], successor)?;
+                while at < heads.len() && is_foreign(&heads[at]) && heads[at].base < reach {
+                    let stray = heads.remove(at);
+                    self.set_aside(&stray)?;
+                }
+            }
+            at += 1;
+        }
+        Ok(heads)
+    }
+
+    /// Up to which offset a segment goes, if these two follow one another.
+    fn reach(&self, head: &Head, successor: Option<&Head>) -> Result<Offset> {
+        let Ok(header) = &head.header else { return Ok(head.base) };
+        let (file, _, pen) = self.open(head)?;
+        self.check_readable(head, &*file, &pen)?;
+        let copy = self.copy(head, &*file)?;
+        let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length).min(head.length);
+        let bytes = &copy.as_ref().unwrap_or(&pen).unread(0..head.length)[..end as usize];
+        let mut walk = Walk::begin(header, head.salt).until(successor.map(|successor| successor.follows(head.base)));
+        let mut holes = 0;
+        loop {
+            match Met::next_if(&mut walk, bytes, holes, |position| is_zero(&*file, bytes, position)) {
+                Met::Batch(_) => {}
+                Met::Hole(_) => holes += 1,
+                Met::End(_) => return Ok(walk.due),
+            }
+        }
+    }
+
+    /// Moves a foreign file out of the way, and says so: whoever put it there may want it.
+    fn set_aside(&mut self, head: &Head) -> Result<()> {
+        let mut path = head.path.clone();
+        if self.access == Access::Write {
+            path.set_extension(format!("foreign-{}", self.known.epoch));
+            let storage = &self.home.env.storage;
+            storage.rename(&head.path, &path).map_err(Error::io("rename", || self.home.full(&head.path)))?;
+            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
+        }
+        let aside = Head { path, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
+        self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
+        Ok(())
+    }
+
     /// Walks over one segment, as far as its successor says that it goes.
     fn scan(&mut self, head: &Head, header: &Header, successor: Option<&Head>) -> Result<Scan> {
         let home = self.home;
         let (file, region, pen) = self.open(head)?;
-        if self.access == Access::Write {
-            check_readable(&*file, &pen, head.length).map_err(Error::io("read", || home.full(&head.path)))?;
-        }
+        self.check_readable(head, &*file, &pen)?;
         let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
         let until = successor.map(|successor| successor.follows(head.base));
         let mut walk = Walk::begin(header, head.salt).until(until);
@@ -360,14 +431,7 @@ impl Recovery<'_> {
         let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
-        // A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
-        let copy = match self.access {
-            Access::Write => None,
-            Access::Read => {
-                let memory = file.copy(head.length).map_err(Error::io("read", || home.full(&head.path)))?;
-                Some(Region::new(memory, head.length).1)
-            }
-        };
+        let copy = self.copy(head, &*file)?;
         let file_bytes = copy.as_ref().unwrap_or(&pen).unread(0..head.length);
         let bytes = &file_bytes[..end.map_or(head.length, |(end, _)| end.min(head.length)) as usize];
         let tail = loop {
@@ -601,17 +665,12 @@ impl Recovery<'_> {
         let storage = &self.home.env.storage;
         for head in heads.iter().rev() {
             if matches!(head.header, Err(Flaw::Foreign)) {
-                // Whoever put it there may want it. It makes way for a segment of ours, and stays.
-                let aside = head.path.with_extension(format!("foreign-{}", self.known.epoch));
-                storage.rename(&head.path, &aside).map_err(Error::io("rename", || self.home.full(&head.path)))?;
-                let aside =
-                    Head { path: aside, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
-                self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
+                self.set_aside(head)?;
             } else {
                 self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
                 storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
+                storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
             }
-            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
         }
         Ok(())
     }

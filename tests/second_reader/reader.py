@@ -71,7 +71,7 @@ def shown(data):
 
 
 def header_of(data, name, home):
-    """The fields of the header of this file, or None if it is not whole."""
+    """The fields of the header of this file, or None if it is not whole. Without name and home: in any place."""
     fields = Fields(data[8:HEADER_BYTES])
     try:
         check(data[:8] == b"tidelog\0" and len(data) <= MOST_BYTES, "magic")
@@ -81,7 +81,7 @@ def header_of(data, name, home):
         names = "partition epoch base_offset predecessor_base predecessor_position durable_end".split()
         header.update(zip(names, fields.numbers("IIQQQQ")), crc=crc)
         check(len(fields.rest()) == 40 and not any(data[88:HEADER_BYTES]), "reserved")
-        check(header["base_offset"] == int(name[:20]), "base offset")
+        check(name is None or header["base_offset"] == int(name[:20]), "base offset")
         check(home is None or (header["log_id"], header["topic_id"], header["partition"]) == home, "foreign")
     except Refused:
         return None
@@ -211,30 +211,54 @@ class Segment:
 # A partition --------------------------------------------------------------------------------------------------------
 
 
+def bounds(length, base, next_base, successor):
+    """Where a segment ends by what its successor says: at this byte, at this offset; and whether it is named."""
+    before = successor["predecessor_base"] if successor else None
+    if before == base:
+        return min(length, successor["predecessor_position"]), next_base, True
+    return length, before if before is not None and base < before < next_base else next_base, False
+
+
+def drop_strays(names, files, home):
+    """Leaves out the foreign files whose names are offsets that the segment before them holds."""
+    headers = {name: header_of(files[name], name, home) for name in names}
+    foreign = {name for name in names if not headers[name] and header_of(files[name], None, None)}
+    kept = []
+    for at, name in enumerate(names):
+        before = next((other for other in reversed(names[:at]) if other not in foreign), None)
+        if name in foreign and before and headers[before]:
+            after = next((other for other in names[at:] if other not in foreign), None)
+            end, until = len(files[before]), None
+            if after:
+                end, until, _ = bounds(end, int(before[:20]), int(after[:20]), headers[after])
+            if Segment(files[before], headers[before], end, until).due > int(name[:20]):
+                continue
+        kept.append(name)
+    return kept
+
+
 def read_partition(directory, home, closed_at=0, start=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
+    contents = {}
+    for name in names:
+        with open(os.path.join(directory, name), "rb") as file:
+            contents[name] = file.read()
+    names = drop_strays(names, contents, home)
     if start is not None:
         # What lies in front of the segment that holds the start was deleted on purpose.
         deleted = sum(int(name[:20]) <= start for name in names) - 1
         names = names[max(deleted, 0):]
     bases = [int(name[:20]) for name in names]
-    files = []
-    for name in names:
-        with open(os.path.join(directory, name), "rb") as file:
-            files.append(file.read())
+    files = [contents[name] for name in names]
     headers = [header_of(data, name, home) for data, name in zip(files, names)]
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
         end, next_base, named = len(data), None, False
         if at + 1 < len(files):
-            next_base, successor = bases[at + 1], headers[at + 1]
-            if successor and successor["predecessor_base"] == bases[at]:
-                end, named = min(end, successor["predecessor_position"]), True
-            elif successor and bases[at] < successor["predecessor_base"] < next_base:
-                next_base = successor["predecessor_base"]
+            end, next_base, named = bounds(end, bases[at], bases[at + 1], headers[at + 1])
         ends.append(next_base)
         segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
