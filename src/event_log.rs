@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::administration::{self, GroupDescription, OffsetChange, ResetTo};
+use crate::administration::{self, GroupDescription, GroupsBeyond, OffsetChange, ResetTo, Truncated};
 use crate::catalog::{Catalog, RecoveryReport};
 use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
@@ -369,6 +369,66 @@ impl EventLog {
         let partition = self.shared.catalog.partition(partition)?;
         self.shared.retainer.delete(&partition, before.into())?;
         Ok(partition.log_start())
+    }
+
+    /// Cuts the tail of a partition: removes all records at or above `end`, whose offsets are given again to what is sent
+    /// from then on. For undoing what should never have been sent. Kafka does this in its replicas only: `truncateTo`.
+    ///
+    /// When it returns, they do not come back, whatever happens. What is sent meanwhile is cut off, too, if it got its
+    /// offset before. Records that were polled stay readable. A consumer that had read further goes on at `end`, or with
+    /// [`OffsetReset::None`](crate::OffsetReset::None) is told [`LogTruncated`](Error::LogTruncated). No file is shortened: the
+    /// segment in which `end` lies keeps its room until retention removes it.
+    ///
+    /// `groups`: what becomes of groups that have committed more. Look first: [`plan_truncation`](Self::plan_truncation).
+    ///
+    /// ```
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path();
+    /// use tidelog::{EventLog, GroupsBeyond, ProducerRecord, TopicConfig, TopicPartition};
+    ///
+    /// let log = EventLog::open(path)?;
+    /// log.create_topic("orders", TopicConfig::new())?;
+    /// for order in ["good", "bad", "worse"] {
+    ///     log.producer().send(ProducerRecord::new("orders", order))?;
+    /// }
+    /// let cut = log.truncate(&TopicPartition::new("orders", 0), 1, GroupsBeyond::Refuse)?;
+    /// assert_eq!(cut.offsets.end.get(), 3);
+    /// let better = log.producer().send(ProducerRecord::new("orders", "better"))?.wait()?;
+    /// assert_eq!(better.offset().get(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CommittedBeyond`](Error::CommittedBeyond) if groups have committed more and are not to be pulled back;
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) if `end` lies before the log start or behind the log end;
+    /// [`InvalidState`](Error::InvalidState) if it lies between records that were sent as one batch and stay or go
+    /// together; [`UnknownTopic`](Error::UnknownTopic), [`UnknownPartition`](Error::UnknownPartition),
+    /// [`SyncFailed`](Error::SyncFailed), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed). With
+    /// [`Io`](Error::Io) it may have been decided and not finished: then the next opening does that, and until then nothing
+    /// can be sent to the partition.
+    pub fn truncate(
+        &self,
+        partition: &TopicPartition,
+        end: impl Into<Offset>,
+        groups: GroupsBeyond,
+    ) -> Result<Truncated> {
+        self.shared.catalog.check_writable()?;
+        administration::truncate(&self.shared.catalog, &self.shared.groups, partition, end.into(), groups)
+    }
+
+    /// What [`truncate`](Self::truncate) would cut off, and which groups have committed more than would be left. Nothing is
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange), [`InvalidState`](Error::InvalidState),
+    /// [`UnknownTopic`](Error::UnknownTopic), [`UnknownPartition`](Error::UnknownPartition), [`Io`](Error::Io).
+    pub fn plan_truncation(&self, partition: &TopicPartition, end: impl Into<Offset>) -> Result<Truncated> {
+        self.follow();
+        administration::plan_truncation(&self.shared.catalog, &self.shared.groups, partition, end.into())
     }
 
     /// Removes what topics no longer keep, now, whether it is due or not; returns what that was, by partition.

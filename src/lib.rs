@@ -116,7 +116,9 @@ mod topic;
 mod types;
 mod upkeep;
 
-pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
+pub use crate::administration::{
+    GroupDescription, GroupOffset, GroupsBeyond, MemberDescription, OffsetChange, ResetTo, Truncated,
+};
 pub use crate::assignor::{
     Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
     Subscription,

@@ -133,23 +133,36 @@ impl Offsets {
     }
 
     fn pull_back(&self, report: &mut RecoveryReport) -> Result<()> {
-        let Some(table) = self.table.lock().clone() else { return Ok(()) };
-        let mut changes = Vec::new();
-        for (name, mut entry) in self.entries() {
+        let pulled_back = self.pull_back_where(|_| true)?;
+        if pulled_back.is_empty() {
+            return Ok(());
+        }
+        report.pulled_back.extend(pulled_back);
+        // Whatever the level: records are going to be written where the group believed to have been.
+        self.sync()
+    }
+
+    /// Sets what is committed beyond the end of this partition back to that.
+    pub(super) fn pull_back_to(&self, partition: &Partition) -> Result<Option<PulledBack>> {
+        Ok(self.pull_back_where(|name| name == partition.name())?.pop())
+    }
+
+    fn pull_back_where(&self, concerns: impl Fn(&TopicPartition) -> bool) -> Result<Vec<PulledBack>> {
+        let (mut changes, mut pulled_back) = (Vec::new(), Vec::new());
+        let Some(table) = self.table.lock().clone() else { return Ok(pulled_back) };
+        for (name, mut entry) in self.entries().into_iter().filter(|(name, _)| concerns(name)) {
             let Ok(partition) = self.catalog.partition(&name) else { continue };
             let (from, to) = (entry.offset.offset, partition.log_end());
             if partition.topic_id() == entry.topic_id && from > to {
                 entry.offset.offset = to;
                 changes.push((committed::encode_key(&name), Some(committed::encode_value(&entry))));
-                report.pulled_back.push(PulledBack { group: self.group.clone(), partition: name, from, to });
+                pulled_back.push(PulledBack { group: self.group.clone(), partition: name, from, to });
             }
         }
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            table.change(&changes, self.catalog.env().clock.now())?;
         }
-        let end = table.change(&changes, self.catalog.env().clock.now())?;
-        // Whatever the level: records are going to be written where the group believed to have been.
-        table.partition().sync_to(end, None)
+        Ok(pulled_back)
     }
 
     /// What is committed, with the identity of the topics. What does not decode is damaged beyond its checksum.

@@ -148,7 +148,7 @@ impl Partition {
         self.sync_to(start, None)
     }
 
-    fn sync_names(&self) -> Result<()> {
+    pub(super) fn sync_names(&self) -> Result<()> {
         let dir = &self.home.dir;
         self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))
     }
