@@ -1,6 +1,6 @@
 //! Whole logs with hostile files, through the real recovery, `verify`, `dump` and `repair`, on the simulated disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -343,8 +343,8 @@ struct Catalog {
     topics: BTreeMap<String, (u128, u32)>,
     deleting: Vec<String>,
     ends: BTreeMap<String, u64>,
-    /// Below these, records were deleted on purpose. What is left then is not held against the reference.
-    starts: BTreeMap<String, u64>,
+    /// Where a beginning was deleted on purpose, or a tail cut off. What is left then is not held against the reference.
+    shortened: BTreeSet<String>,
     /// Whether nothing is lost of it, and nothing in it that makes no sense.
     sound: bool,
 }
@@ -374,7 +374,11 @@ impl Catalog {
         } else if let Some(place) = key.strip_prefix("end/") {
             self.ends.insert(place.to_owned(), fields.u64()?);
         } else if let Some(place) = key.strip_prefix("start/") {
-            self.starts.insert(place.to_owned(), fields.u64()?);
+            self.shortened.insert(place.to_owned());
+            fields.u64()?;
+        } else if let Some(place) = key.strip_prefix("cut/") {
+            self.shortened.insert(place.to_owned());
+            (fields.u64()?, fields.u32()?);
         }
         Some(())
     }
@@ -451,7 +455,7 @@ fn expected_of(files: &Files, log: &EventLog, name: &TopicPartition) -> Option<r
     }
     let (id, _) = catalog.topics.get(name.topic())?;
     let place = format!("{id:032x}/{}", name.partition());
-    if catalog.starts.contains_key(&place) {
+    if catalog.shortened.contains(&place) {
         return None;
     }
     let end = catalog.ends.get(&place).copied().unwrap_or(0);
@@ -523,9 +527,13 @@ fn check_kept(before: &Files, after: &Files) {
     let Some(catalog) = catalog_of(before) else { return };
     for (topic, (id, partitions)) in &catalog.topics {
         for number in 0..(*partitions).min(MOST_PARTITIONS) {
+            let place = format!("{id:032x}/{number}");
+            if catalog.shortened.contains(&place) {
+                continue;
+            }
             let dir = format!("topics/{topic}/{number}");
             let home = (catalog.log_id, *id, number);
-            let end = catalog.ends.get(&format!("{id:032x}/{number}")).copied().unwrap_or(0);
+            let end = catalog.ends.get(&place).copied().unwrap_or(0);
             let held = |files| reference::partition(&files::segments_in(files, &dir), home, end, Some(0)).records;
             let (held, kept) = (held(before), held(after));
             let lost = held.iter().find(|record| !kept.contains(record));
