@@ -229,7 +229,7 @@ impl Catalog {
     }
 
     /// Where the log keeps what it knows of itself.
-    pub(crate) fn table(&self) -> &Partition {
+    pub(crate) fn table(&self) -> &Arc<Partition> {
         self.table.partition()
     }
 
@@ -313,6 +313,12 @@ impl Catalog {
     /// Forgets a bell: nobody waits for it any more.
     pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
         self.listeners.lock().retain(|known| !Arc::ptr_eq(known, bell));
+    }
+
+    /// Calls `work` while no topic or group comes, goes or grows.
+    pub(crate) fn while_unchanged<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _change = self.change.lock();
+        work()
     }
 
     /// All topics, in the order of their names.
@@ -437,6 +443,7 @@ impl Catalog {
         self.check_writable()?;
         let _change = self.change.lock();
         let topic = self.topic(name)?;
+        check_not_copied(&topic.partitions())?;
         self.record(&[Fact::NoTopic(name.to_owned()), Fact::Deleting(topic.id(), name.to_owned())])?;
         topic.set_deleted();
         self.topics.write().remove(name);
@@ -538,6 +545,11 @@ impl Catalog {
         let (key, _) = Fact::NoCut(id, number).encode();
         let cut = self.table.get(&key, |value, _| Fact::decode(&key, Some(value)).ok())?;
         if let Some(Fact::Cut(_, _, cut)) = cut { Some(cut) } else { None }
+    }
+
+    /// Where each partition of the topic with this id was cut last.
+    pub(crate) fn recorded_cuts(&self, id: u128, count: u32) -> Vec<Option<Cut>> {
+        (0..count).map(|number| self.recorded_cut(id, number)).collect()
     }
 
     /// Removes everything at or above `end` from a partition. When it returns, it does not come back.
@@ -743,8 +755,9 @@ impl Catalog {
     }
 
     /// Removes the files of a group that has nothing committed any more.
-    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Partition) -> Result<()> {
+    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Arc<Partition>) -> Result<()> {
         let _change = self.change.lock();
+        check_not_copied(std::slice::from_ref(partition))?;
         self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
         partition.abandon();
         let path = Path::new(GROUPS).join(dir);
@@ -946,6 +959,16 @@ pub(crate) fn plausible(fact: Fact) -> Result<Fact, Flaw> {
 
 fn topic_dir(name: &str) -> PathBuf {
     Path::new(TOPICS).join(name)
+}
+
+pub(crate) fn check_not_copied(partitions: &[Arc<Partition>]) -> Result<()> {
+    match partitions.iter().find(|partition| partition.is_pinned()) {
+        Some(partition) => {
+            let reason = format!("{} is being copied; delete it once that is done", partition.name());
+            Err(Error::InvalidState { reason })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {

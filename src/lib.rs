@@ -96,6 +96,7 @@ mod catalog;
 mod codec;
 mod config;
 mod consumer;
+mod copies;
 mod dead_letters;
 mod env;
 mod error;
@@ -133,6 +134,7 @@ pub use crate::config::{
     ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::copies::Copied;
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport};
+use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport, check_not_copied};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::format::batch::Draft;
@@ -264,6 +264,7 @@ impl Offsets {
         self.catalog.check_writable()?;
         let mut table = self.table.lock();
         let Some(found) = table.clone() else { return Ok(()) };
+        check_not_copied(std::slice::from_ref(found.partition()))?;
         let gone: Vec<Change> = found.entries().into_iter().map(|(key, _, _)| (key, None)).collect();
         if !gone.is_empty() {
             let end = found.change(&gone, self.catalog.env().clock.now())?;

@@ -14,6 +14,7 @@
 
 mod bound;
 mod callbacks;
+mod capturing;
 mod following;
 mod handle;
 mod index;
@@ -53,6 +54,7 @@ use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
+pub(crate) use crate::partition::capturing::{Capture, CapturedSegment, Pin, capture_all};
 use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
@@ -163,6 +165,8 @@ pub(crate) struct Partition {
     callbacks: Callbacks,
     /// Held by whoever removes segments.
     removing: Mutex<()>,
+    /// How many copy the files, which must not go meanwhile.
+    pins: Mutex<usize>,
     /// Where the log was cut since it was opened, and how often.
     cuts: Mutex<Vec<Offset>>,
     cut_count: AtomicUsize,
@@ -332,6 +336,7 @@ impl Partition {
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
             removing: Mutex::new(()),
+            pins: Mutex::new(0),
             cuts: Mutex::default(),
             cut_count: AtomicUsize::new(0),
             room: home.env.scheduler.bell(),

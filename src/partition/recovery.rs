@@ -621,7 +621,7 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, until: Offset::new(u64::MAX), ..active.walk };
         active.walk = walk;
-        if damaged {
+        if damaged || self.is_shared(&*active.file)? {
             // It is never written to again, not even zeros: its successor will say that it ended here.
             let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().saturating_advance(1)));
             let judged = self.keep(active, Some(next))?;
@@ -639,6 +639,11 @@ impl Recovery<'_> {
         active.segment.cut(position);
         let slot = Arc::clone(&active.slot);
         Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
+    }
+
+    /// Whether the file is another log's, too.
+    fn is_shared(&self, file: &dyn File) -> Result<bool> {
+        file.is_shared().map_err(Error::io("measure", || self.home.full(&self.home.dir)))
     }
 
     /// Makes every page above the witness dirty again and syncs the file.

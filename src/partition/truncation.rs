@@ -66,6 +66,11 @@ impl Partition {
     pub(crate) fn truncate(&self, end: Offset, record: impl FnOnce(Cut) -> Result<()>) -> Result<Removal> {
         let _removing = self.removing.lock();
         self.check_open()?;
+        let pins = self.pins.lock();
+        if *pins > 0 {
+            let reason = format!("{} is being copied; truncate it once that is done", self.home.partition);
+            return Err(Error::InvalidState { reason });
+        }
         let plan = self.plan_truncation(end)?;
         if plan.offsets.is_empty() {
             return Ok(plan);
@@ -76,6 +81,7 @@ impl Partition {
         record(cut)?;
         self.take_turn();
         let done = self.cut_off(cut, &place);
+        drop(pins);
         if done.is_err() {
             // A closed partition stays closed.
             self.state.compare_exchange(OPEN, FAILED, Ordering::AcqRel, Ordering::Acquire).ok();

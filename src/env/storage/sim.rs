@@ -12,6 +12,7 @@
 //! | grew the file                           | a length that it has had since it was last synced                        |
 //! | made, removed a name, synced the directory | the change                                                            |
 //! | made, removed a name                    | the change or not, each by itself; below a lost directory nothing        |
+//! | gave a file a second name               | as made a name; the bytes of both are the same                           |
 //! | renamed within a directory              | the old name or the new one                                              |
 //! | renamed into another directory          | the old name, the new one, or both                                       |
 //! | stored bytes, sync failed, pages lost   | the old bytes, even if later syncs say that all is well                  |
@@ -38,6 +39,7 @@ use crate::env::point::{Mistake, is_planted};
 use crate::env::random::Random;
 use crate::env::storage::region::{Heap, Memory, PAGE};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
+use crate::error::Error;
 
 /// What a disk writes as one, if it writes it at all.
 const SECTOR: usize = 512;
@@ -102,6 +104,8 @@ pub enum Operation {
     Open,
     /// Giving a file another name.
     Rename,
+    /// Giving a file a second name.
+    Link,
     /// Removing a file.
     Remove,
     /// Removing a directory.
@@ -518,6 +522,50 @@ impl Storage for SimDisk {
         world.unlink(dir, node)
     }
 
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>, Error> {
+        let below = match root.strip_prefix(self.root()) {
+            Ok(below) => below.to_path_buf(),
+            Err(_) => return Err(Error::NotALog { path: root.to_path_buf() }),
+        };
+        let disk = SimDisk { life: Arc::clone(&self.life) };
+        let mut made = PathBuf::new();
+        for name in below.iter() {
+            made.push(name);
+            if disk.life.world.lock().find(&made).is_ok() {
+                continue;
+            }
+            if !create {
+                return Err(Error::NotALog { path: root.to_path_buf() });
+            }
+            disk.create_dir(&made).map_err(Error::io("create", || root))?;
+            let parent = made.parent().unwrap_or(Path::new(""));
+            disk.sync_dir(parent).map_err(Error::io("sync", || root))?;
+        }
+        Ok(if below.as_os_str().is_empty() {
+            Arc::new(disk)
+        } else {
+            Arc::new(Below { disk, below, root: root.into() })
+        })
+    }
+
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
+        let to = match other.root().strip_prefix(self.root()) {
+            Ok(below) => below.join(to),
+            Err(_) => return Err(io::ErrorKind::CrossesDevices.into()),
+        };
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Link, path)?;
+        let node = world.find(path)?;
+        world.contents(node)?;
+        let (directory, name) = world.parent(&to)?;
+        let directory = world.directory_mut(directory)?;
+        if directory.names.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        directory.change(Change::Link { name, node });
+        Ok(())
+    }
+
     /// In every other life, so that both ways are walked.
     fn is_crowded(&self) -> bool {
         self.life.world.lock().crowded
@@ -535,6 +583,74 @@ impl Storage for SimDisk {
         directory.durable = Arc::clone(&directory.names);
         directory.pending.clear();
         Ok(())
+    }
+}
+
+/// A directory of a simulated disk, in which a copy of its log lies.
+#[derive(Debug)]
+struct Below {
+    disk: SimDisk,
+    below: PathBuf,
+    root: PathBuf,
+}
+
+/// Of a copy, which nobody else opens.
+#[derive(Debug)]
+struct NoLock;
+
+impl Lock for NoLock {}
+
+impl Storage for Below {
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
+        Ok(Box::new(NoLock))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.disk.list(&self.below.join(dir))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir(&self.below.join(dir))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        self.disk.create(&self.below.join(path))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+        self.disk.open(&self.below.join(path), access)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(&self.below.join(from), &self.below.join(to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(&self.below.join(path))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.remove_dir(&self.below.join(dir))
+    }
+
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>, Error> {
+        self.disk.elsewhere(root, create)
+    }
+
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
+        self.disk.link(&self.below.join(path), other, to)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.disk.is_crowded()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(&self.below.join(dir))
     }
 }
 
@@ -624,6 +740,17 @@ impl File for SimFile {
         let contents = world.contents_mut(self.node)?;
         contents.held = contents.held.max(range.end);
         Ok(())
+    }
+
+    fn is_shared(&self) -> io::Result<bool> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        let directories = world.nodes.values().filter_map(|node| match node {
+            Node::Directory(directory) => Some(directory),
+            Node::File(_) => None,
+        });
+        let names = directories.flat_map(|directory| directory.names.values()).filter(|node| **node == self.node);
+        Ok(names.count() > 1)
     }
 
     fn room(&self) -> io::Result<u64> {
@@ -1669,6 +1796,32 @@ mod tests {
 
         let all: [&[&str]; 3] = [&["a/log"], &["b/log"], &["a/log", "b/log"]];
         assert_eq!(outcomes, all.map(|names| names.iter().map(PathBuf::from).collect()).into());
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_one_file_whichever_of_them_a_power_cut_takes() {
+        let disk = SimDisk::new(1);
+        let copy = disk.elsewhere(Path::new("/simulated/copy"), true).unwrap();
+        let (file, mut pen) = create(&disk, "log", 4096);
+        disk.sync_dir(Path::new("")).unwrap();
+        assert!(!file.is_shared().unwrap());
+
+        disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap();
+
+        let (_, other) = Region::new(copy.open(Path::new("log"), Access::Read).unwrap().map(4096).unwrap(), 4096);
+        pen.publish(0, 42, 8);
+        assert_eq!((other.word(0), file.is_shared().unwrap()), (42, true));
+        let again = disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        file.sync().unwrap();
+        assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).files(), [Path::new("log")]);
+        copy.sync_dir(Path::new("")).unwrap();
+        disk.remove(Path::new("log")).unwrap();
+        assert!(!copy.open(Path::new("log"), Access::Read).unwrap().is_shared().unwrap());
+        disk.sync_dir(Path::new("")).unwrap();
+        let next = disk.power_cut(PowerCut::LoseUnsynced);
+        assert_eq!(next.files(), [Path::new("copy/log")]);
+        assert_eq!(next.read_file("copy/log")[0], 42);
     }
 
     #[test]
