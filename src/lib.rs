@@ -133,7 +133,9 @@ pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
 pub use crate::config::{
     ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
-pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::consumer::{
+    Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, PollRecords, RebalanceListener, Records,
+};
 pub use crate::copies::Copied;
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};

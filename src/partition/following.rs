@@ -40,7 +40,6 @@ impl Partition {
             // Whoever began the next segment appended to this one before: now all of it is there.
             self.follow_active(&mut writer)?;
             if !self.follow_roll(&mut writer)? {
-                // It was cut off, and its removal was interrupted.
                 break;
             }
         }
@@ -94,18 +93,16 @@ impl Partition {
         Ok(base < Some(writer.next) && recovery::is_there(&self.home, writer.next))
     }
 
-    /// Goes on with the newest segment that the other process has begun; whether there is one.
+    /// Goes on with the newest segment that the other process has begun. `false`: none of those that have a later name
+    /// counts.
     fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
         let known = Known { cut: writer.cut, ..Known::default() };
         let fresh = recovery::recover(&self.home, Access::Read, known)?;
         let mut slots = self.slots.write();
         let base = slots.last().map(|slot| slot.base);
-        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
-        if first.is_none() {
-            return Ok(false);
-        }
+        let Some(first) = fresh.slots.iter().find(|slot| Some(slot.base) > base) else { return Ok(false) };
         // One that was damaged is sealed already.
-        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active) {
+        if let (Some(old), Some(active)) = (slots.last(), &writer.active) {
             old.seal(first.base, active.walk.position);
         }
         slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
