@@ -14,6 +14,8 @@
 //! | the latter, with the name of an offset in the segment before    | a stray file                | set it aside, report it             |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
+//! | segments of an earlier epoch beyond the cut that it knows       | cut off on purpose          | remove them                         |
+//! | batches at or above the cut, in the last segment, of an earlier epoch | the same              | pass them over, go on in a new one  |
 //!
 //! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
 //! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
@@ -36,6 +38,7 @@ use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File, Kind, are_zero};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
+use crate::format::catalog::Cut;
 use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
@@ -60,6 +63,8 @@ pub(crate) struct Known {
     pub(crate) made: bool,
     /// Where it begins; `None`: wherever its first segment does.
     pub(crate) start: Option<Offset>,
+    /// Where it was cut last.
+    pub(crate) cut: Option<Cut>,
     /// Everything below was durable when the log was last closed.
     pub(crate) durable_end: Offset,
     /// Whether nothing was appended since.
@@ -132,11 +137,13 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    // What was deleted on purpose was durable.
-    let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
+    // What was deleted on purpose was durable, and so was what a cut left.
+    let (witness, epoch) =
+        (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
     let heads = recovery.drop_strays(read_heads(home, access)?)?;
     let heads = drop_deleted(home, access, heads, known.start)?;
+    let heads = drop_cut(home, access, heads, known.cut)?;
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
     recovery.judge(&heads, scans)
@@ -227,9 +234,47 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
         }
     }
     if access == Access::Write && deleted > 0 {
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+        sync_names(home)?;
     }
     Ok(heads)
+}
+
+/// Leaves out the segments that hold nothing but what was cut off on purpose, and removes them, the newest first. Those
+/// whose header does not say that they are older than the cut are left alone.
+fn drop_cut(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
+    let Some(cut) = cut else { return Ok(heads) };
+    let (gone, left): (Vec<_>, Vec<_>) = heads.into_iter().partition(|head| is_cut(head, cut));
+    if access == Access::Write && !gone.is_empty() {
+        for head in gone.iter().rev() {
+            remove_segment(home, &head.path, false, cut.epoch)?;
+        }
+        sync_names(home)?;
+    }
+    Ok(left)
+}
+
+/// Whether nothing in this segment counts any more.
+fn is_cut(head: &Head, cut: Cut) -> bool {
+    head.base >= cut.end && head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch)
+}
+
+fn sync_names(home: &Home) -> Result<()> {
+    home.env.storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))
+}
+
+/// Removes the file of a segment. One that is somebody else's is only set aside: whoever put it there may want it.
+pub(crate) fn remove_segment(home: &Home, path: &Path, foreign: bool, epoch: u32) -> Result<Option<PathBuf>> {
+    let storage = &home.env.storage;
+    if foreign {
+        let aside = path.with_extension(format!("foreign-{epoch}"));
+        storage.rename(path, &aside).map_err(Error::io("rename", || home.full(path)))?;
+        return Ok(Some(aside));
+    }
+    match storage.remove(path) {
+        // Whoever removed it did what was to be done.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        removed => removed.map(|()| None).map_err(Error::io("remove", || home.full(path))),
+    }
 }
 
 fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
@@ -274,13 +319,15 @@ impl Recovery<'_> {
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
             let end = successor.and_then(|successor| successor.names(head.base));
-            let proven = successor.is_some_and(|successor| successor.base <= self.witness);
+            let whole = |successor: &Head| self.end_of(head, Some(successor)) == Some(successor.follows(head.base));
+            let proven = successor.is_some_and(|successor| successor.base <= self.witness && whole(successor));
             let short = end.is_some_and(|end| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
                 continue;
             }
-            let scan = match self.closed(head, header, successor.is_none())? {
+            let newest = successor.is_none() && self.cut_end(head).is_none();
+            let scan = match self.closed(head, header, newest)? {
                 Some(scan) => scan,
                 None => self.scan(head, header, successor)?,
             };
@@ -289,6 +336,18 @@ impl Recovery<'_> {
         }
         scans.reverse();
         Ok(scans)
+    }
+
+    /// Where what a segment holds was cut off, whether it reaches there or not.
+    fn cut_end(&self, head: &Head) -> Option<Offset> {
+        let cut = self.known.cut?;
+        head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch).then_some(cut.end)
+    }
+
+    /// Where a segment ends, if something behind it says so.
+    fn end_of(&self, head: &Head, successor: Option<&Head>) -> Option<Offset> {
+        let begins = successor.map(|successor| successor.follows(head.base));
+        begins.into_iter().chain(self.cut_end(head)).min()
     }
 
     /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
@@ -371,10 +430,11 @@ impl Recovery<'_> {
     /// there, and by their names that segment would end in the middle of what it holds.
     fn drop_strays(&mut self, mut heads: Vec<Head>) -> Result<Vec<Head>> {
         let is_foreign = |head: &Head| matches!(head.header, Err(Flaw::Foreign));
-        let mut at = 1;
+        let (cut, mut at, before) = (self.known.cut, 1, heads.len());
         while at < heads.len() {
             if is_foreign(&heads[at]) && !is_foreign(&heads[at - 1]) {
-                let successor = heads[at..].iter().find(|head| !is_foreign(head));
+                let counts = |head: &&Head| !is_foreign(head) && !cut.is_some_and(|cut| is_cut(head, cut));
+                let successor = heads[at..].iter().find(counts);
                 let reach = self.reach(&heads[at - 1], successor)?;
                 while at < heads.len() && is_foreign(&heads[at]) && heads[at].base < reach {
                     let stray = heads.remove(at);
@@ -382,6 +442,9 @@ impl Recovery<'_> {
                 }
             }
             at += 1;
+        }
+        if self.access == Access::Write && heads.len() < before {
+            sync_names(self.home)?;
         }
         Ok(heads)
     }
@@ -394,7 +457,7 @@ impl Recovery<'_> {
         let copy = self.copy(head, &*file)?;
         let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length).min(head.length);
         let bytes = &copy.as_ref().unwrap_or(&pen).unread(0..head.length)[..end as usize];
-        let mut walk = Walk::begin(header, head.salt).until(successor.map(|successor| successor.follows(head.base)));
+        let mut walk = Walk::begin(header, head.salt).until(self.end_of(head, successor));
         let mut holes = 0;
         loop {
             match Met::next_if(&mut walk, bytes, holes, |position| is_zero(&*file, bytes, position)) {
@@ -405,15 +468,13 @@ impl Recovery<'_> {
         }
     }
 
-    /// Moves a foreign file out of the way, and says so: whoever put it there may want it.
+    /// Moves a foreign file out of the way, and says so.
     fn set_aside(&mut self, head: &Head) -> Result<()> {
-        let mut path = head.path.clone();
-        if self.access == Access::Write {
-            path.set_extension(format!("foreign-{}", self.known.epoch));
-            let storage = &self.home.env.storage;
-            storage.rename(&head.path, &path).map_err(Error::io("rename", || self.home.full(&head.path)))?;
-            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
-        }
+        let aside = match self.access {
+            Access::Write => remove_segment(self.home, &head.path, true, self.known.epoch)?,
+            Access::Read => None,
+        };
+        let path = aside.unwrap_or_else(|| head.path.clone());
         let aside = Head { path, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
         self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
         Ok(())
@@ -425,7 +486,7 @@ impl Recovery<'_> {
         let (file, region, pen) = self.open(head)?;
         self.check_readable(head, &*file, &pen)?;
         let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
-        let until = successor.map(|successor| successor.follows(head.base));
+        let until = self.end_of(head, successor);
         let mut walk = Walk::begin(header, head.salt).until(until);
         let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
@@ -454,6 +515,8 @@ impl Recovery<'_> {
         {
             (rolled, witness) = (true, witness.max(next));
         }
+        // What stands behind a cut was cut off.
+        let tail = tail.filter(|_| self.cut_end(head) != Some(walk.due));
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let active = self.active(head, segment, pen, file, walk);
@@ -493,9 +556,12 @@ impl Recovery<'_> {
             }
         }
         self.prove_name(active.as_ref())?;
-        if heads.is_empty() && self.known.made {
-            next = self.behind_all(first);
-            self.report_missing(first..next);
+        let cut = heads.last().map_or(self.known.cut.map(|cut| cut.end), |last| self.cut_end(last));
+        let all_cut = heads.is_empty() && cut.is_some_and(|cut| cut <= first);
+        if (heads.is_empty() && self.known.made && !all_cut) || (cut.is_some() && next < self.witness) {
+            let behind = self.behind_all(next);
+            self.report_missing(next..behind);
+            next = behind;
         }
         let start = self.known.start.unwrap_or(first);
         if start < first {
@@ -556,9 +622,11 @@ impl Recovery<'_> {
 
     fn judge_scan(&mut self, scan: Scan, head: &Head, successor: Option<&Head>) -> Result<Judged> {
         let Scan { active, holes, tail, rolled, .. } = scan;
+        // The offsets that no batch of this segment holds, and those of them that were promised.
+        let next = self.end_of(head, successor);
         let mut damaged = false;
         for hole in holes {
-            let at_successor = successor.is_some_and(|successor| hole.first >= successor.follows(head.base));
+            let at_successor = next.is_some_and(|next| hole.first >= next);
             if hole.first >= self.witness && !at_successor && !rolled {
                 return self.cut(active, hole.before(), damaged);
             }
@@ -569,14 +637,12 @@ impl Recovery<'_> {
             damaged = true;
         }
         let walk = active.walk;
-        if rolled && successor.is_none() {
+        if rolled && next.is_none() {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
             let behind = self.behind_all(walk.due);
             self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
-        // The offsets that no batch of this segment holds, and those of them that were promised.
-        let next = successor.map(|successor| successor.follows(head.base));
         let promised = match next {
             Some(next) if rolled => next,
             Some(next) => next.min(self.witness),
@@ -591,7 +657,7 @@ impl Recovery<'_> {
             return self.keep(active, Some(next));
         }
         let short = next.is_some_and(|next| walk.due < next);
-        if short || (tail.is_some() && successor.is_none()) {
+        if short || (tail.is_some() && next.is_none()) {
             return self.cut(active, (walk.position, walk.due), damaged);
         }
         if let Some(flaw) = tail.filter(|_| walk.due < self.witness || rolled) {
@@ -623,7 +689,7 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, until: Offset::new(u64::MAX), ..active.walk };
         active.walk = walk;
-        if damaged {
+        if damaged || self.is_shared(&*active.file)? {
             // It is never written to again, not even zeros: its successor will say that it ended here.
             let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().saturating_advance(1)));
             let judged = self.keep(active, Some(next))?;
@@ -641,6 +707,11 @@ impl Recovery<'_> {
         active.segment.cut(position);
         let slot = Arc::clone(&active.slot);
         Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
+    }
+
+    /// Whether the file is another log's, too.
+    fn is_shared(&self, file: &dyn File) -> Result<bool> {
+        file.is_shared().map_err(Error::io("measure", || self.home.full(&self.home.dir)))
     }
 
     /// Makes every page above the witness dirty again and syncs the file.
@@ -662,15 +733,14 @@ impl Recovery<'_> {
         if self.access == Access::Read {
             return Ok(());
         }
-        let storage = &self.home.env.storage;
         for head in heads.iter().rev() {
             if matches!(head.header, Err(Flaw::Foreign)) {
                 self.set_aside(head)?;
             } else {
+                remove_segment(self.home, &head.path, false, self.known.epoch)?;
                 self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
-                storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
-                storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
             }
+            sync_names(self.home)?;
         }
         Ok(())
     }
@@ -678,11 +748,7 @@ impl Recovery<'_> {
     /// Makes the name of the active segment durable, if nothing proves that it is.
     fn prove_name(&self, active: Option<&Active>) -> Result<()> {
         let unproven = active.is_some_and(|active| active.segment.base() >= self.witness);
-        if self.access == Access::Write && unproven {
-            let dir = &self.home.dir;
-            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))?;
-        }
-        Ok(())
+        if self.access == Access::Write && unproven { sync_names(self.home) } else { Ok(()) }
     }
 }
 

@@ -219,25 +219,29 @@ def bounds(length, base, next_base, successor):
     return length, before if before is not None and base < before < next_base else next_base, False
 
 
-def drop_strays(names, files, home):
+def drop_strays(names, files, home, cut):
     """Leaves out the foreign files whose names are offsets that the segment before them holds."""
     headers = {name: header_of(files[name], name, home) for name in names}
     foreign = {name for name in names if not headers[name] and header_of(files[name], None, None)}
+    older = {name for name in names if cut and headers[name] and headers[name]["epoch"] < cut[1]}
+    gone = {name for name in older if int(name[:20]) >= cut[0]}
     kept = []
     for at, name in enumerate(names):
         before = next((other for other in reversed(names[:at]) if other not in foreign), None)
         if name in foreign and before and headers[before]:
-            after = next((other for other in names[at:] if other not in foreign), None)
+            after = next((other for other in names[at:] if other not in foreign | gone), None)
             end, until = len(files[before]), None
             if after:
                 end, until, _ = bounds(end, int(before[:20]), int(after[:20]), headers[after])
+            if before in older:
+                until = cut[0] if until is None else min(until, cut[0])
             if Segment(files[before], headers[before], end, until).due > int(name[:20]):
                 continue
         kept.append(name)
     return kept
 
 
-def read_partition(directory, home, closed_at=0, start=None):
+def read_partition(directory, home, closed_at=0, start=None, cut=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
@@ -245,7 +249,7 @@ def read_partition(directory, home, closed_at=0, start=None):
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
             contents[name] = file.read()
-    names = drop_strays(names, contents, home)
+    names = drop_strays(names, contents, home, cut)
     if start is not None:
         # What lies in front of the segment that holds the start was deleted on purpose.
         deleted = sum(int(name[:20]) <= start for name in names) - 1
@@ -253,12 +257,18 @@ def read_partition(directory, home, closed_at=0, start=None):
     bases = [int(name[:20]) for name in names]
     files = [contents[name] for name in names]
     headers = [header_of(data, name, home) for data, name in zip(files, names)]
+    # Segments of an earlier epoch than the cut: gone if they begin behind it, or else they end there.
+    older = [bool(cut and header and header["epoch"] < cut[1]) for header in headers]
+    left = [at for at in range(len(names)) if not (older[at] and bases[at] >= cut[0])]
+    names, bases, files, headers, older = ([list[at] for at in left] for list in (names, bases, files, headers, older))
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
         end, next_base, named = len(data), None, False
         if at + 1 < len(files):
             end, next_base, named = bounds(end, bases[at], bases[at + 1], headers[at + 1])
+        if older[at]:
+            next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)
         segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
@@ -266,7 +276,8 @@ def read_partition(directory, home, closed_at=0, start=None):
     witness = max([closed_at, start or 0] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
-    if start is not None and (not bases or start < bases[0]):
+    all_cut = not bases and cut and cut[0] <= (start or 0) and witness <= (start or 0)
+    if start is not None and (not bases or start < bases[0]) and not all_cut:
         damage.append([start, bases[0] if bases else None])
     for at, segment in enumerate(segments):
         if at and ends[at - 1] < bases[at]:
@@ -296,6 +307,8 @@ def read_partition(directory, home, closed_at=0, start=None):
             break
 
     last = segments[kept - 1] if kept else None
+    if last and kept == len(segments) and older[-1] and cut[0] < witness:
+        damage.append([cut[0], None])  # what came behind the cut
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
 
@@ -342,6 +355,8 @@ def read_catalog(said):
             catalog["groups"].append(name)
         elif kind == "end":
             catalog["ends"][name] = value.numbers("Q")[0]
+        elif kind == "cut":
+            catalog.setdefault("cuts", {})[name] = value.numbers("QI")
         elif kind == "start":
             catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
     return catalog
@@ -406,7 +421,9 @@ def read_log(root):
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
             start = catalog.get("starts", {}).get(f"{topic['id']}/{number}", 0)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, start)
+            cut = catalog.get("cuts", {}).get(f"{topic['id']}/{number}")
+            there = read_partition(os.path.join(root, place), home, closed_at, start, cut)
+            held[f"{name}/{number}"], files[place] = there
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)
