@@ -227,7 +227,7 @@ impl Repair<'_> {
         if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
             let before = Predecessor { base: segment.base, end_position: segment.end };
             self.make_gap_segment(place, identity, Some(before), lost, cut.epoch)?;
-        } else if segment.rolled && named.is_none() && segment.tail.is_none() {
+        } else if segment.rolled && named.is_none() {
             // As many as a segment of this length can have held.
             let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
             let before = Predecessor { base: segment.base, end_position: segment.end };

@@ -400,11 +400,11 @@ fn check_end(
         let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
-    } else if let Some(flaw) = segment.tail {
+    } else if let Some(flaw) = segment.tail.filter(|_| !segment.rolled) {
         let message = format!("{flaw}; it was never promised, and opening the log cuts it");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
     }
-    let behind_roll = segment.rolled && named.is_none() && segment.next >= promised && segment.tail.is_none();
+    let behind_roll = segment.rolled && named.is_none() && segment.next >= promised;
     if behind_roll || segment.lost_behind_cut(successor, witness).is_some() {
         let next = named.unwrap_or(segment.next);
         let gone = path.with_file_name(crate::format::segment::file_name(next));
