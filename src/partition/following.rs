@@ -29,7 +29,9 @@ impl Partition {
             }
             // Whoever began the next segment appended to this one before: now all of it is there.
             self.follow_active(&mut writer)?;
-            self.follow_roll(&mut writer)?;
+            if !self.follow_roll(&mut writer)? {
+                break;
+            }
         }
         let end = writer.next;
         self.log_end.store(end.get(), Ordering::Release);
@@ -81,20 +83,21 @@ impl Partition {
         Ok(base < Some(writer.next) && recovery::is_there(&self.home, writer.next))
     }
 
-    /// Goes on with the newest segment that the other process has begun.
-    fn follow_roll(&self, writer: &mut Writer) -> Result<()> {
+    /// Goes on with the newest segment that the other process has begun. `false`: none of those that have a later name
+    /// counts.
+    fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
         let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
         let mut slots = self.slots.write();
         let base = slots.last().map(|slot| slot.base);
-        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
+        let Some(first) = fresh.slots.iter().find(|slot| Some(slot.base) > base) else { return Ok(false) };
         // One that was damaged is sealed already.
-        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active) {
+        if let (Some(old), Some(active)) = (slots.last(), &writer.active) {
             old.seal(first.base, active.walk.position);
         }
         slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
         writer.active = fresh.active;
         writer.next = fresh.next;
         self.durable_end.fetch_max(fresh.witness.min(fresh.next).get(), Ordering::AcqRel);
-        Ok(())
+        Ok(true)
     }
 }

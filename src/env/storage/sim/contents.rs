@@ -6,6 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::env::random::Random;
+use crate::env::storage::are_zero;
 use crate::env::storage::region::{Heap, PAGE};
 use crate::env::storage::sim::faults::SyncFailure;
 use crate::env::storage::sim::power_cut::{Bias, PowerCut, SECTOR, garbled, torn};
@@ -101,7 +102,7 @@ impl Contents {
 
     fn assert_held(&self, bytes: &[u8]) {
         let behind = bytes.get(self.held as usize..).unwrap_or_default();
-        assert!(is_zero(behind), "bytes are stored where there is no room: a real disk may be full");
+        assert!(are_zero(behind), "bytes are stored where there is no room: a real disk may be full");
     }
 
     /// Takes care that `capacity` bytes can be mapped.
@@ -143,7 +144,7 @@ impl Contents {
     pub(super) fn release(&mut self, from: u64) {
         let bytes = self.cached();
         let zeros = bytes.get(from as usize..).unwrap_or_default();
-        assert!(is_zero(zeros), "room is given back that holds something");
+        assert!(are_zero(zeros), "room is given back that holds something");
         self.held = self.held.min(from);
     }
 
@@ -210,7 +211,7 @@ impl Contents {
 
     fn mark_synced(&mut self) {
         self.synced.clear();
-        self.synced.extend(self.platter.chunks(SECTOR).map(|sector| !is_zero(sector)));
+        self.synced.extend(self.platter.chunks(SECTOR).map(|sector| !are_zero(sector)));
     }
 
     /// Stores any of the dirty sectors, and perhaps the length.
@@ -290,10 +291,6 @@ impl Contents {
         bytes.truncate(len as usize);
         Contents::durable(bytes, len)
     }
-}
-
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(SECTOR).all(|piece| *piece == [0; SECTOR][..piece.len()])
 }
 
 /// The page in which a sector lies.
