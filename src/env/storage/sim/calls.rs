@@ -67,6 +67,10 @@ impl Storage for SimDisk {
         let mut world = self.life.world.lock();
         world.begin(Operation::Open, path)?;
         let node = world.find(path)?;
+        if access == Access::Read && world.directory(node).is_ok() {
+            // A directory can be opened for reading, and then it is found to be none of the files that were looked for.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file but a directory"));
+        }
         world.contents(node)?;
         Ok(self.life.file(node, path, access))
     }
@@ -173,7 +177,7 @@ struct SimFile {
 
 impl SimFile {
     fn check_writable(&self) -> io::Result<()> {
-        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        if self.writable { Ok(()) } else { Err(rustix::io::Errno::BADF.into()) }
     }
 }
 
