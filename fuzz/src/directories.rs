@@ -92,15 +92,17 @@ fn config() -> LogConfig {
 struct Read {
     records: Vec<Record>,
     refused: Vec<(u64, u64)>,
-    /// Where the partition goes on.
+    /// Where the partition begins, and goes on.
+    start: u64,
     end: u64,
 }
 
 fn read(log: &EventLog, name: &TopicPartition) -> Read {
     let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).expect("no group");
     consumer.assign([name.clone()]).expect("the partition is there");
-    let end = log.describe_topic(name.topic()).expect("it is there").partitions[name.partition() as usize].log_end;
-    let (mut read, mut position) = (Read { end: end.get(), ..Read::default() }, 0);
+    let described = &log.describe_topic(name.topic()).expect("it is there").partitions[name.partition() as usize];
+    let (start, end) = (described.log_start.get(), described.log_end.get());
+    let (mut read, mut position) = (Read { start, end, ..Read::default() }, 0);
     loop {
         match consumer.poll(Duration::ZERO) {
             // A gap may be all that there was for now.
@@ -121,7 +123,7 @@ fn read(log: &EventLog, name: &TopicPartition) -> Read {
                 assert!(first < next, "{damage}: there is no way past it");
                 let behind = read.refused.last().is_none_or(|(_, end)| *end <= first);
                 assert!(behind, "{damage}: it was refused before: {:?}", read.refused);
-                read.refused.push((first, next));
+                read.refused.push((first.max(start), next));
                 consumer.seek(name, damage.offsets.end).expect("the partition is assigned");
             }
             Err(error) => panic!("{name}: {error}"),
@@ -343,7 +345,7 @@ struct Catalog {
     topics: BTreeMap<String, (u128, u32)>,
     deleting: Vec<String>,
     ends: BTreeMap<String, u64>,
-    /// Below these, records were deleted on purpose. What is left then is not held against the reference.
+    /// Below these, records were deleted on purpose.
     starts: BTreeMap<String, u64>,
     /// Whether nothing is lost of it, and nothing in it that makes no sense.
     sound: bool,
@@ -377,6 +379,14 @@ impl Catalog {
             self.starts.insert(place.to_owned(), fields.u64()?);
         }
         Some(())
+    }
+
+    /// What the reference reads of a partition in this directory.
+    fn read(&self, files: &Files, dir: &str, id: u128, number: u32) -> reference::Partition {
+        let place = format!("{id:032x}/{number}");
+        let said = |facts: &BTreeMap<String, u64>| facts.get(&place).copied().unwrap_or(0);
+        let (start, end) = (said(&self.starts), said(&self.ends));
+        reference::partition(&files::segments_in(files, dir), (self.log_id, id, number), end, Some(start))
     }
 }
 
@@ -450,14 +460,8 @@ fn expected_of(files: &Files, log: &EventLog, name: &TopicPartition) -> Option<r
         return None;
     }
     let (id, _) = catalog.topics.get(name.topic())?;
-    let place = format!("{id:032x}/{}", name.partition());
-    if catalog.starts.contains_key(&place) {
-        return None;
-    }
-    let end = catalog.ends.get(&place).copied().unwrap_or(0);
     let dir = format!("topics/{}/{}", name.topic(), name.partition());
-    let segments = files::segments_in(files, &dir);
-    Some(reference::partition(&segments, (catalog.log_id, *id, name.partition()), end, Some(0)))
+    Some(catalog.read(files, &dir, *id, name.partition()))
 }
 
 /// `verify`, `dump` and `repair` of any files.
@@ -524,9 +528,7 @@ fn check_kept(before: &Files, after: &Files) {
     for (topic, (id, partitions)) in &catalog.topics {
         for number in 0..(*partitions).min(MOST_PARTITIONS) {
             let dir = format!("topics/{topic}/{number}");
-            let home = (catalog.log_id, *id, number);
-            let end = catalog.ends.get(&format!("{id:032x}/{number}")).copied().unwrap_or(0);
-            let held = |files| reference::partition(&files::segments_in(files, &dir), home, end, Some(0)).records;
+            let held = |files| catalog.read(files, &dir, *id, number).records;
             let (held, kept) = (held(before), held(after));
             let lost = held.iter().find(|record| !kept.contains(record));
             assert_eq!(lost, None, "{topic}-{number}: the repair took it");

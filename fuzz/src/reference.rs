@@ -332,7 +332,8 @@ pub struct Partition {
     pub torn: bool,
 }
 
-/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin.
+/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
+/// everything below was deleted on purpose.
 pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, start: Option<u64>) -> Partition {
     let mut found: Vec<(u64, &[u8], Option<Header>)> = Vec::new();
     for (name, bytes) in files {
@@ -344,6 +345,12 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         found.push((base, bytes, whole));
     }
     found.sort_by_key(|(base, ..)| *base);
+    // What lies in front of the segment that holds the start may still be there, and does not count.
+    while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
+        && *second <= start
+    {
+        found.remove(0);
+    }
 
     // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
@@ -381,7 +388,7 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         }));
     }
     let said = segments.iter().flatten().map(|segment| segment.witness).max().unwrap_or(0);
-    let witness = said.max(closed_at);
+    let witness = said.max(closed_at).max(start.unwrap_or(0));
 
     let mut held = Partition::default();
     if let Some(start) = start {
@@ -434,7 +441,19 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             }
         }
     }
-    held
+    held.from(start.unwrap_or(0))
+}
+
+impl Partition {
+    /// What is left of it from this offset on.
+    fn from(mut self, start: u64) -> Partition {
+        self.records.retain(|record| record.offset >= start);
+        self.damage.retain(|(_, next)| next.is_none_or(|next| next > start));
+        for (first, _) in &mut self.damage {
+            *first = start.max(*first);
+        }
+        self
+    }
 }
 
 /// The base offset that the name of a segment says.

@@ -46,7 +46,11 @@ impl Default for Contents {
 
 impl Contents {
     /// A file of this length that a power cut leaves as it is: these bytes, and zeros.
-    pub(super) fn durable(bytes: Vec<u8>, len: u64) -> Self {
+    pub(super) fn durable(mut bytes: Vec<u8>, len: u64) -> Self {
+        // Most of a file is room that nothing was written to yet, which nobody need copy and compare.
+        while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
+            bytes.truncate(bytes.len() - last.len());
+        }
         let mut contents = Contents {
             cache: None,
             len,
