@@ -58,7 +58,7 @@
 //!
 //!   4 steps; found by seed 0, in run 1; the shortest of 80 tries
 //!   saved as tests/sim-regressions/no_order_is_forgotten.5b1c09e2.tape, which is run first from now on
-//!   to see the whole of it: TIDELOG_SIM_SEED=0 cargo test
+//!   to see the whole run: TIDELOG_SIM_SEED=0 cargo test no_order_is_forgotten
 //! ```
 //!
 //! Read from above: the offset behind order 0 is committed, the process dies, is started again a second later, and the
@@ -110,7 +110,7 @@
 //!
 //! | variable           | what it does                                                       |
 //! |--------------------|--------------------------------------------------------------------|
-//! | `TIDELOG_SIM_SEED` | one run only, with this seed                                       |
+//! | `TIDELOG_SIM_SEED` | one run only, with this seed; if it fails, it is shown as it was, and not made shorter |
 //! | `TIDELOG_SIM_RUNS` | so many seeds, whatever the test says: few at the desk, many at night |
 //! | `TIDELOG_SIM_HTML` | the file to which the timeline of a failure is written             |
 //!

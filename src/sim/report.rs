@@ -200,7 +200,8 @@ pub(crate) fn text(outcome: &Outcome, broken: &Broken, origin: &Origin, runs: u6
         Origin::Saved(file) => format!("saved in {}", file.display()),
         Origin::Bytes => "found by the fuzzer".to_owned(),
     };
-    text.push_str(&format!("\n  {} steps; {found}; the shortest of {tries} tries\n", rows.len()));
+    let shortest = if tries == 0 { String::new() } else { format!("; the shortest of {tries} tries") };
+    text.push_str(&format!("\n  {} steps; {found}{shortest}\n", rows.len()));
     text
 }
 
@@ -222,16 +223,23 @@ fn time(at: Duration) -> String {
 }
 
 /// What to do to see the failure again.
-pub(crate) fn how_to_replay(origin: &Origin, saved: Option<&Path>) -> String {
+pub(crate) fn how_to_replay(name: &str, origin: &Origin, saved: Option<&Path>) -> String {
     let mut text = String::new();
     match saved {
+        _ if matches!(origin, Origin::Saved(_)) => {}
         Some(file) => {
             text.push_str(&format!("  saved as {}, which is run first from now on\n", file.display()));
         }
         None => text.push_str("  not saved\n"),
     }
     if let Origin::Seed(seed) = origin {
-        text.push_str(&format!("  to see the whole of it: TIDELOG_SIM_SEED={seed} cargo test\n"));
+        // A test has its name, with its modules before it; anything else has that of its file.
+        let test = name
+            .rsplit('-')
+            .next()
+            .filter(|_| !name.contains(".rs"))
+            .map_or_else(String::new, |name| format!(" {name}"));
+        text.push_str(&format!("  to see the whole run: TIDELOG_SIM_SEED={seed} cargo test{test}\n"));
     }
     text
 }

@@ -47,6 +47,34 @@ fn a_failure_is_saved_and_comes_first_the_next_time() {
 }
 
 #[test]
+#[ignore = "fails on purpose, for the test below"]
+fn a_mistake_to_be_seen_by_its_seed() {
+    check(mistaken).regressions(None).run();
+}
+
+#[test]
+fn a_seed_that_is_asked_for_is_the_only_run_and_is_shown_as_it_was() {
+    let report = |seed: Option<&str>| {
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "kit::a_mistake_to_be_seen_by_its_seed", "--ignored", "--nocapture"]);
+        let output = test.envs(seed.map(|seed| ("TIDELOG_SIM_SEED", seed))).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lines = |report: &str| report.lines().filter(|line| line.contains(" | ")).count();
+
+    let shortest = report(None);
+    let hint = shortest.lines().find_map(|line| line.split_once("TIDELOG_SIM_SEED=")).expect("a seed to look at").1;
+    let (seed, rest) = hint.split_once(' ').unwrap();
+    assert_eq!(rest, "cargo test a_mistake_to_be_seen_by_its_seed");
+    let whole = report(Some(seed));
+
+    assert!(shortest.contains("the shortest of") && !whole.contains("the shortest of"), "{whole}");
+    assert!(whole.contains(&format!("found by seed {seed}, in run 1")), "{whole}");
+    assert!(lines(&whole) > lines(&shortest), "{whole}{shortest}");
+}
+
+#[test]
 fn the_same_search_finds_the_same_failure_however_often_and_on_however_many_threads() {
     let reports: BTreeSet<String> =
         (0..5).map(|_| check(mistaken).regressions(None).search().failure.unwrap().report).collect();
