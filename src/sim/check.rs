@@ -298,12 +298,11 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
             _ => None,
         };
         let mut report = report::text(&shortest.trial.outcome, &broken, &origin, search.runs, shortest.tries);
-        if shorten {
-            report.push_str(&report::how_to_replay(&self.name, &origin, file.as_deref()));
-        }
+        let replay = if shorten { report::how_to_replay(&self.name, &origin, file.as_deref()) } else { String::new() };
+        report.push_str(&replay);
         if let Some(page) = &self.page {
             let title = format!("{}: {}", self.name, broken.guarantee);
-            let html = report::page(&shortest.trial.outcome, &broken, &title);
+            let html = report::page(&shortest.trial.outcome, &broken, &title, &replay);
             report.push_str(&saved::write_page(page, &html));
         }
         let outcome = Arc::clone(&shortest.trial.outcome);

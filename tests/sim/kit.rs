@@ -47,6 +47,32 @@ fn a_failure_is_saved_and_comes_first_the_next_time() {
 }
 
 #[test]
+#[should_panic(expected = "group billing reads topic orders, which the scenario does not have; it has: order")]
+fn a_topic_that_is_misspelt_is_not_a_test_that_passes() {
+    let found = check(|sim| {
+        sim.topic("order").records(["order"]);
+        let group = sim.group("billing").topics(["orders"]);
+        group.run(|mut consumer| consumer.poll(POLL).map(drop));
+        sim.run_until_idle().at_least_once();
+    });
+
+    found.regressions(None).run();
+}
+
+#[test]
+fn a_member_that_only_fails_is_not_a_test_that_passes() {
+    let found = check(|sim| {
+        sim.topic("orders");
+        sim.group("billing").run(|_| Err(Error::Timeout { waited: POLL }));
+        sim.run_until_idle().at_least_once();
+    });
+
+    let failure = found.regressions(None).search().failure.expect("nothing is ever read");
+    assert_eq!(failure.guarantee, "drained");
+    assert!(failure.says.contains("billing has failed at last: not done after 100ms"), "{}", failure.says);
+}
+
+#[test]
 #[ignore = "fails on purpose, for the test below"]
 fn a_mistake_to_be_seen_by_its_seed() {
     check(mistaken).regressions(None).run();
