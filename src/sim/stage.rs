@@ -762,7 +762,7 @@ impl Stage {
             }
             What::CommitReturned => Happening::CommitReturned,
             What::Assigned { generation, partitions } => Happening::Assigned { generation, partitions },
-            What::Send => return,
+            What::Send | What::Wait => return,
             What::Sent { partition, offset, key, value } => {
                 let end = state.ends.entry(partition.clone()).or_insert(0);
                 *end = (*end).max(offset.get() + 1);

@@ -182,6 +182,34 @@ async fn charge_slowly(mut consumer: Consumer, ledger: &Outside<BTreeMap<u64, u6
     }
 }
 
+#[test]
+fn what_is_sent_in_a_batch_is_known_to_have_been_sent() {
+    let found = check(|sim| {
+        sim.topic("orders").partitions(2);
+        let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+        let billed = sim.outside::<Vec<Vec<u8>>>();
+        let theirs = billed.clone();
+        sim.group("billing").config(config).run(move |mut consumer| {
+            loop {
+                let records = consumer.poll(POLL)?;
+                records.iter().for_each(|record| theirs.with(|billed| billed.push(record.value().unwrap().to_vec())));
+                consumer.commit()?;
+            }
+        });
+        sim.run("shop", |log| {
+            let batch =
+                ["a", "b", "c", "d"].map(|order| ProducerRecord::new("orders", order.as_bytes()).key(order.as_bytes()));
+            log.producer().send_batch(batch)?.wait().map(drop)
+        });
+        sim.faults(Faults::none().crashes(1));
+        let outcome = sim.run_until_idle();
+        outcome.at_least_once();
+        assert!(outcome.faults() > 0 || billed.with(|billed| billed.len()) == 4);
+    });
+
+    found.seeds(300).regressions(None).run();
+}
+
 /// The members await records for longer than the group waits for anybody, and whoever sends does so while they wait.
 #[test]
 fn members_that_await_records_are_woken_by_them_and_by_each_other() {
