@@ -318,8 +318,9 @@ impl<T> Outside<T> {
 impl Sim {
     pub(crate) fn new(tape: Tape, scope: Option<Scope>, most_records: usize) -> Self {
         Sim {
-            topics: Vec::new(),
-            groups: Vec::new(),
+            // Mostly there is one, and room for four of that size is more than an allocator has at hand.
+            topics: Vec::with_capacity(1),
+            groups: Vec::with_capacity(1),
             others: Vec::new(),
             faults: Faults::none(),
             log_config: LogConfig::new(),
