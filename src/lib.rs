@@ -96,6 +96,7 @@ mod catalog;
 mod codec;
 mod config;
 mod consumer;
+mod copies;
 mod dead_letters;
 mod env;
 mod error;
@@ -116,7 +117,9 @@ mod topic;
 mod types;
 mod upkeep;
 
-pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
+pub use crate::administration::{
+    GroupDescription, GroupOffset, GroupsBeyond, MemberDescription, OffsetChange, ResetTo, Truncated,
+};
 pub use crate::assignor::{
     Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
     Subscription,
@@ -133,6 +136,7 @@ pub use crate::config::{
 pub use crate::consumer::{
     Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, PollRecords, RebalanceListener, Records,
 };
+pub use crate::copies::Copied;
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};

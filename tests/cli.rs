@@ -419,6 +419,71 @@ deleted 0 records of orders-2, which begins at 0
 }
 
 #[test]
+fn a_tail_is_cut_off_unless_groups_are_beyond() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\nc\nd\n").out();
+    place.run(&["consume", "orders", "--group", "billing", "--from-beginning"]).out();
+    let cut = |words: &[&str]| place.run(&[&["topics", "truncate", "orders"], words].concat());
+    failed(&cut(&["--to", "2"]), 2, "tidelog: error: orders has more than one partition; say which with --partition\n");
+    let dry = cut(&["--partition", "0", "--to", "2", "--dry-run"]).text();
+    assert_eq!(
+        dry,
+        "would cut 2 records off orders-0, which would end at 2\n\
+         refused without --pull-back-groups: would pull group billing back from 4 to 2\n"
+    );
+    failed(
+        &cut(&["--partition", "0", "--to", "2"]),
+        1,
+        "tidelog: error: orders-0 cannot be truncated to 2: group \"billing\" has committed 4; reset their offsets, or have \
+         them pulled back\n",
+    );
+    failed(
+        &cut(&["--partition", "0", "--to", "5"]),
+        1,
+        "tidelog: error: offset 5 of orders-0 is out of range: it holds 0..4\n",
+    );
+    assert_eq!(
+        cut(&["--partition", "0", "--to", "2", "--pull-back-groups"]).text(),
+        "cut 2 records off orders-0, which ends at 2\npulled group billing back from 4 to 2\n"
+    );
+    place.run_with(&["produce", "orders", "--partition", "0"], b"e\n").out();
+    assert_eq!(place.run(&["consume", "orders", "--partition", "0"]).out(), b"a\nb\ne\n");
+    assert_eq!(place.run(&["consume", "orders", "--group", "billing"]).out(), b"e\n");
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+    let object = &objects(&cut(&["--partition", "0", "--to", "0", "--dry-run", "--output", "json"]).out())[0];
+    assert_eq!((&object["cut"], &object["groups"][0]["from"]), (&json!(3), &json!(3)));
+}
+
+#[test]
+fn forks_and_backups_are_made_beside_a_writer_and_are_logs() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\n").out();
+    let log = EventLog::open(place.path()).unwrap();
+    let (fork, backup, again) = (place.path().join("f"), place.path().join("b"), place.path().join("c"));
+    let named = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let made = place.run(&["fork", &named(&fork)]).text();
+    assert!(made.starts_with(&format!("made fork {}: 0 segments shared, 4 segments with ", fork.display())), "{made}");
+    let object = &objects(&place.run(&["backup", &named(&backup), "--output", "json"]).out())[0];
+    assert_eq!((&object["shared_segments"], &object["copied_segments"]), (&json!(0), &json!(4)));
+    place.run(&["backup", &named(&again), "--previous", &named(&backup)]).out();
+    failed(
+        &place.run(&["fork", &named(&fork)]),
+        1,
+        &format!(
+            "tidelog: error: cannot create {}: there is something already; a copy is a new directory\n",
+            fork.display()
+        ),
+    );
+    log.close().unwrap();
+    for copy in [fork, backup, again] {
+        assert_eq!(place.run(&["--dir", &named(&copy), "verify"]).code, Some(0));
+        place.run_with(&["--dir", &named(&copy), "produce", "orders", "--partition", "0"], b"c\n").out();
+        assert_eq!(place.run(&["--dir", &named(&copy), "consume", "orders"]).out(), b"a\nb\nc\n");
+    }
+    assert_eq!(place.run(&["consume", "orders"]).out(), b"a\nb\n");
+}
+
+#[test]
 fn stats_show_where_the_room_is() {
     let place = Place::new();
     place.run(&["topics", "create", "orders", "--segment-bytes", "4096", "--durability", "os"]).out();
@@ -590,7 +655,7 @@ fn beside_a_writer_reading_works_and_writing_names_who_is_in_the_way() {
     assert_eq!(place.run(&["groups", "list"]).out(), b"");
     let error = format!(
         "tidelog: error: {} is open for writing by process {}; stop it first (what only reads works beside it: \
-         `topics list`, `topics describe`, `groups`, and `consume` without --group)\n",
+         `topics list`, `topics describe`, `groups`, `fork`, `backup`, and `consume` without --group)\n",
         place.path().display(),
         std::process::id()
     );

@@ -31,8 +31,8 @@ use tempfile::TempDir;
 use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
-    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset, Producer,
-    ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+    Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, OffsetAndMetadata, OffsetReset,
+    Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -555,6 +555,7 @@ impl Worker {
             8 => self.log().producer().flush().unwrap(),
             9..=11 => self.commit(),
             12 => self.delete(),
+            13 => self.cut(),
             _ => self.send(),
         }
     }
@@ -565,6 +566,18 @@ impl Worker {
         let visible = self.log().describe_topic(&name).unwrap().partitions[number as usize].high_watermark.get();
         let before = self.chance.below(visible + 1);
         self.log().delete_records(&TopicPartition::new(name.as_str(), number), before).unwrap();
+    }
+
+    /// Cuts a tail off, or all.
+    fn cut(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let partition = self.log().describe_topic(&name).unwrap().partitions[number as usize].clone();
+        let end = partition.log_start.get() + self.chance.below(partition.log_end.since(partition.log_start) + 1);
+        match self.log().truncate(&TopicPartition::new(name.as_str(), number), end, GroupsBeyond::PullBack) {
+            // Inside of a batch.
+            Ok(_) | Err(Error::InvalidState { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn commit(&mut self) {

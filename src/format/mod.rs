@@ -29,11 +29,20 @@
 //! The segments of a partition follow one another: the first holds the *log start offset*, or begins anywhere in catalog
 //! and groups, whose old segments go; each ends where its successor begins. The log start offset is what the catalog says,
 //! or else 0: everything below it was deleted on purpose. A file is none of the partition's segments if the next one begins
-//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown. The *successor* is the file with the next higher name. Its
+//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown.
+//!
+//! The tail of a partition can be *cut*: what the catalog then says is an offset and an epoch, and counts for the segments
+//! whose header says an earlier epoch, also for all that follows on these pages. One of them that begins at or above the
+//! offset is none of the partition's; its removal was interrupted. The others end at that offset at the latest: no batch
+//! reaches beyond it, and once it is due, nothing behind counts and nothing is missing. If all was cut, so that the offset
+//! is at or below the log start offset and the witness is not above that, no segment need be there. Later segments have
+//! that epoch or a higher one.
+//!
+//! The *successor* is the file with the next higher name. Its
 //! header says which segment it was made behind, and the position at which that one ended; if that is not the file
 //! before it, the one that it names is missing, and the file before ends at the base offset of the missing one. A
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
-//! rolled marker. Any other, also one whose successor has no whole header, goes to the end of the file.
+//! rolled marker, or what was cut off. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
 //! # Tables
 //!

@@ -204,7 +204,7 @@ impl Repair<'_> {
         segment: &Surveyed,
         successor: Option<&Surveyed>,
     ) -> Result<u64> {
-        let named = successor.map(|successor| successor.follows(segment.base));
+        let named = segment.until(successor);
         let promised = segment.promised(named, witness);
         if segment.next < promised {
             let lost = segment.next..named.unwrap_or(promised);
@@ -226,7 +226,10 @@ impl Repair<'_> {
             self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost)?;
             return Ok(segment.end + MARKER_BYTES as u64);
         }
-        if segment.rolled && successor.is_none() && segment.tail.is_none() {
+        if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
+            let before = Predecessor { base: segment.base, end_position: segment.end };
+            self.make_gap_segment(place, identity, Some(before), lost, cut.epoch)?;
+        } else if segment.rolled && named.is_none() && segment.tail.is_none() {
             // As many as a segment of this length can have held.
             let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
             let before = Predecessor { base: segment.base, end_position: segment.end };

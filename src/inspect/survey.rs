@@ -3,6 +3,7 @@
 //! Recovery looks at what may be torn and believes the rest until somebody reads it. A survey reads everything.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -10,6 +11,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
+use crate::format::catalog::Cut;
 use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, group_id};
 use crate::partition::{Hole, Met};
 use crate::types::Offset;
@@ -51,6 +53,8 @@ pub(super) struct Surveyed {
     pub(super) records: u64,
     /// Whether a rolled marker ends it: all of it was synced, and its successor had its name.
     pub(super) rolled: bool,
+    /// Where what it holds was cut off on purpose, whether it reaches there or not.
+    pub(super) cut: Option<Cut>,
 }
 
 /// All directories that may hold segments, in the order of their names.
@@ -161,12 +165,13 @@ fn identities(env: &Env, files: &[(Offset, PathBuf)]) -> Result<Vec<Identity>> {
 }
 
 /// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
-/// of another base, says nothing that counts here.
+/// of another base, says nothing that counts here. `cut`: where the partition was cut last.
 pub(super) fn survey(
     env: &Env,
     identity: Option<Identity>,
     (base, path): (Offset, PathBuf),
     successor: Option<&Surveyed>,
+    cut: Option<Cut>,
 ) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
@@ -180,6 +185,7 @@ pub(super) fn survey(
         witness: Offset::ZERO,
         records: 0,
         rolled: false,
+        cut: None,
         path,
     };
     let Some((_, pen)) = map(env, &surveyed.path, Access::Read)? else { return Ok(surveyed) };
@@ -191,8 +197,10 @@ pub(super) fn survey(
     });
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let until = successor.map(|successor| successor.follows(base));
-        let walk = Walk::begin(header, segment::salt(bytes)).until(until);
+        surveyed.cut = cut.filter(|cut| header.epoch < cut.epoch);
+        let end = surveyed.cut.map(|cut| cut.end);
+        let begins = successor.map(|successor| successor.follows(base));
+        let walk = Walk::begin(header, segment::salt(bytes)).until(begins.into_iter().chain(end).min());
         let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
@@ -200,6 +208,10 @@ pub(super) fn survey(
             && batch::begins_with_rolled(&bytes[limit..], walk.salt, next)
         {
             (surveyed.rolled, surveyed.witness) = (true, surveyed.witness.max(next));
+        }
+        if surveyed.cut.is_some_and(|cut| cut.end == surveyed.next) {
+            // What stands there was cut off.
+            surveyed.tail = None;
         }
     }
     Ok(surveyed)
@@ -237,6 +249,21 @@ impl Surveyed {
             Some(next) => next.min(witness),
             None => witness,
         }
+    }
+
+    /// Where it ends, if the next segment or a cut says so.
+    pub(super) fn until(&self, successor: Option<&Surveyed>) -> Option<Offset> {
+        successor.map(|successor| successor.follows(self.base)).into_iter().chain(self.cut.map(|cut| cut.end)).min()
+    }
+
+    /// What came behind the cut with which it ends, and is not there, as far as is known.
+    pub(super) fn lost_behind_cut(
+        &self,
+        successor: Option<&Surveyed>,
+        witness: Offset,
+    ) -> Option<(Cut, Range<Offset>)> {
+        let cut = self.cut.filter(|cut| successor.is_none() && cut.end < witness)?;
+        Some((cut, cut.end..witness))
     }
 
     /// Where the segment with this base ended, if this one's header says so.

@@ -211,7 +211,7 @@ class Segment:
 # A partition --------------------------------------------------------------------------------------------------------
 
 
-def read_partition(directory, home, closed_at=0, start=None):
+def read_partition(directory, home, closed_at=0, start=None, cut=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
@@ -225,6 +225,10 @@ def read_partition(directory, home, closed_at=0, start=None):
         with open(os.path.join(directory, name), "rb") as file:
             files.append(file.read())
     headers = [header_of(data, name, home) for data, name in zip(files, names)]
+    # Segments of an earlier epoch than the cut: gone if they begin behind it, or else they end there.
+    older = [bool(cut and header and header["epoch"] < cut[1]) for header in headers]
+    left = [at for at in range(len(names)) if not (older[at] and bases[at] >= cut[0])]
+    names, bases, files, headers, older = ([list[at] for at in left] for list in (names, bases, files, headers, older))
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
@@ -235,6 +239,8 @@ def read_partition(directory, home, closed_at=0, start=None):
                 end, named = min(end, successor["predecessor_position"]), True
             elif successor and bases[at] < successor["predecessor_base"] < next_base:
                 next_base = successor["predecessor_base"]
+        if older[at]:
+            next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)
         segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
@@ -242,7 +248,8 @@ def read_partition(directory, home, closed_at=0, start=None):
     witness = max([closed_at, start or 0] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
-    if start is not None and (not bases or start < bases[0]):
+    all_cut = not bases and cut and cut[0] <= (start or 0) and witness <= (start or 0)
+    if start is not None and (not bases or start < bases[0]) and not all_cut:
         damage.append([start, bases[0] if bases else None])
     for at, segment in enumerate(segments):
         if at and ends[at - 1] < bases[at]:
@@ -272,6 +279,8 @@ def read_partition(directory, home, closed_at=0, start=None):
             break
 
     last = segments[kept - 1] if kept else None
+    if last and kept == len(segments) and older[-1] and cut[0] < witness:
+        damage.append([cut[0], None])  # what came behind the cut
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
 
@@ -318,6 +327,8 @@ def read_catalog(said):
             catalog["groups"].append(name)
         elif kind == "end":
             catalog["ends"][name] = value.numbers("Q")[0]
+        elif kind == "cut":
+            catalog.setdefault("cuts", {})[name] = value.numbers("QI")
         elif kind == "start":
             catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
     return catalog
@@ -382,7 +393,9 @@ def read_log(root):
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
             start = catalog.get("starts", {}).get(f"{topic['id']}/{number}", 0)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, start)
+            cut = catalog.get("cuts", {}).get(f"{topic['id']}/{number}")
+            there = read_partition(os.path.join(root, place), home, closed_at, start, cut)
+            held[f"{name}/{number}"], files[place] = there
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)

@@ -14,11 +14,13 @@ use parking_lot::Mutex;
 use crate::env::point::{Mistake, is_planted};
 use crate::env::storage::region::Memory;
 use crate::env::storage::sim::SimDisk;
+use crate::env::storage::sim::below::Below;
 use crate::env::storage::sim::contents::Contents;
 use crate::env::storage::sim::directory::{Change, Directory};
 use crate::env::storage::sim::faults::Operation;
 use crate::env::storage::sim::world::{Node, World};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
+use crate::error::Error;
 
 impl Storage for SimDisk {
     fn root(&self) -> &Path {
@@ -117,6 +119,50 @@ impl Storage for SimDisk {
         }
         world.known.clear();
         world.unlink(dir, node)
+    }
+
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>, Error> {
+        let below = match root.strip_prefix(self.root()) {
+            Ok(below) => below.to_path_buf(),
+            Err(_) => return Err(Error::NotALog { path: root.to_path_buf() }),
+        };
+        let disk = SimDisk { life: Arc::clone(&self.life) };
+        let mut made = PathBuf::new();
+        for name in below.iter() {
+            made.push(name);
+            if disk.life.world.lock().find(&made).is_ok() {
+                continue;
+            }
+            if !create {
+                return Err(Error::NotALog { path: root.to_path_buf() });
+            }
+            disk.create_dir(&made).map_err(Error::io("create", || root))?;
+            let parent = made.parent().unwrap_or(Path::new(""));
+            disk.sync_dir(parent).map_err(Error::io("sync", || root))?;
+        }
+        Ok(if below.as_os_str().is_empty() {
+            Arc::new(disk)
+        } else {
+            Arc::new(Below { disk, below, root: root.into() })
+        })
+    }
+
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
+        let to = match other.root().strip_prefix(self.root()) {
+            Ok(below) => below.join(to),
+            Err(_) => return Err(io::ErrorKind::CrossesDevices.into()),
+        };
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Link, path)?;
+        let node = world.find(path)?;
+        world.contents(node)?;
+        let (directory, name) = world.parent(&to)?;
+        let directory = world.directory_mut(directory)?;
+        if directory.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        directory.change(Change::Link { name: name.into(), node });
+        Ok(())
     }
 
     /// In every other life, so that both ways are walked.
@@ -224,6 +270,17 @@ impl File for SimFile {
         let contents = world.contents_mut(self.node)?;
         contents.held = contents.held.max(range.end);
         Ok(())
+    }
+
+    fn is_shared(&self) -> io::Result<bool> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        let directories = world.nodes.iter().flatten().filter_map(|node| match node {
+            Node::Directory(directory) => Some(directory),
+            Node::File(_) => None,
+        });
+        let names = directories.flat_map(|directory| directory.names.values()).filter(|node| **node == self.node);
+        Ok(names.count() > 1)
     }
 
     fn room(&self) -> io::Result<u64> {

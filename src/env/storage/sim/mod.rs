@@ -12,6 +12,7 @@
 //! | grew the file                           | a length that it has had since it was last synced                        |
 //! | made, removed a name, synced the directory | the change                                                            |
 //! | made, removed a name                    | the change or not, each by itself; below a lost directory nothing        |
+//! | gave a file a second name               | as made a name; the bytes of both are the same                           |
 //! | renamed within a directory              | the old name or the new one                                              |
 //! | renamed into another directory          | the old name, the new one, or both                                       |
 //! | stored bytes, sync failed, pages lost   | the old bytes, even if later syncs say that all is well                  |
@@ -22,6 +23,7 @@
 //! What is kinder after all: a sector that holds synced bytes is never garbled by a write to bytes beside them (powersafe
 //! overwrite), and an aligned word is never torn.
 
+mod below;
 mod calls;
 mod contents;
 mod directory;
