@@ -25,6 +25,7 @@ enum Step {
     Create(&'static str, usize),
     Open(&'static str, Access, usize),
     Rename(&'static str, &'static str),
+    Link(&'static str, &'static str),
     Remove(&'static str),
     RemoveDir(&'static str),
     List(&'static str),
@@ -44,7 +45,7 @@ impl Step {
         let handle = random.below(HANDLES) as usize;
         let access = if random.chance(1, 4) { Access::Read } else { Access::Write };
         let number = random.below(LONGEST);
-        match random.below(20) {
+        match random.below(21) {
             0 | 1 => Step::CreateDir(path),
             2..=4 => Step::Create(path, handle),
             5 | 6 => Step::Open(path, access, handle),
@@ -59,6 +60,7 @@ impl Step {
             15 | 16 => Step::Store(handle, number, random.below(255) as u8 + 1),
             17 => Step::Release(handle),
             18 => Step::Sync(handle),
+            19 => Step::Link(path, other),
             _ => Step::Read(handle),
         }
     }
@@ -80,6 +82,7 @@ impl Place<'_> {
             Step::Create(path, handle) => self.keep(handle, Access::Write, storage.create(Path::new(path))),
             Step::Open(path, access, handle) => self.keep(handle, access, storage.open(Path::new(path), access)),
             Step::Rename(from, to) => said(storage.rename(Path::new(from), Path::new(to))),
+            Step::Link(path, to) => said(storage.link(Path::new(path), storage, Path::new(to))),
             Step::Remove(path) => said(storage.remove(Path::new(path))),
             Step::RemoveDir(path) => said(storage.remove_dir(Path::new(path))),
             Step::List(path) => said(storage.list(Path::new(path))),

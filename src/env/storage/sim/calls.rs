@@ -128,7 +128,7 @@ impl Storage for SimDisk {
         };
         let disk = SimDisk { life: Arc::clone(&self.life) };
         let mut made = PathBuf::new();
-        for name in below.iter() {
+        for name in &below {
             made.push(name);
             if disk.life.world.lock().find(&made).is_ok() {
                 continue;
@@ -154,12 +154,17 @@ impl Storage for SimDisk {
         };
         let mut world = self.life.world.lock();
         world.begin(Operation::Link, path)?;
-        let node = world.find(path)?;
-        world.contents(node)?;
+        // In the order in which a real system finds out what is wrong.
+        let (from_directory, from_name) = world.parent(path)?;
         let (directory, name) = world.parent(&to)?;
+        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let is_directory = world.directory(node).is_ok();
         let directory = world.directory_mut(directory)?;
         if directory.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if is_directory {
+            return Err(rustix::io::Errno::PERM.into());
         }
         directory.change(Change::Link { name: name.into(), node });
         Ok(())
