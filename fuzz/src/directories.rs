@@ -378,7 +378,8 @@ impl Catalog {
             fields.u64()?;
         } else if let Some(place) = key.strip_prefix("cut/") {
             self.shortened.insert(place.to_owned());
-            (fields.u64()?, fields.u32()?);
+            fields.u64()?;
+            fields.u32()?;
         }
         Some(())
     }

@@ -122,7 +122,7 @@ impl Storage for SimDisk {
         };
         let disk = SimDisk { life: Arc::clone(&self.life) };
         let mut made = PathBuf::new();
-        for name in below.iter() {
+        for name in &below {
             made.push(name);
             if disk.life.world.lock().find(&made).is_ok() {
                 continue;
