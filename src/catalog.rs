@@ -800,6 +800,12 @@ impl Catalog {
         result
     }
 
+    /// The process is dead: what it had open stays as it is.
+    #[cfg(feature = "sim")]
+    pub(crate) fn abandon(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
     /// Leaves the witnesses of last resort. Without room for them, damage that comes later may be told as less than it
     /// is, and that is no reason not to close.
     fn record_ends(&self, ends: &[Fact]) -> Result<()> {

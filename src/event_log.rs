@@ -216,6 +216,12 @@ impl EventLog {
         self.shared.close()
     }
 
+    /// What a process leaves that dies: nothing is synced, nothing closed.
+    #[cfg(feature = "sim")]
+    pub(crate) fn abandon(self) {
+        self.shared.catalog.abandon();
+    }
+
     /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions,
     /// and, every [`retention_interval`](LogConfig::retention_interval), retention.
     /// Returns after how long something is due next; `None`: nothing, until something is sent.

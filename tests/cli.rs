@@ -267,9 +267,15 @@ fn topics_are_described() {
     place.run(&["topics", "create", "fast", "--durability", "os", "--config", "segment.bytes=8192"]).out();
     place.run_with(&["produce", "fast"], b"a\nb\n").out();
     assert_eq!(place.run(&["topics", "list"]).text(), "fast\norders\n");
-    let expected = "\
-fast
-  durability                       os
+    let described = |topic: &str, durability: &str, segment_bytes: u32, ends: &[u32]| {
+        let row = |(number, end): (usize, &u32)| {
+            format!("{number:>11}      0    {end}        {end}        {end}         1   4096\n")
+        };
+        let rows: String = ends.iter().enumerate().map(row).collect();
+        format!(
+            "\
+{topic}
+  durability                       {durability}
   max.message.bytes                1048576
   message.timestamp.after.max.ms   -1
   message.timestamp.before.max.ms  -1
@@ -279,34 +285,16 @@ fast
   retention.groups
   retention.ms                     -1
   retention.records                -1
-  segment.bytes                    8192
+  segment.bytes                    {segment_bytes}
   segment.ms                       -1
   when.full                        refuse
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    2        2        2         1   4096
-
-orders
-  durability                       sync
-  max.message.bytes                1048576
-  message.timestamp.after.max.ms   -1
-  message.timestamp.before.max.ms  -1
-  message.timestamp.type           CreateTime
-  partition.max.bytes              -1
-  retention.bytes                  -1
-  retention.groups
-  retention.ms                     -1
-  retention.records                -1
-  segment.bytes                    67108864
-  segment.ms                       -1
-  when.full                        refuse
-
-  PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    0        0        0         1   4096
-          1      0    0        0        0         1   4096
-          2      0    0        0        0         1   4096
-";
-    assert_eq!(place.run(&["topics", "describe"]).text(), expected);
+{rows}"
+        )
+    };
+    let (fast, orders) = (described("fast", "os", 8192, &[2]), described("orders", "sync", 64 << 20, &[0, 0, 0]));
+    assert_eq!(place.run(&["topics", "describe"]).text(), format!("{fast}\n{orders}"));
     let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];
     assert_eq!((&topic["topic"], &topic["config"]["durability"]), (&json!("fast"), &json!("os")));
     assert_eq!(topic["partitions"][0]["log_end"], json!(2));

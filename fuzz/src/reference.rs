@@ -332,8 +332,15 @@ pub struct Partition {
     pub torn: bool,
 }
 
-/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin.
-pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, start: Option<u64>) -> Partition {
+/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
+/// everything below was deleted on purpose.
+pub fn partition(
+    files: &BTreeMap<&str, &[u8]>,
+    home: Home,
+    closed_at: u64,
+    start: Option<u64>,
+    cut: Option<(u64, u32)>,
+) -> Partition {
     let mut found: Vec<(u64, &[u8], Option<Header>)> = Vec::new();
     for (name, bytes) in files {
         let Some(base) = base_of(name) else { continue };
@@ -344,6 +351,18 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         found.push((base, bytes, whole));
     }
     found.sort_by_key(|(base, ..)| *base);
+    // What lies in front of the segment that holds the start may still be there, and does not count.
+    while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
+        && *second <= start
+    {
+        found.remove(0);
+    }
+    // Where what older segments hold was cut off. Those that begin there do not count.
+    let cut_of = |header: &Option<Header>| {
+        let header = header.as_ref()?;
+        cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
+    };
+    found.retain(|(base, _, header)| cut_of(header).is_none_or(|end| *base < end));
 
     // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
@@ -360,6 +379,7 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
                 }
             }
         }
+        offset = offset.into_iter().chain(cut_of(header)).min();
         ends.push(offset);
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
@@ -381,13 +401,14 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         }));
     }
     let said = segments.iter().flatten().map(|segment| segment.witness).max().unwrap_or(0);
-    let witness = said.max(closed_at);
+    let witness = said.max(closed_at).max(start.unwrap_or(0));
 
     let mut held = Partition::default();
     if let Some(start) = start {
         match found.first() {
             Some((base, ..)) if start < *base => held.damage.push((start, Some(*base))),
-            None => held.damage.push((start, None)),
+            // All that there was may have been cut off.
+            None if cut.is_none_or(|(end, _)| start < end || start < witness) => held.damage.push((start, None)),
             _ => {}
         }
     }
@@ -434,7 +455,22 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             }
         }
     }
-    held
+    // What came behind a cut, if nothing of that is left.
+    let last = found.last().and_then(|(_, _, header)| cut_of(header));
+    held.damage.extend(last.filter(|end| *end < witness && !held.torn).map(|end| (end, None)));
+    held.from(start.unwrap_or(0))
+}
+
+impl Partition {
+    /// What is left of it from this offset on.
+    fn from(mut self, start: u64) -> Partition {
+        self.records.retain(|record| record.offset >= start);
+        self.damage.retain(|(_, next)| next.is_none_or(|next| next > start));
+        for (first, _) in &mut self.damage {
+            *first = start.max(*first);
+        }
+        self
+    }
 }
 
 /// The base offset that the name of a segment says.

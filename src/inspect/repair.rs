@@ -181,6 +181,13 @@ impl Repair<'_> {
     fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
         for (hole, epoch) in segment.holes.iter().filter(|(hole, _)| !segment.is_torn_at(hole.first, survey.witness)) {
             let lost = hole.first..hole.next;
+            if hole.end - hole.start < MARKER_BYTES as u64 {
+                let (start, end) = (hole.start, hole.end);
+                let reason =
+                    format!("bytes {start}..{end} of {} are no batch, and no gap fits", segment.path.display());
+                self.report.beyond.push(format!("{}: {reason}", place.name));
+                continue;
+            }
             let action = format!("put a gap in the place of bytes {}..{}", hole.start, hole.end);
             self.note(place, &segment.path, action, lost.clone());
             self.patch(segment, hole.start..hole.end, hole.end - hole.start, *epoch, &lost)?;

@@ -356,7 +356,8 @@ fn check_segment(
     }
     if let Some(before) = before
         && let Some(predecessor) = header.predecessor
-        && predecessor.base > before.base
+        && before.base < predecessor.base
+        && predecessor.base < segment.base
     {
         let gone = path.with_file_name(crate::format::segment::file_name(predecessor.base));
         find(FindingClass::Missing, &gone, 0, predecessor.base..segment.base, "the segment is not there".to_owned());

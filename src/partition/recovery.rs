@@ -776,19 +776,28 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
     Ok(Active { segment, slot, pen, file, roomy, walk })
 }
 
-/// Gives a new file its room and its header, and syncs it.
+/// Gives a new file its header, syncs it, and gives it its room, or less if there is no more.
+///
+/// In this order: the first store to a large file has the kernel prepare much more than a header.
 fn fill(home: &Home, header: &Header, room: u64, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
     let least = home.first_room();
-    let room = match home.allocate(file, path, 0, room) {
-        Err(Error::NoSpace { .. }) if room > least => home.allocate(file, path, 0, least).map(|()| least)?,
-        done => done.map(|()| room)?,
-    };
+    home.allocate(file, path, 0, least)?;
     let memory = file.map(home.capacity()).map_err(Error::io("map", || home.full(path)))?;
-    let (_, mut pen) = Region::new(memory, room);
-    home.prepare(&mut pen, path, 0..room)?;
+    let (_, mut pen) = Region::new(memory, least);
+    home.prepare(&mut pen, path, 0..least)?;
     let bytes = header.encode();
     pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
     pen.adopt(HEADER_BYTES);
     file.sync().map_err(Error::io("sync", || home.full(path)))?;
+    if room > least {
+        match home.allocate(file, path, least, room) {
+            Err(Error::NoSpace { .. }) => {}
+            done => {
+                done?;
+                pen.extend(room);
+                home.prepare(&mut pen, path, least..room)?;
+            }
+        }
+    }
     Ok((pen, segment::salt(&bytes)))
 }

@@ -45,10 +45,7 @@ impl Storage for SimDisk {
         world.begin(Operation::List, dir)?;
         let node = world.find(dir)?;
         let entry = |(name, node): (&Arc<str>, &u64)| {
-            let kind = match &world.nodes[node] {
-                Node::File(_) => Kind::File,
-                Node::Directory(_) => Kind::Directory,
-            };
+            let kind = if world.directory(*node).is_ok() { Kind::Directory } else { Kind::File };
             Entry { name: name.as_ref().to_owned(), kind }
         };
         Ok(world.directory(node)?.names.iter().map(entry).collect())
@@ -79,11 +76,15 @@ impl Storage for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Rename, from)?;
-        let node = world.find(from)?;
         let (from_directory, from_name) = world.parent(from)?;
         let (to_directory, to_name) = world.parent(to)?;
-        if world.directory(to_directory)?.names.contains_key(&to_name) {
+        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        if world.directory(to_directory)?.names.contains_key(to_name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (from_name, to_name) = (from_name.into(), to_name.into());
+        if world.directory(node).is_ok() {
+            world.known.clear();
         }
         if from_directory == to_directory {
             let change = Change::Rename { from: from_name, to: to_name, node };
@@ -112,6 +113,7 @@ impl Storage for SimDisk {
         if !world.directory(node)?.names.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
+        world.known.clear();
         world.unlink(dir, node)
     }
 
@@ -152,10 +154,10 @@ impl Storage for SimDisk {
         world.contents(node)?;
         let (directory, name) = world.parent(&to)?;
         let directory = world.directory_mut(directory)?;
-        if directory.names.contains_key(&name) {
+        if directory.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        directory.change(Change::Link { name, node });
+        directory.change(Change::Link { name: name.into(), node });
         Ok(())
     }
 
@@ -269,7 +271,7 @@ impl File for SimFile {
     fn is_shared(&self) -> io::Result<bool> {
         let world = self.life.world.lock();
         world.check_alive()?;
-        let directories = world.nodes.values().filter_map(|node| match node {
+        let directories = world.nodes.iter().flatten().filter_map(|node| match node {
             Node::Directory(directory) => Some(directory),
             Node::File(_) => None,
         });
@@ -317,7 +319,7 @@ impl File for SimFile {
         world.number(Operation::Sync, &self.path)?;
         let refusal = world.refusal(Operation::Sync);
         let world = &mut *world;
-        let Some(Node::File(contents)) = world.nodes.get_mut(&self.node) else {
+        let Some(Node::File(contents)) = &mut world.nodes[self.node as usize] else {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {
