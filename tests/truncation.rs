@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
@@ -265,6 +265,26 @@ fn a_waiting_consumer_is_woken_and_automatic_commits_stay_within_the_log() {
     assert_eq!(drain(&mut consumer), [(3, 2)]);
     consumer.commit().unwrap();
     assert_eq!(committed(&log, "billing"), 4);
+}
+
+#[test]
+fn a_consumer_that_waits_beyond_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = EventLog::open(directory.path()).unwrap();
+    log.create_topic(TOPIC, config()).unwrap();
+    send(&log, 8, 1);
+    std::thread::scope(|scope| {
+        let mut waiting = reader(&log, OffsetReset::None);
+        waiting.seek(&orders(), 0).unwrap();
+        drain(&mut waiting);
+        let began = Instant::now();
+        let waits = scope.spawn(move || waiting.poll(Duration::from_secs(20)).map(|records| records.len()));
+        // Whether it waits already or comes later, it is told.
+        (0..10_000).for_each(|_| std::thread::yield_now());
+        cut(&log, 3);
+        assert!(matches!(waits.join().unwrap(), Err(Error::LogTruncated { .. })));
+        assert!(began.elapsed() < Duration::from_secs(15), "it was told when its time was over");
+    });
 }
 
 #[test]
