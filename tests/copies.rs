@@ -249,6 +249,20 @@ fn a_later_backup_shares_with_the_one_before_what_is_the_same_there() {
 }
 
 #[test]
+fn what_is_lost_of_a_copy_is_missed() {
+    for fork in [true, false] {
+        let machine = Machine::new(9);
+        let log = log_with(&machine, Durability::Os, 23);
+        copy(&log, fork).unwrap();
+        let machine = machine.kill();
+        machine.remove_file("copy/topics/orders/0/00000000000000000020.log");
+        assert!(!machine.verify_copy(COPY).unwrap().is_sound());
+        let twin = machine.open_copy(COPY, options()).unwrap();
+        assert_eq!(twin.recovery_report().damage[0].offsets.start, Offset::new(20));
+    }
+}
+
+#[test]
 fn what_goes_while_it_is_copied_is_copied_and_goes_then() {
     let machine = Machine::new(6);
     let log = log_with(&machine, Durability::Sync, 23);
