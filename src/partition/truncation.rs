@@ -261,7 +261,11 @@ mod tests {
         (0..6).for_each(|_| append(&writer, b"old"));
         let (follower, _) = Partition::open_read_only(home, Known::default(), &config).unwrap();
         let mut recorded = None;
-        writer.truncate(Offset::new(3), |cut| Ok(recorded = Some(cut))).unwrap();
+        let record = |cut| {
+            recorded = Some(cut);
+            Ok(())
+        };
+        writer.truncate(Offset::new(3), record).unwrap();
         (0..3).for_each(|_| append(&writer, b"new"));
         // It has the name for which the follower looks.
         assert_eq!(writer.begin_segment().unwrap(), Offset::new(6));
