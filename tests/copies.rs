@@ -474,6 +474,38 @@ fn a_log_that_another_process_writes_is_copied_beside_it() {
     }
 }
 
+#[test]
+fn a_copy_beside_a_writer_is_begun_anew_when_that_cuts_or_removes_what_is_copied() {
+    for what in 0..3 {
+        let machine = Machine::new(10);
+        let log = log_with(&machine, Durability::Sync, 23);
+        let beside = machine.open_read_only().unwrap();
+        let mut told = 0;
+        beside
+            .backup(COPY, None, |_| {
+                told += 1;
+                match what {
+                    _ if told > 1 => {}
+                    0 => {
+                        // The files that are gone are there again, with other records.
+                        log.truncate(&partition(0), 10, GroupsBeyond::PullBack).unwrap();
+                        send(&log, 0, 20, 5);
+                        log.maintain();
+                    }
+                    1 => drop(log.delete_records(&partition(1), 10).unwrap()),
+                    _ => log.delete_topic(TOPIC).unwrap(),
+                }
+            })
+            .unwrap();
+        let held = contents(&log);
+        let machine = machine.kill();
+        assert!(machine.verify_copy(COPY).unwrap().is_sound(), "{what}");
+        let twin = machine.open_copy(COPY, options()).unwrap();
+        is_clean(&twin);
+        assert_eq!(contents(&twin), held, "{what}");
+    }
+}
+
 fn sweep() -> u64 {
     if std::env::var("TIDELOG_SWEEP").is_ok_and(|value| value == "full") { 1 } else { 7 }
 }
