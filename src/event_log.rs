@@ -252,8 +252,8 @@ impl EventLog {
     /// A log that was opened [read-only](Self::open_read_only) can be forked too, also beside a process that writes it; then
     /// each partition is as of a moment of its own, later than that of the groups, so that none is beyond an end.
     ///
-    /// The fork is the same log by the [identity](crate::promises) in its files: a segment that is put from the one into the
-    /// other is not told apart. Bit rot in a file that both share is in both; a [`backup`](Self::backup) shares nothing. While
+    /// The fork is the same log by the identity that stands in its files: a segment that is put from the one into the other
+    /// is not told apart. Bit rot in a file that both share is in both; a [`backup`](Self::backup) shares nothing. While
     /// it is made, topics and groups are not deleted and partitions not truncated
     /// ([`InvalidState`](Error::InvalidState)), and what retention removes keeps its room.
     ///

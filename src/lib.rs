@@ -34,8 +34,8 @@
 //!   it dies. So does a commit.
 //! - What a power cut may take is the topic's choice: see [`Durability`]. In a `Sync` topic, the default, it takes nothing
 //!   that was delivered or seen.
-//! - Order within a partition never changes. Offsets are given once. A record is returned whole and as it was
-//!   written, or not at all.
+//! - Order within a partition never changes. Offsets are given once, unless you [truncate](EventLog::truncate). A record
+//!   is returned whole and as it was written, or not at all.
 //! - Promised data that is damaged is reported, by [`EventLog::recovery_report`] or by whoever reads it, with file,
 //!   position and offsets. It is never cut away, and the consumer decides whether to step over it.
 //! - A committed offset never lies past the end of its partition, so a group skips nothing.

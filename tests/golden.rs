@@ -759,6 +759,41 @@ fn the_second_reader_reads_random_logs_as_the_library_does() {
 }
 
 #[test]
+fn the_second_reader_reads_a_cut_that_was_interrupted_as_the_library_does() {
+    let mut made = Vec::new();
+    for end in [0, 2, 5, 8, 10] {
+        for step in 0.. {
+            let machine = Machine::new(7);
+            let log = machine.open(config()).unwrap();
+            log.create_topic("orders", TopicConfig::new().segment_bytes(4096)).unwrap();
+            let send = |n: u8| drop(log.producer().send(ProducerRecord::new("orders", &[n; 700])).unwrap());
+            (0..13).for_each(send);
+            log.producer().flush().unwrap();
+            machine.crash_at(machine.operations() + step);
+            let done = log.truncate(&TopicPartition::new("orders", 0), end, GroupsBeyond::Refuse).is_ok();
+            if done {
+                machine.crash_at(u64::MAX);
+                (0..9).for_each(send);
+                log.producer().flush().unwrap();
+            }
+            let machine = machine.kill();
+            let files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+            made.push((laid_out(&files), format!("cut at {end}, stopped after {step} operations")));
+            if done {
+                break;
+            }
+        }
+    }
+    assert!(made.len() > 40, "{}", made.len());
+    let dirs: Vec<_> = made.iter().map(|(dir, _)| dir.path()).collect();
+    let Some(read) = second_reader(&dirs) else { return };
+    for ((dir, message), read) in made.iter().zip(&read) {
+        let (held, refused) = compare(dir.path(), read, message);
+        assert!(!refused && held > 0 || message.starts_with("cut at 0"), "{message}");
+    }
+}
+
+#[test]
 fn a_segment_that_ends_inside_of_its_last_marker_takes_no_later_segment_with_it() {
     let machine = Machine::new(7);
     let log = machine.open(config()).unwrap();

@@ -1,6 +1,6 @@
 //! Whole logs with hostile files, through the real recovery, `verify`, `dump` and `repair`, on the simulated disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ fn check_read(read: &Read, expected: &reference::Partition) {
 /// Opens the log, holds it against the reference, goes on in it, kills it and opens it again.
 fn check_orders(files: &Files) {
     let home = (sound().log_id, sound().topic_id, 0);
-    let expected = reference::partition(&files::segments_in(files, "topics/orders/0"), home, 0, Some(0));
+    let expected = reference::partition(&files::segments_in(files, "topics/orders/0"), home, 0, Some(0), None);
     let bytes: usize = files.values().map(Vec::len).sum();
     let name = TopicPartition::new("orders", 0);
     seams::checked_bytes();
@@ -270,7 +270,7 @@ pub fn group(input: &[u8]) {
     let home = (log_id, reference::group_id("billing"), 0);
     let mut files = sound().files.clone();
     files.insert(GROUP.to_owned(), segment(bytes, *control, (home.0, home.1, 0, 0)));
-    let expected = reference::partition(&files::segments_in(&files, "groups/billing"), home, 0, None);
+    let expected = reference::partition(&files::segments_in(&files, "groups/billing"), home, 0, None, None);
     let table = reference::table(&expected.records);
     let committed = table.get(&b"orders/0"[..]).and_then(|value| reference::committed(b"orders/0", value));
     let committed = committed.filter(|(_, _, id, ..)| *id == topic_id).map(|(.., offset, note)| (offset, note));
@@ -347,8 +347,8 @@ struct Catalog {
     ends: BTreeMap<String, u64>,
     /// Below these, records were deleted on purpose.
     starts: BTreeMap<String, u64>,
-    /// Where a tail was cut off on purpose. What is left then is not held against the reference.
-    cut: BTreeSet<String>,
+    /// Where tails were cut off, and the epoch before which that counts.
+    cuts: BTreeMap<String, (u64, u32)>,
     /// Whether nothing is lost of it, and nothing in it that makes no sense.
     sound: bool,
 }
@@ -357,7 +357,7 @@ struct Catalog {
 fn catalog_of(files: &Files) -> Option<Catalog> {
     let segments = files::segments_in(files, "catalog");
     let log_id = segments.values().find_map(|bytes| reference::header(bytes))?.log_id;
-    let held = reference::partition(&segments, (log_id, 0, 0), 0, None);
+    let held = reference::partition(&segments, (log_id, 0, 0), 0, None, None);
     let first = segments.keys().next().and_then(|name| reference::base_of(name)).unwrap_or(0);
     let mut catalog = Catalog { log_id, sound: held.damage.is_empty() && first == 0, ..Catalog::default() };
     for (key, value) in reference::table(&held.records) {
@@ -380,8 +380,7 @@ impl Catalog {
         } else if let Some(place) = key.strip_prefix("start/") {
             self.starts.insert(place.to_owned(), fields.u64()?);
         } else if let Some(place) = key.strip_prefix("cut/") {
-            self.cut.insert(place.to_owned());
-            (fields.u64()?, fields.u32()?);
+            self.cuts.insert(place.to_owned(), (fields.u64()?, fields.u32()?));
         }
         Some(())
     }
@@ -391,7 +390,13 @@ impl Catalog {
         let place = format!("{id:032x}/{number}");
         let said = |facts: &BTreeMap<String, u64>| facts.get(&place).copied().unwrap_or(0);
         let (start, end) = (said(&self.starts), said(&self.ends));
-        reference::partition(&files::segments_in(files, dir), (self.log_id, id, number), end, Some(start))
+        reference::partition(
+            &files::segments_in(files, dir),
+            (self.log_id, id, number),
+            end,
+            Some(start),
+            self.cuts.get(&place).copied(),
+        )
     }
 }
 
@@ -465,9 +470,6 @@ fn expected_of(files: &Files, log: &EventLog, name: &TopicPartition) -> Option<r
         return None;
     }
     let (id, _) = catalog.topics.get(name.topic())?;
-    if catalog.cut.contains(&format!("{id:032x}/{}", name.partition())) {
-        return None;
-    }
     let dir = format!("topics/{}/{}", name.topic(), name.partition());
     Some(catalog.read(files, &dir, *id, name.partition()))
 }
@@ -535,9 +537,6 @@ fn check_kept(before: &Files, after: &Files) {
     let Some(catalog) = catalog_of(before) else { return };
     for (topic, (id, partitions)) in &catalog.topics {
         for number in 0..(*partitions).min(MOST_PARTITIONS) {
-            if catalog.cut.contains(&format!("{id:032x}/{number}")) {
-                continue;
-            }
             let dir = format!("topics/{topic}/{number}");
             let held = |files| catalog.read(files, &dir, *id, number).records;
             let (held, kept) = (held(before), held(after));

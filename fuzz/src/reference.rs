@@ -367,7 +367,13 @@ fn drop_strays(found: &mut Vec<File<'_>>, foreign: &BTreeSet<u64>) {
 
 /// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
 /// everything below was deleted on purpose.
-pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, start: Option<u64>) -> Partition {
+pub fn partition(
+    files: &BTreeMap<&str, &[u8]>,
+    home: Home,
+    closed_at: u64,
+    start: Option<u64>,
+    cut: Option<(u64, u32)>,
+) -> Partition {
     let mut found: Vec<File<'_>> = Vec::new();
     let mut foreign = BTreeSet::new();
     for (name, bytes) in files {
@@ -390,12 +396,19 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
     {
         found.remove(0);
     }
+    // Where what older segments hold was cut off. Those that begin there do not count.
+    let cut_of = |header: &Option<Header>| {
+        let header = header.as_ref()?;
+        cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
+    };
+    found.retain(|(base, _, header)| cut_of(header).is_none_or(|end| *base < end));
 
     // Up to which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
     let mut segments: Vec<Option<Segment>> = Vec::new();
     for (at, file) in found.iter().enumerate() {
         let (byte, offset) = bounds(file, found.get(at + 1));
+        let offset = offset.into_iter().chain(cut_of(&file.2)).min();
         ends.push(offset);
         let (base, bytes, header) = file;
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
@@ -424,7 +437,8 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
     if let Some(start) = start {
         match found.first() {
             Some((base, ..)) if start < *base => held.damage.push((start, Some(*base))),
-            None => held.damage.push((start, None)),
+            // All that there was may have been cut off.
+            None if cut.is_none_or(|(end, _)| start < end || start < witness) => held.damage.push((start, None)),
             _ => {}
         }
     }
@@ -471,6 +485,9 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             }
         }
     }
+    // What came behind a cut, if nothing of that is left.
+    let last = found.last().and_then(|(_, _, header)| cut_of(header));
+    held.damage.extend(last.filter(|end| *end < witness && !held.torn).map(|end| (end, None)));
     held.from(start.unwrap_or(0))
 }
 

@@ -97,7 +97,7 @@
 //! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each
 //! partition ended when the log is closed, so that a marker that is gone is missed too.
 //!
-//! No offset is given twice. A partition that has lost its end goes on where it was closed, if the log was not opened
+//! No offset is given twice but those that were cut off. A partition that has lost its end goes on where it was closed, if the log was not opened
 //! since. Otherwise it goes on behind everything that can have been given: 2^28 offsets on, more than a segment can
 //! hold; or, if whole segments are gone, at 2^40 times the number of the opening, at least.
 

@@ -178,7 +178,10 @@ impl Partition {
         self.log_start.fetch_max(start.get(), Ordering::AcqRel);
         let mut removal = Removal { offsets: start..start, segments: 0, bytes: 0 };
         let pins = self.pins.lock();
-        while *pins == 0 {
+        if *pins > 0 {
+            return Ok(removal);
+        }
+        loop {
             let is_over = |slot: &&Arc<Slot>| slot.next().is_some_and(|next| next <= start);
             let Some(oldest) = self.slots.read().first().filter(is_over).cloned() else { break };
             match storage.remove(&oldest.path) {
