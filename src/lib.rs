@@ -94,6 +94,7 @@ mod administration;
 mod assignor;
 mod catalog;
 mod codec;
+mod compactor;
 mod config;
 mod consumer;
 mod dead_letters;
@@ -127,8 +128,9 @@ pub use crate::codec::Bincode;
 #[cfg(feature = "json")]
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
+pub use crate::compactor::{Compacted, CompactionProgress, CompactionReport};
 pub use crate::config::{
-    ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
+    CleanupPolicy, ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
 pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};

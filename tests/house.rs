@@ -35,6 +35,7 @@ const FLOORS: &[&str] = &[
     "catalog",
     "group",
     "retainer",
+    "compactor",
     "inspect",
     "producer",
     "consumer",

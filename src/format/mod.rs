@@ -35,6 +35,18 @@
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
 //! rolled marker. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
+//! # Compacted segments
+//!
+//! Compaction leaves the records out of which there is a later one with the same key; what stays keeps its offset. It
+//! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
+//! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`): the file is
+//! none of the partition's segments if one before it ends behind its base offset. Its removal was interrupted.
+//!
+//! A compacted segment was made behind a segment that was durable, in one that was: it counts as one that a rolled
+//! marker ends, and its end offset, not what its successor says, is where it ends; it is read up to the end of the file.
+//! What its successor names is not missing if it lies in the compacted segment. Since there is room for no more offsets
+//! than 2^28 in any other segment, a compacted one takes no more either.
+//!
 //! # Tables
 //!
 //! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the
@@ -56,7 +68,7 @@
 //!
 //! Behind bytes that are no batch a reader looks on, at every multiple of eight, for the next batch that is whole but
 //! for its base offset: that may be higher than the one that is due, by one for every eight bytes passed over at the
-//! most, because a record takes no less. The offsets between are missing. If there is no such batch, the segment has no
+//! most, because a record takes no less; in a compacted segment, by any number. The offsets between are missing. If there is no such batch, the segment has no
 //! more. (So that the work stays linear, it is not looked for behind 64 such places in a segment; nor any further once
 //! bytes which have a possible length, and such a base offset, epoch and reach, but are not whole, were summed up, and their
 //! lengths come to four times the bytes of the segment.)

@@ -9,7 +9,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
-use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, group_id};
+use crate::format::segment::{self, CATALOG_ID, Compacted, HEADER_BYTES, Header, Identity, group_id};
 use crate::partition::{Hole, Met};
 use crate::types::Offset;
 
@@ -135,6 +135,30 @@ pub(super) fn identity_of(env: &Env, place: &Place, files: &[(Offset, PathBuf)])
     Ok(possible.iter().copied().max_by_key(votes))
 }
 
+/// Leaves out the segments that a compacted one before them stands for: their removal was interrupted, and the next opening
+/// removes them.
+pub(super) fn drop_replaced(
+    env: &Env,
+    identity: Option<Identity>,
+    files: Vec<(Offset, PathBuf)>,
+) -> Result<Vec<(Offset, PathBuf)>> {
+    let (mut kept, mut replaced_below) = (Vec::new(), Offset::ZERO);
+    for (base, path) in files {
+        if base < replaced_below {
+            continue;
+        }
+        if let Some((_, pen)) = map(env, &path, Access::Read)?
+            && let Ok(header) = Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES)))
+            && Some(header.identity) == identity
+            && header.base == base
+        {
+            replaced_below = header.compacted.map_or(Offset::ZERO, |compacted| compacted.end);
+        }
+        kept.push((base, path));
+    }
+    Ok(kept)
+}
+
 /// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
 /// of another base, says nothing that counts here.
 pub(super) fn survey(
@@ -166,9 +190,8 @@ pub(super) fn survey(
     });
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let until = successor.map(|successor| successor.follows(base));
-        let walk = Walk::begin(header, segment::salt(bytes)).until(until);
-        let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
+        let walk = Walk::begin(header, segment::salt(bytes)).until(surveyed.next_of(successor));
+        let end = successor.and_then(|successor| Some((surveyed.end_position(Some(successor))?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
         if let Some((_, next)) = end
@@ -176,6 +199,8 @@ pub(super) fn survey(
         {
             (surveyed.rolled, surveyed.witness) = (true, surveyed.witness.max(next));
         }
+        // All of it was synced, and the next segment had its name.
+        surveyed.rolled |= surveyed.compacted().is_some();
     }
     Ok(surveyed)
 }
@@ -214,8 +239,26 @@ impl Surveyed {
         }
     }
 
+    /// What the header of a compacted segment says.
+    pub(super) fn compacted(&self) -> Option<Compacted> {
+        self.header.as_ref().ok()?.compacted
+    }
+
+    /// The offset at which it ended, if it says so or there is a successor.
+    pub(super) fn next_of(&self, successor: Option<&Surveyed>) -> Option<Offset> {
+        match self.compacted() {
+            Some(compacted) => Some(compacted.end),
+            None => successor.map(|successor| successor.follows(self.base)),
+        }
+    }
+
+    /// The position at which it ended, if its successor names it: one that was compacted since ends elsewhere.
+    pub(super) fn end_position(&self, successor: Option<&Surveyed>) -> Option<u64> {
+        successor.filter(|_| self.compacted().is_none())?.names(self.base)
+    }
+
     /// Where the segment with this base ended, if this one's header says so.
-    pub(super) fn names(&self, base: Offset) -> Option<u64> {
+    fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;
         (predecessor.base == base).then_some(predecessor.end_position)
     }

@@ -83,7 +83,7 @@ impl PlaceSurvey {
         let torn = |at: usize| {
             let segment = &self.segments[at];
             let successor = self.segments.get(at + 1)?;
-            let end = successor.follows(segment.base);
+            let end = segment.next_of(Some(successor))?;
             let holes = segment.holes.iter().map(|(hole, _)| hole.first).filter(|first| *first < end);
             let gap = (end < successor.base).then_some(end);
             let short = (segment.header.is_ok() && segment.next < end).then_some(segment.next);
@@ -144,13 +144,14 @@ pub(super) fn survey_place(
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
     let Recorded { identity, start, end } = recorded.unwrap_or_default();
-    let mut files = survey::segment_files(env, &place.dir)?;
-    let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
-    files.drain(..deleted);
+    let files = survey::segment_files(env, &place.dir)?;
     let identity = match identity {
         Some(identity) => Some(identity),
         None => survey::identity_of(env, place, &files)?,
     };
+    let mut files = survey::drop_replaced(env, identity, files)?;
+    let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
+    files.drain(..deleted);
     let mut segments: Vec<Surveyed> = Vec::new();
     for file in files.into_iter().rev() {
         let surveyed = survey::survey(env, identity, file, segments.last())?;
@@ -326,10 +327,10 @@ fn check_segment(
     find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = successor.map(|successor| successor.follows(segment.base));
+    let named = segment.next_of(successor);
     let until = named.unwrap_or(segment.next.max(survey.witness));
-    let header = match &segment.header {
-        Ok(header) if log.is_none_or(|log| header.identity.log == log) => header,
+    match &segment.header {
+        Ok(header) if log.is_none_or(|log| header.identity.log == log) => {}
         Ok(_) | Err(Flaw::Foreign) => {
             find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
             return;
@@ -339,19 +340,16 @@ fn check_segment(
             find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
             return;
         }
-    };
+    }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
     if first_of_topic && segment.base > survey.start {
         let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
         let message = "the first segment is not there".to_owned();
         find(FindingClass::Missing, &gone, 0, survey.start..segment.base, message);
     }
-    if let Some(before) = before
-        && let Some(predecessor) = header.predecessor
-        && predecessor.base > before.base
-    {
-        let gone = path.with_file_name(crate::format::segment::file_name(predecessor.base));
-        find(FindingClass::Missing, &gone, 0, predecessor.base..segment.base, "the segment is not there".to_owned());
+    if let Some(gap) = before.and_then(|before| before.next_of(Some(segment))).filter(|gap| *gap < segment.base) {
+        let gone = path.with_file_name(crate::format::segment::file_name(gap));
+        find(FindingClass::Missing, &gone, 0, gap..segment.base, "the segment is not there".to_owned());
     }
     for (hole, _) in &segment.holes {
         let torn = segment.is_torn_at(hole.first, survey.witness);
@@ -369,10 +367,10 @@ fn check_end(
     find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = successor.map(|successor| successor.follows(segment.base));
+    let named = segment.next_of(successor);
     let promised = segment.promised(named, witness);
     if segment.next < promised {
-        let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
+        let cut_short = segment.end_position(successor) > Some(segment.length);
         let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());

@@ -5,13 +5,15 @@
 //! there and the end that the file had is looked at in copies only.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Durability;
 use crate::env::storage::Access;
 use crate::error::{Error, Result};
 use crate::format::batch;
-use crate::partition::recovery::{self, Known};
+use crate::partition::recovery::{self, Active, Known};
+use crate::partition::slot::Slot;
 use crate::partition::{Partition, Writer};
 
 /// Following a partition that another process writes.
@@ -31,12 +33,27 @@ impl Partition {
             self.follow_active(&mut writer)?;
             self.follow_roll(&mut writer)?;
         }
+        self.show(&writer);
+        Ok(())
+    }
+
+    /// Looks which segments there are, if another process writes the partition: one was not what it was.
+    pub(super) fn look_again(&self) -> Result<()> {
+        if self.follows {
+            let mut writer = self.writer.lock();
+            self.follow_roll(&mut writer)?;
+            self.show(&writer);
+        }
+        Ok(())
+    }
+
+    /// Shows readers how far the other process has come.
+    fn show(&self, writer: &Writer) {
         let end = writer.next;
         self.log_end.store(end.get(), Ordering::Release);
         let durable = self.durable_end().min(end);
         let visible = if writer.durability == Durability::Sync { durable } else { end };
         self.high_watermark.fetch_max(visible.get(), Ordering::AcqRel);
-        Ok(())
     }
 
     /// Walks over the batches that were published since the last look. Whether the segment is still there: the other
@@ -49,6 +66,10 @@ impl Partition {
         };
         let valid = length.min(active.pen.region().capacity());
         if valid > active.pen.region().valid() {
+            // Not by what another file is long that has the name by now.
+            if recovery::salt_of(&self.home, active.segment.base()) != Some(active.walk.salt) {
+                return Ok(false);
+            }
             active.pen.extend(valid);
         }
         let valid = active.pen.region().valid();
@@ -72,13 +93,17 @@ impl Partition {
     }
 
     /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is
-    /// damaged so that nothing can be appended to it.
+    /// damaged so that nothing can be appended to it. One that was compacted since is not the last any more.
     fn has_rolled(&self, writer: &Writer, thoroughly: bool) -> Result<bool> {
         let base = self.slots.read().last().map(|slot| slot.base);
         if thoroughly {
             return Ok(recovery::newest(&self.home)? > base);
         }
-        Ok(base < Some(writer.next) && recovery::is_there(&self.home, writer.next))
+        if base < Some(writer.next) && recovery::is_there(&self.home, writer.next) {
+            return Ok(true);
+        }
+        let another = |active: &Active| recovery::salt_of(&self.home, active.segment.base()) != Some(active.walk.salt);
+        Ok(writer.compacts && writer.active.as_ref().is_some_and(another) && recovery::newest(&self.home)? > base)
     }
 
     /// Goes on with the newest segment that the other process has begun.
@@ -88,10 +113,17 @@ impl Partition {
         let base = slots.last().map(|slot| slot.base);
         let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
         // One that was damaged is sealed already.
-        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active) {
+        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active)
+            && active.walk.due == first.base
+        {
             old.seal(first.base, active.walk.position);
         }
-        slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
+        // What is still the same was looked at already.
+        let known = |new: Arc<Slot>| slots.iter().find(|old| old.is_like(&new)).cloned().unwrap_or(new);
+        let start = self.log_start();
+        let of_use = |slot: &Arc<Slot>| slot.next().is_none_or(|next| next > start);
+        let now: Vec<_> = fresh.slots.into_iter().filter(of_use).map(known).collect();
+        *slots = now;
         writer.active = fresh.active;
         writer.next = fresh.next;
         self.durable_end.fetch_max(fresh.witness.min(fresh.next).get(), Ordering::AcqRel);

@@ -13,6 +13,7 @@
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
+//! | segments that a compacted one before them stands for            | compaction was interrupted  | remove them, if that one is whole   |
 //!
 //! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
 //! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
@@ -36,7 +37,7 @@ use crate::env::storage::{Access, File, Kind};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
 use crate::format::bytes::are_zero;
-use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
+use crate::format::segment::{self, Compacted, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
 use crate::partition::segment::{Hole, Met, Segment};
@@ -132,7 +133,8 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = drop_deleted(home, access, read_heads(home, access)?, known.start)?;
+    let heads = drop_replaced(home, access, read_heads(home, access)?)?;
+    let heads = drop_deleted(home, access, heads, known.start)?;
     // What was deleted on purpose was durable.
     let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
@@ -150,6 +152,12 @@ pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
 /// Whether there is a segment with this base.
 pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
     home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
+}
+
+/// The salt of the segment that has the name of this base, if there is one.
+pub(crate) fn salt_of(home: &Home, base: Offset) -> Option<u32> {
+    let head = read_head(home, base, home.dir.join(segment::file_name(base))).ok()?;
+    head.header.is_ok().then_some(head.salt)
 }
 
 /// The headers of the segments in `dir`, those that are whole.
@@ -190,6 +198,19 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
 }
 
 fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
+    const MOST_LOOKS: usize = 64;
+    for _ in 0..MOST_LOOKS {
+        if let Some(heads) = try_read_heads(home, access)? {
+            return Ok(heads);
+        }
+    }
+    let source = io::Error::new(io::ErrorKind::ResourceBusy, "its segments come and go too fast");
+    Err(Error::Io { action: "list", path: home.full(&home.dir), source })
+}
+
+/// `None` if whoever writes the log has removed a segment since the directory was listed: others may have come in its
+/// place.
+fn try_read_heads(home: &Home, access: Access) -> Result<Option<Vec<Head>>> {
     let storage = &home.env.storage;
     let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
     let mut heads = Vec::new();
@@ -201,8 +222,8 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
                 return Err(Error::Io { action: "open", path: home.full(&path), source });
             }
             match read_head(home, base, path) {
-                // Whoever writes the log has removed it since.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && access == Access::Read => {
+                    return Ok(None);
                 }
                 head => heads.push(head?),
             }
@@ -211,7 +232,7 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
             storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
         }
     }
-    Ok(heads)
+    Ok(Some(heads))
 }
 
 /// Leaves out the segments that hold nothing but what was deleted on purpose, and removes them: their removal was
@@ -229,6 +250,48 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
         storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
     }
     Ok(heads)
+}
+
+/// Leaves out the segments that a compacted one before them stands for, and removes them: their removal was interrupted,
+/// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them.
+fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>) -> Result<Vec<Head>> {
+    let storage = &home.env.storage;
+    let mut kept: Vec<Head> = Vec::new();
+    let mut removable: Vec<PathBuf> = Vec::new();
+    for head in heads {
+        match kept.last() {
+            Some(before) if before.compacted().is_some_and(|compacted| compacted.end > head.base) => {
+                let ours = !matches!(head.header, Err(Flaw::Foreign));
+                if ours && access == Access::Write && is_whole(home, before)? {
+                    removable.push(head.path);
+                }
+            }
+            _ => kept.push(head),
+        }
+    }
+    if !removable.is_empty() {
+        // First the name of the one that stands for them.
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+        for path in removable {
+            storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
+        }
+        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+    }
+    Ok(kept)
+}
+
+/// Whether all batches of a compacted segment are.
+fn is_whole(home: &Home, head: &Head) -> Result<bool> {
+    let (Ok(header), Some(compacted)) = (&head.header, head.compacted()) else { return Ok(false) };
+    let file = home.env.storage.open(&head.path, Access::Read).map_err(Error::io("open", || home.full(&head.path)))?;
+    let memory = file.map(head.length).map_err(Error::io("map", || home.full(&head.path)))?;
+    let (_, pen) = Region::new(memory, head.length);
+    if pen.check_readable(0..head.length).is_err() {
+        return Ok(false);
+    }
+    let (mut walk, bytes) = (Walk::begin(header, head.salt), pen.unread(0..head.length));
+    while matches!(walk.step(bytes), Ok(Some(_))) {}
+    Ok(walk.due == compacted.end)
 }
 
 fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
@@ -272,8 +335,9 @@ impl Recovery<'_> {
         let mut scans = Vec::new();
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
-            let end = successor.and_then(|successor| successor.names(head.base));
-            let proven = successor.is_some_and(|successor| successor.base <= self.witness);
+            let end = head.end_position(successor);
+            // Compaction makes no other than proven ones.
+            let proven = successor.is_some_and(|next| next.base <= self.witness || head.compacted().is_some());
             let short = end.is_some_and(|end| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
@@ -293,7 +357,7 @@ impl Recovery<'_> {
     /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
     /// and looked at when it is read.
     fn closed(&mut self, head: &Head, header: &Header, newest: bool) -> Result<Option<Scan>> {
-        if !newest || !self.known.closed || self.access == Access::Read {
+        if !newest || !self.known.closed || self.access == Access::Read || head.compacted().is_some() {
             return Ok(None);
         }
         let (file, region, pen) = self.open(head)?;
@@ -354,8 +418,8 @@ impl Recovery<'_> {
         if self.access == Access::Write {
             check_readable(&*file, &pen, head.length).map_err(Error::io("read", || home.full(&head.path)))?;
         }
-        let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
-        let until = successor.map(|successor| successor.follows(head.base));
+        let end = successor.and_then(|successor| Some((head.end_position(Some(successor))?, successor.base)));
+        let until = head.next(successor);
         let mut walk = Walk::begin(header, head.salt).until(until);
         let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
@@ -391,6 +455,8 @@ impl Recovery<'_> {
         {
             (rolled, witness) = (true, witness.max(next));
         }
+        // All of it was synced, and the next segment had its name.
+        rolled |= header.compacted.is_some();
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let active = self.active(head, segment, pen, file, walk);
@@ -408,8 +474,8 @@ impl Recovery<'_> {
             let rolled = scan.as_ref().is_some_and(|scan| scan.rolled);
             // Behind a name that a power cut took, unpromised, nothing counts that came later.
             let unpromised = |successor: &&Head| {
-                let gap = successor.follows(head.base);
-                gap < successor.base && gap >= self.witness && !rolled
+                let gap = head.next(Some(successor)).unwrap_or(successor.base);
+                gap < successor.base && gap >= self.witness && !rolled && head.compacted().is_none()
             };
             let torn_off = heads.get(at + 1).filter(unpromised).is_some();
             let successor = heads.get(at + 1).filter(|_| !torn_off);
@@ -459,9 +525,10 @@ impl Recovery<'_> {
         let path = head.path.clone();
         let (slot, next) = match &head.header {
             Ok(header) => {
-                let next = successor.map_or(head.base, |successor| successor.follows(head.base));
-                let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
-                (Slot::on_disk(path, Walk::begin(header, head.salt), (next, end)), next)
+                let next = head.next(successor).unwrap_or(head.base);
+                let end = head.end_position(successor).unwrap_or(head.length);
+                let slot = Slot::on_disk(path, Walk::begin(header, head.salt), (next, end));
+                (slot.compacted(header.compacted.map(|compacted| compacted.clean_end)), next)
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
@@ -495,7 +562,7 @@ impl Recovery<'_> {
         let Scan { active, holes, tail, rolled, .. } = scan;
         let mut damaged = false;
         for hole in holes {
-            let at_successor = successor.is_some_and(|successor| hole.first >= successor.follows(head.base));
+            let at_successor = head.next(successor).is_some_and(|next| hole.first >= next);
             if hole.first >= self.witness && !at_successor && !rolled {
                 return self.cut(active, hole.before(), damaged);
             }
@@ -508,12 +575,12 @@ impl Recovery<'_> {
         let walk = active.walk;
         if rolled && successor.is_none() {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
-            let behind = self.behind_all(walk.due);
+            let behind = self.behind_all(head.next(None).unwrap_or(walk.due));
             self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
         // The offsets that no batch of this segment holds, and those of them that were promised.
-        let next = successor.map(|successor| successor.follows(head.base));
+        let next = head.next(successor);
         let promised = match next {
             Some(next) if rolled => next,
             Some(next) => next.min(self.witness),
@@ -551,6 +618,7 @@ impl Recovery<'_> {
         let slot = Arc::clone(&active.slot);
         if let Some(next) = sealed {
             slot.seal(next, position);
+            slot.finish();
         }
         let next = sealed.unwrap_or(due);
         Ok(Judged { slot, next, end_position: position, active: sealed.is_none().then_some(active), cut: false })
@@ -638,6 +706,24 @@ struct Judged {
 }
 
 impl Head {
+    /// What the header of a compacted segment says.
+    fn compacted(&self) -> Option<Compacted> {
+        self.header.as_ref().ok()?.compacted
+    }
+
+    /// The offset at which the segment ended, if it says so or there is a successor.
+    fn next(&self, successor: Option<&Head>) -> Option<Offset> {
+        match self.compacted() {
+            Some(compacted) => Some(compacted.end),
+            None => successor.map(|successor| successor.follows(self.base)),
+        }
+    }
+
+    /// The position at which the segment ended, if its successor names it: one that was compacted since ends elsewhere.
+    fn end_position(&self, successor: Option<&Head>) -> Option<u64> {
+        successor.filter(|_| self.compacted().is_none())?.names(self.base)
+    }
+
     /// The position at which the segment with this base ended, if this is the header of its successor.
     fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;

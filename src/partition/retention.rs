@@ -148,7 +148,7 @@ impl Partition {
         self.sync_to(start, None)
     }
 
-    fn sync_names(&self) -> Result<()> {
+    pub(super) fn sync_names(&self) -> Result<()> {
         let dir = &self.home.dir;
         self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))
     }
@@ -204,8 +204,9 @@ impl Partition {
         self.slots.write().retain(|slot| slot.next().is_none_or(|next| next > start));
     }
 
-    /// Returns once nobody removes segments any more. Only for one that takes no more appends.
+    /// Returns once nobody removes or makes segments any more. Only for one that takes no more appends.
     pub(crate) fn wait_for_removals(&self) {
+        drop(self.compacting.lock());
         drop(self.removing.lock());
     }
 }

@@ -80,7 +80,11 @@ def header_of(data, name, home):
         header = {"log_id": fields.u128(), "topic_id": fields.u128()}
         names = "partition epoch base_offset predecessor_base predecessor_position durable_end".split()
         header.update(zip(names, fields.numbers("IIQQQQ")), crc=crc)
-        check(len(fields.rest()) == 40 and not any(data[88:HEADER_BYTES]), "reserved")
+        compacted_end, clean_end = fields.numbers("QQ")
+        if compacted_end or clean_end:
+            check(compacted_end > header["base_offset"], "end offset")
+            header.update(compacted_end=compacted_end, clean_end=clean_end)
+        check(len(fields.rest()) == 24 and not any(data[104:HEADER_BYTES]), "reserved")
         check(header["base_offset"] == int(name[:20]), "base offset")
         check(home is None or (header["log_id"], header["topic_id"], header["partition"]) == home, "foreign")
     except Refused:
@@ -161,6 +165,7 @@ class Segment:
     def __init__(self, data, header, end, until):
         self.batches, self.holes, self.marker = [], [], None
         self.until = 2**64 if until is None else until
+        self.compacted = "compacted_end" in header
         self.witness = header["durable_end"]
         self.position, self.due, epoch = HEADER_BYTES, header["base_offset"], header["epoch"]
         while any(data[self.position : end]):
@@ -173,7 +178,7 @@ class Segment:
             self.position, self.due, epoch = batch.end, batch.next, batch.epoch
             self.witness = max(self.witness, batch.witness)
         self.torn = any(data[self.position : end])
-        self.rolled = bool(self.batches) and self.batches[-1].marker == "rolled"
+        self.rolled = self.compacted or (bool(self.batches) and self.batches[-1].marker == "rolled")
 
     def look_behind(self, data, header, end, next_base):
         """A rolled marker may stand where the successor says that this segment ended, and is none of its batches."""
@@ -194,7 +199,9 @@ class Segment:
                 break
             length, _, base, _, _, span, its_epoch = struct.unpack_from("<IIQqIII", data, position)
             # Most places are no batch at a glance.
-            if not 44 <= length <= end - position or length % 8 or not 0 <= base - self.due <= passed // 8:
+            if not 44 <= length <= end - position or length % 8 or base < self.due:
+                continue
+            if base - self.due > passed // 8 and (not passed or not self.compacted):
                 continue
             if its_epoch < epoch or min(base + span, 2**64 - 1) > self.until:
                 continue
@@ -215,16 +222,21 @@ def read_partition(directory, home, closed_at=0, start=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
-    if start is not None:
-        # What lies in front of the segment that holds the start was deleted on purpose.
-        deleted = sum(int(name[:20]) <= start for name in names) - 1
-        names = names[max(deleted, 0):]
-    bases = [int(name[:20]) for name in names]
-    files = []
+    found, replaced_below = [], 0
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
-            files.append(file.read())
-    headers = [header_of(data, name, home) for data, name in zip(files, names)]
+            data = file.read()
+        # What a compacted segment stands for is none of the partition's, even if it is still there.
+        if int(name[:20]) >= replaced_below:
+            header = header_of(data, name, home)
+            replaced_below = (header or {}).get("compacted_end", 0)
+            found.append((name, data, header))
+    if start is not None:
+        # What lies in front of the segment that holds the start was deleted on purpose.
+        deleted = sum(int(name[:20]) <= start for name, _, _ in found) - 1
+        found = found[max(deleted, 0):]
+    names, files, headers = ([one[part] for one in found] for part in range(3))
+    bases = [int(name[:20]) for name in names]
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
@@ -235,6 +247,8 @@ def read_partition(directory, home, closed_at=0, start=None):
                 end, named = min(end, successor["predecessor_position"]), True
             elif successor and bases[at] < successor["predecessor_base"] < next_base:
                 next_base = successor["predecessor_base"]
+        if header and "compacted_end" in header:
+            end, next_base, named = len(data), header["compacted_end"], False
         ends.append(next_base)
         segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
@@ -274,6 +288,8 @@ def read_partition(directory, home, closed_at=0, start=None):
     last = segments[kept - 1] if kept else None
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
+    if last and last.compacted and kept == len(names):
+        damage.append([ends[-1], None])  # something always was behind it
 
     shown_segments = []
     for name, header, segment in list(zip(names, headers, segments))[:kept]:

@@ -500,6 +500,18 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Rename, from)?;
+        let node = world.find(from)?;
+        let other = world.find(to)?;
+        world.contents(other)?;
+        let (directory, from_name) = world.parent(from)?;
+        let (_, to_name) = world.parent(to)?;
+        world.directory_mut(directory)?.change(Change::Rename { from: from_name, to: to_name, node });
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Remove, path)?;

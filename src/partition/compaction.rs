@@ -1,0 +1,626 @@
+//! What a compacted partition no longer keeps, and how it goes: crash-safe at every step, in little memory, a little at a
+//! time, beside readers and senders.
+//!
+//! A compaction goes over the sealed segments in passes. A pass first reads what is *dirty*, which no pass has read yet,
+//! and notes where each key is last, for as many keys as fit into the memory. Then it copies all segments up to there, from
+//! the first on, leaving out each record of whose key there is a later one, and tombstones whose time is over. Small
+//! neighbours become one segment. If not all keys did fit, another pass goes on behind. Kafka's cleaner does the same.
+//!
+//! | step                                                                    | if the machine stops behind it, the next opening               |
+//! |---------------------------------------------------------------------------|------------------------------------------------------------------|
+//! | the copy is written under a name that means nothing, synced on the way  | removes the copy; the old segments are all there               |
+//! | all of the copy is durable                                              | the same                                                       |
+//! | the copy takes the name of the first segment that it stands for         | finds the old segments or the copy, as the disk has the name;  |
+//! |                                                                         | with the copy, removes the others, once the name is durable    |
+//! | the directory is synced                                                 | finds the copy, and removes the others                         |
+//! | the other segments that it stands for are removed                       | finds the copy; removes of them what came back                 |
+//!
+//! So there are the old segments or the new one, never a part. The name is taken in one step of the file system, and the
+//! header of the copy says where it ends, so that nothing else need be written down: not in the catalog, nor in the
+//! segment behind. The header also says how far the pass had read when it made the segment. What is dirty follows from
+//! that, and is true whatever became of the pass.
+//!
+//! What stays true:
+//! - The last record of a key is never left out: only one that is durable and visible takes the place of another.
+//! - Offsets stay, and so does their order. Where records were there is a gap, so offsets are never given again.
+//! - A tombstone is given its time when its segment is copied, and all before it was: what it deletes is durably gone.
+//! - What is damaged is never copied: the compaction ends there, and says so.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Compacting, MAX_COMPACTED_BYTES};
+use crate::env::random::Random;
+use crate::error::{Error, Flaw, Result};
+use crate::format::batch::copied::{Kind, Shared};
+use crate::format::batch::{Batch, RecordView};
+use crate::format::segment::{Compacted, HEADER_BYTES, Header};
+use crate::partition::copying::Copying;
+use crate::partition::offset_map::OffsetMap;
+use crate::partition::retention::Extent;
+use crate::partition::segment::Segment;
+use crate::partition::slot::{Found, Slot};
+use crate::partition::Partition;
+use crate::types::{Offset, Timestamp};
+
+/// How many bytes are read in one step: a millisecond of work or two.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Pages that were read are let go of after so many bytes.
+const KEPT_BYTES: u64 = 8 << 20;
+
+/// A compacted segment takes no more offsets: then recovery knows how many a segment that is gone may have held.
+const MOST_OFFSETS: u64 = 1 << 28;
+
+/// A sealed segment, as far as compaction goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Section {
+    extent: Extent,
+    /// Of a compacted one: it holds no record of whose key there is a later one below this offset.
+    clean_end: Option<Offset>,
+}
+
+/// What there is to compact in a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cleanable {
+    /// The dirty offsets: in front of them every key is there once, behind them nothing is to be compacted yet.
+    pub(crate) dirty: Range<Offset>,
+    /// The bytes of the segments in front of the dirty offsets, and of those that hold them.
+    pub(crate) clean_bytes: u64,
+    pub(crate) dirty_bytes: u64,
+}
+
+impl Cleanable {
+    /// How much of it is dirty, to be compared.
+    pub(crate) fn dirtiness(&self) -> u128 {
+        (u128::from(self.dirty_bytes) << 64) / u128::from((self.clean_bytes + self.dirty_bytes).max(1))
+    }
+}
+
+/// The first offset that no pass has read: in front of it, every key is there once.
+fn first_dirty(sections: &[Section], log_start: Offset) -> Offset {
+    let mut clean_end = Offset::new(u64::MAX);
+    for section in sections {
+        clean_end = clean_end.min(section.clean_end.unwrap_or(section.extent.offsets.start));
+        if clean_end < section.extent.offsets.end {
+            return clean_end.max(log_start);
+        }
+    }
+    sections.last().map_or(log_start, |last| last.extent.offsets.end.max(log_start))
+}
+
+/// The first offset that is not to be compacted yet: of what lies behind `limit`, which is not durable or not visible; of a
+/// segment that is too young; of the active segment. `is_young` is asked of a section by its number.
+fn first_uncleanable(
+    sections: &[Section],
+    active: Offset,
+    limit: Offset,
+    mut is_young: impl FnMut(usize) -> Result<bool>,
+) -> Result<Offset> {
+    for (at, section) in sections.iter().enumerate() {
+        if is_young(at)? {
+            return Ok(section.extent.offsets.start.min(limit));
+        }
+    }
+    Ok(active.min(limit))
+}
+
+/// How many segments, from the first on, go into one: as many as are no longer together than one may be.
+fn group_of(extents: &[Extent], segment_bytes: u64) -> usize {
+    let (mut bytes, mut offsets) = (0, 0);
+    let fits = |extent: &&Extent| {
+        bytes += extent.bytes;
+        offsets += extent.offsets.end.since(extent.offsets.start);
+        bytes <= segment_bytes && offsets <= MOST_OFFSETS
+    };
+    extents.iter().take_while(fits).count().max(1)
+}
+
+/// Why a record stays or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    /// There is a later one with its key.
+    Superseded,
+    /// It has deleted what there was to delete, and was there for long enough.
+    Expired,
+    /// It has no key, and would stay for ever.
+    Keyless,
+    /// It was deleted on purpose already.
+    Deleted,
+}
+
+/// What a pass knows.
+#[derive(Debug)]
+struct Pass {
+    map: OffsetMap,
+    /// The map knows every key below.
+    end: Offset,
+    log_start: Offset,
+    now: Timestamp,
+    delete_retention: Duration,
+}
+
+impl Pass {
+    /// `horizon`: of the record's batch.
+    fn fate(&self, record: &RecordView<'_>, horizon: Option<Timestamp>) -> Fate {
+        if record.offset < self.log_start {
+            return Fate::Deleted;
+        }
+        if record.offset >= self.end {
+            return Fate::Stays;
+        }
+        let Some(key) = record.key else { return Fate::Keyless };
+        if self.map.latest(key).is_some_and(|latest| latest > record.offset) {
+            return Fate::Superseded;
+        }
+        let is_over = record.value.is_none() && horizon.is_some_and(|horizon| self.now >= horizon);
+        if is_over { Fate::Expired } else { Fate::Stays }
+    }
+
+    /// The horizon of a batch of which these records stay. Tombstones are given one if all before them is clean.
+    fn horizon(&self, batch: &Batch<'_>, kept: &[RecordView<'_>]) -> Option<Timestamp> {
+        if kept.iter().all(|record| record.value.is_some()) {
+            return None;
+        }
+        let given = || (batch.next() <= self.end).then(|| self.now.saturating_add(self.delete_retention));
+        batch.delete_horizon().or_else(given)
+    }
+}
+
+/// What a compaction has done so far, or would have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passes: u64,
+    /// Records that were copied, or would be, in the last pass.
+    pub(crate) kept: u64,
+    pub(crate) superseded: u64,
+    pub(crate) tombstones: u64,
+    pub(crate) keyless: u64,
+    pub(crate) segments_before: usize,
+    pub(crate) segments_after: usize,
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_after: u64,
+    /// Read and written, by all passes.
+    pub(crate) bytes_moved: u64,
+    /// Of the present pass: what was read of it, and what is to be read.
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    More,
+    Done,
+}
+
+/// A compaction of a partition, step by step. What it has not finished when it is dropped was not begun.
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    partition: Arc<Partition>,
+    compacting: Compacting,
+    memory_bytes: usize,
+    segment_bytes: u64,
+    /// Whether only to look.
+    dry_run: bool,
+    secret: Random,
+    /// Those that are compacted, in order; of one that was already, its copy.
+    slots: Vec<Arc<Slot>>,
+    dirty: Range<Offset>,
+    pass: Pass,
+    scan: Scan,
+    work: Work,
+    pub(crate) tally: Tally,
+}
+
+#[derive(Debug)]
+enum Work {
+    /// Notes where each key is last.
+    Map,
+    /// Copies the slots with these numbers; those in front of them are done.
+    Copy(Range<usize>, Option<Box<Copying>>),
+    Done,
+}
+
+impl Compaction {
+    /// Begins to compact what is cleanable, in so much memory. `None` if there is nothing to look at.
+    pub(crate) fn begin(
+        partition: &Arc<Partition>,
+        compacting: Compacting,
+        segment_bytes: u32,
+        memory_bytes: usize,
+        dry_run: bool,
+    ) -> Result<Option<Self>> {
+        partition.check_open()?;
+        let (slots, cleanable) = partition.cleanable_slots(&compacting)?;
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let bytes: u64 = slots.iter().map(|slot| slot.extent(cleanable.dirty.end).bytes).sum();
+        let tally = Tally { segments_before: slots.len(), bytes_before: bytes, ..Tally::default() };
+        let home = &partition.home;
+        let mut secret = Random::new(home.env.seed ^ home.env.clock.monotonic().as_nanos() as u64);
+        let map = OffsetMap::with_room_for(1, &mut secret);
+        let pass = Pass {
+            map,
+            end: cleanable.dirty.start,
+            log_start: Offset::ZERO,
+            now: partition.now(),
+            delete_retention: compacting.delete_retention,
+        };
+        let mut compaction = Compaction {
+            partition: Arc::clone(partition),
+            compacting,
+            memory_bytes,
+            segment_bytes: u64::from(segment_bytes.min(MAX_COMPACTED_BYTES)),
+            dry_run,
+            secret,
+            slots,
+            dirty: cleanable.dirty,
+            pass,
+            scan: Scan::default(),
+            work: Work::Done,
+            tally,
+        };
+        compaction.begin_pass();
+        Ok(Some(compaction))
+    }
+
+    pub(crate) fn partition(&self) -> &Arc<Partition> {
+        &self.partition
+    }
+
+    /// Up to where every key is there once when it is done.
+    pub(crate) fn clean_end(&self) -> Offset {
+        self.pass.end
+    }
+
+    /// Does a little more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] at what is damaged; what the disk says. What was done so far stays; nothing is half done.
+    pub(crate) fn step(&mut self) -> Result<Step> {
+        let partition = Arc::clone(&self.partition);
+        let _compacting = partition.compacting.lock();
+        partition.check_open()?;
+        match std::mem::replace(&mut self.work, Work::Done) {
+            Work::Map => self.map_more()?,
+            Work::Copy(group, copying) => self.copy_more(group, copying)?,
+            Work::Done => {}
+        }
+        Ok(if matches!(self.work, Work::Done) { Step::Done } else { Step::More })
+    }
+
+    fn begin_pass(&mut self) {
+        let keys = self.dirty.end.since(self.dirty.start);
+        self.pass = Pass {
+            map: OffsetMap::new(self.memory_bytes, keys, &mut self.secret),
+            end: self.dirty.start,
+            log_start: self.partition.log_start(),
+            now: self.partition.now(),
+            delete_retention: self.compacting.delete_retention,
+        };
+        let dirty = self.slots.iter().filter(|slot| slot.next().is_some_and(|next| next > self.dirty.start));
+        self.scan = Scan::over(dirty.cloned().collect());
+        self.tally.passes += 1;
+        (self.tally.kept, self.tally.done_bytes) = (0, 0);
+        let bytes = |slots: &[Arc<Slot>]| slots.iter().map(|slot| slot.extent(self.dirty.end).bytes).sum::<u64>();
+        self.tally.total_bytes = bytes(&self.scan.slots) + bytes(&self.slots);
+        self.work = Work::Map;
+    }
+
+    /// Notes the keys of a few more batches; once all are noted, or no more fit, goes on to copy.
+    fn map_more(&mut self) -> Result<()> {
+        let Some(run) = self.scan.next(&self.partition)? else {
+            self.pass.end = self.dirty.end;
+            return self.begin_copying(0);
+        };
+        self.tally.done_bytes += run.bytes().len() as u64;
+        self.tally.bytes_moved += run.bytes().len() as u64;
+        for batch in run.batches().filter(|batch| batch.next() > self.dirty.start) {
+            for record in batch.records().filter(|record| record.offset >= self.dirty.start) {
+                if let Some(key) = record.key
+                    && !self.pass.map.note(key, record.offset)
+                {
+                    self.pass.end = record.offset;
+                    return self.begin_copying(0);
+                }
+            }
+        }
+        self.work = Work::Map;
+        Ok(())
+    }
+
+    /// Begins to copy the group of segments that begins with this one, if there is something to do in it.
+    fn begin_copying(&mut self, at: usize) -> Result<()> {
+        let of_pass = self.slots[at..].iter().take_while(|slot| slot.base < self.pass.end);
+        let extents: Vec<Extent> = of_pass.map(|slot| slot.extent(self.dirty.end)).collect();
+        if extents.is_empty() {
+            return self.end_pass();
+        }
+        let group = at..at + group_of(&extents, self.segment_bytes);
+        self.scan = Scan::over(self.slots[group.clone()].to_vec());
+        let copying = if self.dry_run { None } else { Some(Box::new(self.begin_copy(&group)?)) };
+        self.work = Work::Copy(group, copying);
+        Ok(())
+    }
+
+    fn begin_copy(&self, group: &Range<usize>) -> Result<Copying> {
+        let slots = &self.slots[group.clone()];
+        let bytes = slots.iter().map(|slot| slot.extent(self.dirty.end).bytes).sum();
+        let segment = self.partition.segment_to_compact(&slots[0])?;
+        let damaged = |flaw| self.partition.broken(&slots[0], flaw);
+        let header = segment.region().bytes().get(..HEADER_BYTES as usize).ok_or_else(|| damaged(Flaw::TooShort))?;
+        let header = Header::decode(header).map_err(damaged)?;
+        let end = slots.last().and_then(|last| last.next()).expect("what is compacted is sealed");
+        let compacted = Some(Compacted { end, clean_end: self.pass.end });
+        let header = Header { durable_end: self.partition.durable_end(), compacted, ..header };
+        Copying::begin(&self.partition.home, header, bytes)
+    }
+
+    /// Copies a few more batches; at the end of the group, lets the copy take its place.
+    fn copy_more(&mut self, group: Range<usize>, mut copying: Option<Box<Copying>>) -> Result<()> {
+        let Some(run) = self.scan.next(&self.partition)? else {
+            return self.end_group(group, copying);
+        };
+        self.tally.done_bytes += run.bytes().len() as u64;
+        self.tally.bytes_moved += run.bytes().len() as u64;
+        let mut shared: Option<Shared<'_>> = None;
+        let mut kept: Vec<RecordView<'_>> = Vec::new();
+        for batch in run.batches() {
+            kept.clear();
+            self.keep(&batch, &mut kept);
+            let Some(copying) = &mut copying else { continue };
+            if !kept.is_empty() {
+                let kind = Kind::of(&batch, self.pass.horizon(&batch, &kept));
+                if let Some(full) = shared.take_if(|shared| !shared.takes(&kind, &kept)) {
+                    copying.put(&full)?;
+                }
+                shared.get_or_insert_with(|| Shared::new(kind)).add(&kept);
+            }
+            copying.cover(batch.next(), batch.epoch());
+        }
+        if let (Some(shared), Some(copying)) = (shared, &mut copying) {
+            copying.put(&shared)?;
+        }
+        self.work = Work::Copy(group, copying);
+        Ok(())
+    }
+
+    /// The records of a batch that stay.
+    fn keep<'a>(&mut self, batch: &Batch<'a>, kept: &mut Vec<RecordView<'a>>) {
+        let horizon = batch.delete_horizon();
+        for record in batch.records() {
+            match self.pass.fate(&record, horizon) {
+                Fate::Stays => kept.push(record),
+                Fate::Superseded => self.tally.superseded += 1,
+                Fate::Expired => self.tally.tombstones += 1,
+                Fate::Keyless => self.tally.keyless += 1,
+                Fate::Deleted => {}
+            }
+        }
+        self.tally.kept += kept.len() as u64;
+    }
+
+    fn end_group(&mut self, group: Range<usize>, copying: Option<Box<Copying>>) -> Result<()> {
+        let Some(mut copying) = copying else { return self.begin_copying(group.end) };
+        copying.finish()?;
+        self.tally.bytes_moved += copying.bytes();
+        let Some(copy) = self.partition.replace(&self.slots[group.clone()], &mut copying)? else {
+            // Somebody has removed some of it meanwhile: what is left is for another compaction.
+            self.pass.end = self.slots[group.start].base;
+            return self.end();
+        };
+        self.slots.splice(group.clone(), [copy]);
+        self.begin_copying(group.start + 1)
+    }
+
+    fn end_pass(&mut self) -> Result<()> {
+        if self.pass.end < self.dirty.end && !self.dry_run {
+            self.dirty.start = self.pass.end;
+            self.begin_pass();
+            return Ok(());
+        }
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.tally.segments_after = self.slots.len();
+        self.tally.bytes_after = self.slots.iter().map(|slot| slot.extent(self.dirty.end).bytes).sum();
+        self.work = Work::Done;
+        Ok(())
+    }
+}
+
+/// Reads segments from end to end, a little at a time.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Those that are still to be read, the first last.
+    slots: Vec<Arc<Slot>>,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    slot: Arc<Slot>,
+    segment: Arc<Segment>,
+    position: u64,
+    due: Offset,
+}
+
+/// A few whole batches.
+#[derive(Debug)]
+struct Run {
+    segment: Arc<Segment>,
+    positions: Range<u64>,
+}
+
+impl Run {
+    fn bytes(&self) -> &[u8] {
+        self.segment.region().slice(self.positions.clone())
+    }
+
+    fn batches(&self) -> impl Iterator<Item = Batch<'_>> {
+        batches(self.bytes())
+    }
+}
+
+/// The batches in bytes that are nothing but whole batches.
+fn batches(mut bytes: &[u8]) -> impl Iterator<Item = Batch<'_>> {
+    std::iter::from_fn(move || {
+        let batch = Batch::at(bytes).ok()??;
+        bytes = &bytes[batch.length() as usize..];
+        Some(batch)
+    })
+}
+
+impl Scan {
+    fn over(mut slots: Vec<Arc<Slot>>) -> Self {
+        slots.reverse();
+        Scan { slots, current: None }
+    }
+
+    /// What comes next, about [`STEP_BYTES`]; `None` at the end.
+    fn next(&mut self, partition: &Partition) -> Result<Option<Run>> {
+        loop {
+            let Some(current) = &mut self.current else {
+                let Some(slot) = self.slots.pop() else { return Ok(None) };
+                let segment = partition.segment_to_compact(&slot)?;
+                let due = slot.base;
+                self.current = Some(Current { slot, segment, position: HEADER_BYTES, due });
+                continue;
+            };
+            let whole = current.segment.whole_from(current.position);
+            let whole = whole.map_err(|obstacle| partition.obstructed(&current.segment, obstacle))?;
+            let start = current.position;
+            for batch in batches(whole) {
+                current.position += batch.length();
+                current.due = batch.next();
+                if current.position - start >= STEP_BYTES {
+                    break;
+                }
+            }
+            if current.position > start {
+                if start / KEPT_BYTES != current.position / KEPT_BYTES {
+                    current.slot.let_go();
+                }
+                let segment = Arc::clone(&current.segment);
+                return Ok(Some(Run { segment, positions: start..current.position }));
+            }
+            let Current { slot, segment, due, .. } = self.current.take().expect("looked at above");
+            if Some(due) != slot.next() {
+                return Err(partition.broken(&slot, Flaw::Missing));
+            }
+            drop(segment);
+            slot.rest();
+        }
+    }
+}
+
+impl Partition {
+    /// What there is to compact.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub(crate) fn cleanable(&self, compacting: &Compacting) -> Result<Cleanable> {
+        Ok(self.cleanable_slots(compacting)?.1)
+    }
+
+    /// Up to where every key is there once, and how many bytes of sealed segments lie behind that.
+    pub(crate) fn clean_end(&self) -> (Offset, u64) {
+        let slots = self.slots.read();
+        let sealed = slots.iter().take_while(|slot| slot.next().is_some());
+        let section = |slot: &Arc<Slot>| Section { extent: slot.extent(slot.base), clean_end: slot.clean_end };
+        let sections: Vec<Section> = sealed.map(section).collect();
+        let clean_end = first_dirty(&sections, self.log_start());
+        let dirty = sections.iter().filter(|section| section.extent.offsets.end > clean_end);
+        (clean_end, dirty.map(|section| section.extent.bytes).sum())
+    }
+
+    /// Whether it is time to compact it: enough of it is dirty, or something dirty is too old.
+    pub(crate) fn is_due(&self, cleanable: &Cleanable, compacting: &Compacting) -> Result<bool> {
+        let Cleanable { dirty, clean_bytes, dirty_bytes } = cleanable;
+        if dirty.is_empty() {
+            return Ok(false);
+        }
+        if compacting.dirty_ratio.is_exceeded_by(*dirty_bytes, clean_bytes + dirty_bytes) {
+            return Ok(true);
+        }
+        let Some(most) = compacting.lag_max else { return Ok(false) };
+        let slots = self.slots.read();
+        let first = slots.iter().find(|slot| slot.next().is_some_and(|next| next > dirty.start)).cloned();
+        drop(slots);
+        let began = first.map(|slot| self.segment_to_compact(&slot)).transpose()?.and_then(|segment| segment.began());
+        Ok(began.is_some_and(|began| began.saturating_add(most) < self.now()))
+    }
+
+    /// The segments that can be compacted, all in front of the first one that cannot; and what there is to do.
+    fn cleanable_slots(&self, compacting: &Compacting) -> Result<(Vec<Arc<Slot>>, Cleanable)> {
+        let limit = self.durable_end().min(self.high_watermark());
+        let mut slots: Vec<Arc<Slot>> = self.slots.read().clone();
+        let usable = |slot: &Arc<Slot>| {
+            let is_short = slot.extent(limit).bytes <= u64::from(MAX_COMPACTED_BYTES);
+            slot.next().is_some() && slot.is_finished() && is_short && !slot.is_broken()
+        };
+        let sealed = slots.iter().take_while(|slot| usable(slot)).count();
+        let active = slots.get(sealed).map_or(self.log_end(), |slot| slot.base);
+        slots.truncate(sealed);
+        let section = |slot: &Arc<Slot>| Section { extent: slot.extent(limit), clean_end: slot.clean_end };
+        let sections: Vec<Section> = slots.iter().map(section).collect();
+        let start = first_dirty(&sections, self.log_start());
+        // A record that is exactly so old is old enough.
+        let young = self.now().saturating_sub(compacting.lag_min).saturating_add(Duration::from_millis(1));
+        let end = first_uncleanable(&sections, active, limit, |at| {
+            let is_dirty = sections[at].extent.offsets.end > start;
+            Ok(is_dirty && !compacting.lag_min.is_zero() && self.is_older_than(&slots[at], young)? == Some(false))
+        })?;
+        let whole = sections.iter().take_while(|section| section.extent.offsets.end <= end).count();
+        slots.truncate(whole);
+        let end = sections[..whole].last().map_or(start, |last| last.extent.offsets.end.max(start));
+        let clean = sections[..whole].iter().take_while(|section| section.extent.offsets.end <= start).count();
+        let bytes = |sections: &[Section]| sections.iter().map(|section| section.extent.bytes).sum();
+        let (clean_bytes, dirty_bytes) = (bytes(&sections[..clean]), bytes(&sections[clean..whole]));
+        Ok((slots, Cleanable { dirty: start..end, clean_bytes, dirty_bytes }))
+    }
+
+    /// The segment there, to be read from end to end.
+    fn segment_to_compact(&self, slot: &Slot) -> Result<Arc<Segment>> {
+        match slot.get(&self.home.env)? {
+            Found::Segment(segment) => Ok(segment),
+            Found::Broken(flaw) => Err(self.broken(slot, flaw)),
+            Found::Replaced => Err(self.broken(slot, Flaw::Foreign)),
+        }
+    }
+
+    /// Lets a copy take the place of these segments, durably. `None`: they are not all there any more.
+    fn replace(&self, old: &[Arc<Slot>], copying: &mut Copying) -> Result<Option<Arc<Slot>>> {
+        let _removing = self.removing.lock();
+        self.check_open()?;
+        let copy = {
+            // Whoever looks for a segment, and whoever opens it by its name, finds the same one.
+            let mut slots = self.slots.write();
+            let at = slots.partition_point(|slot| slot.base < old[0].base);
+            let there = slots[at..].iter().zip(old).filter(|(slot, old)| Arc::ptr_eq(slot, old)).count();
+            if there < old.len() {
+                return Ok(None);
+            }
+            let copy = copying.take_name()?;
+            slots.splice(at..at + old.len(), [Arc::clone(&copy)]);
+            copy
+        };
+        // First the name, then the others may go.
+        self.sync_names()?;
+        for slot in &old[1..] {
+            match self.home.env.storage.remove(&slot.path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io("remove", || self.home.full(&slot.path)))?,
+            }
+        }
+        self.room.ring();
+        Ok(Some(copy))
+    }
+}
