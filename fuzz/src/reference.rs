@@ -211,6 +211,8 @@ pub struct Header {
     pub base: u64,
     pub predecessor: Option<(u64, u64)>,
     pub durable_end: u64,
+    /// Of a compacted segment: where it ends.
+    pub compacted_end: Option<u64>,
     pub crc: u32,
 }
 
@@ -229,7 +231,13 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
     let (partition, epoch) = (fields.u32()?, fields.u32()?);
     let (base, before, position, durable_end) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
     let predecessor = (before != u64::MAX).then_some((before, position));
-    let header = Header { log_id, topic_id, partition, epoch, base, predecessor, durable_end, crc };
+    let (end, clean_end) = (fields.u64()?, fields.u64()?);
+    let sound = if end == 0 { clean_end == 0 } else { end > base };
+    let compacted_end = (end != 0).then_some(end);
+    if !sound {
+        return None;
+    }
+    let header = Header { log_id, topic_id, partition, epoch, base, predecessor, durable_end, compacted_end, crc };
     fields.only_zeros_left().then_some(header)
 }
 
@@ -275,7 +283,7 @@ fn claim(bytes: &[u8]) -> Option<Claim> {
 pub fn segment(bytes: &[u8], header: &Header, end: u64, until: u64) -> Segment {
     let bytes = &bytes[..bytes.len().min(usize::try_from(end).unwrap_or(usize::MAX))];
     let mut segment = Segment { end: (HEADER_BYTES, header.base), witness: header.durable_end, ..Segment::default() };
-    let mut epoch = header.epoch;
+    let (mut epoch, until) = (header.epoch, header.compacted_end.unwrap_or(u64::MAX).min(until));
     loop {
         let (position, due) = segment.end;
         let rest = bytes.get(position as usize..).unwrap_or_default();
@@ -291,7 +299,9 @@ pub fn segment(bytes: &[u8], header: &Header, end: u64, until: u64) -> Segment {
                 break;
             }
             let Some(claim) = claim(&rest[passed..]) else { continue };
-            let fits = claim.base >= due && claim.base - due <= passed as u64 / 8;
+            // There may have been more records than there are bytes, once; but what is due here is due here.
+            let any = header.compacted_end.is_some() && passed > 0;
+            let fits = claim.base >= due && (any || claim.base - due <= passed as u64 / 8);
             if !fits || claim.epoch < epoch || claim.base.saturating_add(claim.span) > until {
                 continue;
             }
@@ -344,6 +354,15 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         found.push((base, bytes, whole));
     }
     found.sort_by_key(|(base, ..)| *base);
+    // What a compacted segment stands for is none of the partition's, even if it is still there.
+    let mut replaced_below = 0;
+    found.retain(|(base, _, header)| {
+        let stays = *base >= replaced_below;
+        if stays {
+            replaced_below = header.as_ref().and_then(|header| header.compacted_end).unwrap_or(0);
+        }
+        stays
+    });
 
     // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
@@ -360,14 +379,20 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
                 }
             }
         }
+        let compacted_end = header.as_ref().and_then(|header| header.compacted_end);
+        if compacted_end.is_some() {
+            (byte, offset) = (bytes.len() as u64, compacted_end);
+        }
         ends.push(offset);
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
-            (named == *base).then_some((position, *next_base))
+            (named == *base && compacted_end.is_none()).then_some((position, *next_base))
         });
         segments.push(header.as_ref().map(|header| {
             let mut whole = segment(bytes, header, byte, offset.unwrap_or(u64::MAX));
-            whole.rolled = whole.batches.last().is_some_and(|batch| batch.marker == Some(ROLLED));
+            let marked = whole.batches.last().is_some_and(|batch| batch.marker == Some(ROLLED));
+            // Whatever was compacted was durable, and had a successor.
+            whole.rolled = marked || compacted_end.is_some();
             if let Some((position, next_base)) = named
                 && let Some(rest) = usize::try_from(position).ok().and_then(|position| bytes.get(position..))
                 && let Some(marker) = batch(rest, header.crc)
@@ -431,6 +456,14 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             _ => {
                 held.torn = true;
                 break;
+            }
+        }
+        if at + 1 == found.len()
+            && let Some(end) = found[at].2.as_ref().and_then(|header| header.compacted_end)
+        {
+            match held.damage.last_mut() {
+                Some((_, next)) if *next == Some(end) => *next = None,
+                _ => held.damage.push((end, None)),
             }
         }
     }

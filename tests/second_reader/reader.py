@@ -289,7 +289,10 @@ def read_partition(directory, home, closed_at=0, start=None):
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
     if last and last.compacted and kept == len(names):
-        damage.append([ends[-1], None])  # something always was behind it
+        if damage and damage[-1][1] == ends[-1]:
+            damage[-1][1] = None
+        else:
+            damage.append([ends[-1], None])
 
     shown_segments = []
     for name, header, segment in list(zip(names, headers, segments))[:kept]:
