@@ -443,6 +443,11 @@ impl TopicConfig {
         self.durability
     }
 
+    /// What becomes of old records.
+    pub fn policy(&self) -> CleanupPolicy {
+        self.cleanup_policy
+    }
+
     /// Everything that can be wrong with a configuration, whatever topic it is for.
     pub(crate) fn check(&self, topic: &str) -> Result<()> {
         if self.partitions == 0 || self.partitions > MAX_PARTITIONS {

@@ -23,6 +23,7 @@ use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};
 use crate::retainer::{Removed, Retainer, RetentionReport};
 use crate::space::{self, SpaceUse};
+use crate::table_view::TableView;
 use crate::types::{Offset, TopicPartition};
 use crate::upkeep::{Keeper, Retain, Ward};
 
@@ -261,6 +262,17 @@ impl EventLog {
         Consumer::new(Arc::clone(&self.shared.catalog), &self.shared.groups, config, self.lifeline())
     }
 
+    /// The latest value of each key of a topic, as a table in memory. See [`TableView`].
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](crate::Error::UnknownTopic), and what reading can meet; see [`TableView::refresh`].
+    pub fn table_view(&self, topic: &str) -> Result<TableView> {
+        self.shared.catalog.env().check_not_forked()?;
+        self.follow();
+        TableView::new(Arc::clone(&self.shared.catalog), topic, self.lifeline())
+    }
+
     fn lifeline(&self) -> Lifeline {
         Arc::clone(&self.shared) as Lifeline
     }
@@ -434,14 +446,16 @@ impl EventLog {
         self.shared.compactor.compact(&partition, progress)
     }
 
-    /// What compacting the sealed segments of a partition would do, also if its topic is not compacted. Nothing changes.
-    /// If it would take several passes, says what the first would do.
+    /// What compacting the sealed segments of a partition would do, also if its topic is not compacted. Nothing changes,
+    /// and a log that was opened read-only can be asked too. If it would take several passes, says what the first would
+    /// do.
     ///
     /// # Errors
     ///
     /// As [`compact`](Self::compact), but for the configuration.
     pub fn plan_compaction(&self, partition: &TopicPartition) -> Result<Compacted> {
-        self.shared.catalog.check_writable()?;
+        self.shared.catalog.check_open()?;
+        self.follow();
         self.shared.compactor.plan(&self.shared.catalog.partition(partition)?)
     }
 

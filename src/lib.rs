@@ -113,6 +113,7 @@ mod record;
 mod retainer;
 mod space;
 mod table;
+mod table_view;
 mod topic;
 mod types;
 mod upkeep;
@@ -143,6 +144,7 @@ pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
 pub use crate::retainer::{Removed, RetentionReport};
 pub use crate::space::{Place, SpaceUse};
+pub use crate::table_view::{TableRecord, TableView};
 pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.

@@ -39,6 +39,7 @@ const FLOORS: &[&str] = &[
     "inspect",
     "producer",
     "consumer",
+    "table_view",
     "offset_tracker",
     "dead_letters",
     "administration",

@@ -233,7 +233,9 @@ impl Compaction {
         memory_bytes: usize,
         dry_run: bool,
     ) -> Result<Option<Self>> {
-        partition.check_open()?;
+        if !dry_run {
+            partition.check_open()?;
+        }
         let (slots, cleanable) = partition.cleanable_slots(&compacting)?;
         if slots.is_empty() {
             return Ok(None);
@@ -285,7 +287,9 @@ impl Compaction {
     pub(crate) fn step(&mut self) -> Result<Step> {
         let partition = Arc::clone(&self.partition);
         let _compacting = partition.compacting.lock();
-        partition.check_open()?;
+        if !self.dry_run {
+            partition.check_open()?;
+        }
         match std::mem::replace(&mut self.work, Work::Done) {
             Work::Map => self.map_more()?,
             Work::Copy(group, copying) => self.copy_more(group, copying)?,

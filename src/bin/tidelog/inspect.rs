@@ -82,7 +82,7 @@ fn finding_as_json(finding: &Finding) -> Value {
 }
 
 /// A bar on standard error, if somebody looks.
-fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

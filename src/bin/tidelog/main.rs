@@ -7,12 +7,13 @@
 //! | `output`   | standard output, standard error, tables, JSON, base64                    |
 //! | `template` | `--format '%p %o %v'`                                                    |
 //! | `moment`   | `--from-time '2h ago'`                                                  |
-//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `stats`, `inspect` | the commands |
+//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `compact`, `stats`, `inspect` | the commands |
 //! | `demo`     | the whole model in a few seconds, killed in the middle                   |
 //!
 //! What only reads opens the log read-only, and so works beside the process that writes it.
 
 mod args;
+mod compact;
 mod consume;
 mod demo;
 mod failure;
@@ -53,6 +54,7 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Groups { action } => groups::run(arguments, action),
         Command::Offsets(what) => offsets::run(arguments, what),
         Command::DeleteRecords(what) => offsets::delete_records(arguments, what),
+        Command::Compact(what) => compact::run(arguments, what),
         Command::Stats => stats::run(arguments),
         Command::Verify => inspect::verify(arguments),
         Command::Dump { file, bytes } => inspect::dump(arguments, file, *bytes),
