@@ -112,6 +112,8 @@ fn from_end_to_end(records: u64, keys: u64) {
     let topic = TopicConfig::new().durability(Durability::Os).cleanup_policy(CleanupPolicy::Compact);
     log.create_topic(TOPIC, topic).expect("a new topic");
     fill(&log, records, keys);
+    log.close().expect("everything can be synced");
+    let log = EventLog::open_with(directory.path(), LogConfig::new().background(false)).expect("the log");
     let partition = TopicPartition::new(TOPIC, 0);
     let before = memory();
     forget_peak();

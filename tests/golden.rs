@@ -31,7 +31,7 @@ use tempfile::TempDir;
 use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
-    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset, Producer,
+    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset, Producer,
     ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
@@ -555,6 +555,7 @@ impl Worker {
             8 => self.log().producer().flush().unwrap(),
             9..=11 => self.commit(),
             12 => self.delete(),
+            13 | 14 => self.compact(),
             _ => self.send(),
         }
     }
@@ -565,6 +566,16 @@ impl Worker {
         let visible = self.log().describe_topic(&name).unwrap().partitions[number as usize].high_watermark.get();
         let before = self.chance.below(visible + 1);
         self.log().delete_records(&TopicPartition::new(name.as_str(), number), before).unwrap();
+    }
+
+    /// Compacts what may have been sent without keys. Tombstones go the second time.
+    fn compact(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let config = self.log().describe_topic(&name).unwrap().config;
+        let compacted = config.clone().cleanup_policy(CleanupPolicy::CompactAndDelete).delete_retention(NOW);
+        self.log().alter_topic(&name, compacted).unwrap();
+        self.log().compact(&TopicPartition::new(name.as_str(), number), |_| {}).unwrap();
+        self.log().alter_topic(&name, config).unwrap();
     }
 
     fn commit(&mut self) {

@@ -52,13 +52,35 @@ struct Model {
     sent: Vec<Sent>,
     /// The offsets of those that compaction has removed.
     compacted: BTreeSet<usize>,
-    /// From when on tombstones may go, and from when on they must; from the first compaction on that may have left them.
-    horizons: BTreeMap<usize, (i64, i64)>,
+    /// When tombstones may go, from the first compaction on that may have left them.
+    horizons: BTreeMap<usize, Horizon>,
     /// A power cut may take what lies behind.
     durable: usize,
     /// Everything below is gone for good.
     start: usize,
     committed: Option<usize>,
+}
+
+/// What is known of when a tombstone may go: it was given one of the times from `earliest` to `latest`, if it is `given` at
+/// all by now.
+#[derive(Clone, Copy, Debug)]
+struct Horizon {
+    earliest: i64,
+    latest: i64,
+    given: bool,
+}
+
+impl Horizon {
+    /// It may have been given this time, unless it was given one before.
+    fn may_be(&mut self, time: i64) {
+        if !self.given {
+            (self.earliest, self.latest) = (self.earliest.min(time), self.latest.max(time));
+        }
+    }
+
+    fn at(time: i64) -> Self {
+        Horizon { earliest: time, latest: time, given: false }
+    }
 }
 
 struct World {
@@ -282,11 +304,13 @@ impl World {
             if !later.insert(*key) {
                 compacted.insert(offset);
             } else if value.is_none() {
-                let (may, must) = horizons.entry(offset).or_insert((given, i64::MAX));
-                if now >= *must || (now >= *may && !found.contains(&offset)) {
+                let horizon = horizons.entry(offset).or_insert(Horizon::at(given));
+                let (may, must) = (now >= horizon.earliest, horizon.given && now >= horizon.latest);
+                if must || (may && !found.contains(&offset)) {
                     compacted.insert(offset);
                 }
-                *must = given.min(*must);
+                horizon.may_be(given);
+                horizon.given = true;
             }
         }
     }
@@ -318,7 +342,7 @@ impl World {
         for offset in &gone {
             let (_, key, value) = &self.model.sent[*offset];
             let later = self.model.sent[*offset + 1..visible].iter().any(|(_, other, _)| other == key);
-            let over = value.is_none() && self.model.horizons.get(offset).is_some_and(|(may, _)| now >= *may);
+            let over = value.is_none() && self.model.horizons.get(offset).is_some_and(|horizon| now >= horizon.earliest);
             assert!(later || over, "{}: the last record of key {key}, at {offset}, is gone", self.case);
         }
         let mut once = BTreeSet::new();
@@ -329,7 +353,7 @@ impl World {
         let given = self.horizon_now();
         let tombstones = self.model.sent.iter().enumerate().filter(|(_, (.., value))| value.is_none());
         for (offset, _) in tombstones {
-            self.model.horizons.entry(offset).or_insert((given, i64::MAX));
+            self.model.horizons.entry(offset).or_insert(Horizon::at(given)).may_be(given);
         }
         self.model.compacted.extend(gone);
     }

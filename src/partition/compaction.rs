@@ -2,9 +2,14 @@
 //! time, beside readers and senders.
 //!
 //! A compaction goes over the sealed segments in passes. A pass first reads what is *dirty*, which no pass has read yet,
-//! and notes where each key is last, for as many keys as fit into the memory. Then it copies all segments up to there, from
-//! the first on, leaving out each record of whose key there is a later one, and tombstones whose time is over. Small
-//! neighbours become one segment. If not all keys did fit, another pass goes on behind. Kafka's cleaner does the same.
+//! and notes where each key is last, for as many keys as fit into the memory. Then it copies all segments, from the first
+//! on, leaving out each record of whose key it knows a later one, and tombstones whose time is over. Small neighbours
+//! become one segment. If not all keys did fit, everything in front of the first that did not is clean, and another pass
+//! goes on there.
+//!
+//! Kafka's cleaner stops to read where the first key does not fit. Here the pass goes on to the end for the keys that it
+//! knows: as many passes are needed as there are times as many keys as fit, and not as many records; and after the first
+//! pass most of what is superseded is gone.
 //!
 //! | step                                                                    | if the machine stops behind it, the next opening               |
 //! |---------------------------------------------------------------------------|------------------------------------------------------------------|
@@ -135,7 +140,7 @@ enum Fate {
 #[derive(Debug)]
 struct Pass {
     map: OffsetMap,
-    /// The map knows every key below.
+    /// The map knows every key below, and of the keys that it knows it knows the last of all.
     end: Offset,
     log_start: Offset,
     now: Timestamp,
@@ -148,12 +153,15 @@ impl Pass {
         if record.offset < self.log_start {
             return Fate::Deleted;
         }
+        let latest = record.key.and_then(|key| self.map.latest(key));
+        if latest.is_some_and(|latest| latest > record.offset) {
+            return Fate::Superseded;
+        }
         if record.offset >= self.end {
             return Fate::Stays;
         }
-        let Some(key) = record.key else { return Fate::Keyless };
-        if self.map.latest(key).is_some_and(|latest| latest > record.offset) {
-            return Fate::Superseded;
+        if record.key.is_none() {
+            return Fate::Keyless;
         }
         let is_over = record.value.is_none() && horizon.is_some_and(|horizon| self.now >= horizon);
         if is_over { Fate::Expired } else { Fate::Stays }
@@ -302,7 +310,7 @@ impl Compaction {
         let keys = self.dirty.end.since(self.dirty.start);
         self.pass = Pass {
             map: OffsetMap::new(self.memory_bytes, keys, &mut self.secret),
-            end: self.dirty.start,
+            end: self.dirty.end,
             log_start: self.partition.log_start(),
             now: self.partition.now(),
             delete_retention: self.compacting.delete_retention,
@@ -316,12 +324,9 @@ impl Compaction {
         self.work = Work::Map;
     }
 
-    /// Notes the keys of a few more batches; once all are noted, or no more fit, goes on to copy.
+    /// Notes the keys of a few more batches; at the end, goes on to copy.
     fn map_more(&mut self) -> Result<()> {
-        let Some(run) = self.scan.next(&self.partition)? else {
-            self.pass.end = self.dirty.end;
-            return self.begin_copying(0);
-        };
+        let Some(run) = self.scan.next(&self.partition)? else { return self.begin_copying(0) };
         self.tally.done_bytes += run.bytes().len() as u64;
         self.tally.bytes_moved += run.bytes().len() as u64;
         for batch in run.batches().filter(|batch| batch.next() > self.dirty.start) {
@@ -329,8 +334,7 @@ impl Compaction {
                 if let Some(key) = record.key
                     && !self.pass.map.note(key, record.offset)
                 {
-                    self.pass.end = record.offset;
-                    return self.begin_copying(0);
+                    self.pass.end = self.pass.end.min(record.offset);
                 }
             }
         }
@@ -340,8 +344,7 @@ impl Compaction {
 
     /// Begins to copy the group of segments that begins with this one, if there is something to do in it.
     fn begin_copying(&mut self, at: usize) -> Result<()> {
-        let of_pass = self.slots[at..].iter().take_while(|slot| slot.base < self.pass.end);
-        let extents: Vec<Extent> = of_pass.map(|slot| slot.extent(self.dirty.end)).collect();
+        let extents: Vec<Extent> = self.slots[at..].iter().map(|slot| slot.extent(self.dirty.end)).collect();
         if extents.is_empty() {
             return self.end_pass();
         }
@@ -626,5 +629,224 @@ impl Partition {
         }
         self.room.ring();
         Ok(Some(copy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::{CleanupPolicy, TopicConfig};
+    use crate::env::Env;
+    use crate::env::sim::{SimClock, SimScheduler};
+    use crate::env::storage::sim::SimDisk;
+    use crate::format::batch::Draft;
+    use crate::format::segment::Identity;
+    use crate::partition::Home;
+    use crate::types::TopicPartition;
+
+    fn case(id: &str) -> Value {
+        let vectors: Value = serde_json::from_str(include_str!("../../tests/vectors/compaction.json")).unwrap();
+        let found = vectors["cases"].as_array().unwrap().iter().find(|case| case["id"] == id);
+        found.unwrap_or_else(|| panic!("there is no case {id}")).clone()
+    }
+
+    fn numbers(value: &Value) -> Vec<u64> {
+        value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect()
+    }
+
+    fn compacting() -> Compacting {
+        TopicConfig::new().compacting
+    }
+
+    fn partition() -> Arc<Partition> {
+        let clock = SimClock::new(Timestamp::from_millis(1000));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let home = Home {
+            env: Env::simulated(SimDisk::new(1), clock, scheduler, 1),
+            dir: PathBuf::from("0"),
+            identity: Identity { log: 1, topic: 2, partition: 0 },
+            partition: TopicPartition::new("users", 0),
+            segment_bytes: 4096,
+        };
+        let config = TopicConfig::new().segment_bytes(4096).cleanup_policy(CleanupPolicy::Compact);
+        Arc::new(Partition::create(home, 1, &config, None).unwrap())
+    }
+
+    fn append(partition: &Arc<Partition>, key: u64, value_bytes: usize) {
+        let (key, value) = (key.to_le_bytes(), vec![1; value_bytes]);
+        let timestamp = Timestamp::from_millis(0);
+        partition.append(&[Draft { key: Some(&key), value: Some(&value), headers: &[], timestamp }]).unwrap();
+    }
+
+    fn roll(partition: &Arc<Partition>) {
+        partition.begin_segment().unwrap();
+        partition.finish_sealed().unwrap();
+    }
+
+    /// Offsets and keys of what is there.
+    fn held(partition: &Partition) -> Vec<(u64, u64)> {
+        let (mut held, mut cursor, mut offset) = (Vec::new(), None, Offset::ZERO);
+        while let Some(chunk) = partition.read(&mut cursor, offset, 1000).unwrap() {
+            offset = chunk.offsets.end;
+            let key = |key: Option<&[u8]>| u64::from_le_bytes(key.unwrap().try_into().unwrap());
+            held.extend(chunk.records().map(|record| (record.offset.get(), key(record.key))));
+        }
+        held
+    }
+
+    fn begin(partition: &Arc<Partition>, memory_bytes: usize) -> Compaction {
+        Compaction::begin(partition, compacting(), 4096, memory_bytes, false).unwrap().expect("there is something to do")
+    }
+
+    fn finish_pass(mut compaction: Compaction) {
+        while compaction.tally.passes == 1 && compaction.step().unwrap() == Step::More {}
+    }
+
+    #[test]
+    fn kafkas_cases_of_a_map_with_room_for_one_key() {
+        let partition = partition();
+        [0, 1, 0, 1, 0].into_iter().for_each(|key| append(&partition, key, 8));
+        roll(&partition);
+        let mut before = held(&partition);
+        for id in ["c-partial-1", "c-partial-2"] {
+            let case = case(id);
+            let mut compaction = begin(&partition, ENTRY);
+            compaction.dirty.start = Offset::new(case["clean"]["first_dirty"].as_u64().unwrap());
+            compaction.tally.passes = 0;
+            compaction.begin_pass();
+            finish_pass(compaction);
+            let after = held(&partition);
+            // A pass goes on for the keys that it knows, so it may leave out more than Kafka's; never less, nor a last one.
+            let expected = numbers(&case["expect"]["offsets"]);
+            assert!(after.len() < before.len(), "{id}: {after:?}");
+            for (offset, key) in &before {
+                let is_there = after.contains(&(*offset, *key));
+                let is_superseded = after.iter().any(|(other, same)| other > offset && same == key);
+                assert!(is_there || is_superseded, "{id}: the last of key {key} is gone");
+                assert!(!is_there || expected.contains(offset), "{id}: offset {offset} should be gone");
+            }
+            before = after;
+        }
+        assert_eq!(before, [(3, 1), (4, 0)]);
+    }
+
+    /// As much memory as one key takes.
+    const ENTRY: usize = 24;
+
+    #[test]
+    fn kafkas_case_of_keys_that_are_known_to_come_later() {
+        case("c-remove-listed-keys");
+        let partition = partition();
+        (0..20).for_each(|key| append(&partition, key, 800));
+        roll(&partition);
+        assert!(partition.slots.read().len() > 4);
+        let mut compaction = begin(&partition, 1 << 20);
+        compaction.slots.truncate(3);
+        let end = compaction.slots[2].next().unwrap();
+        for key in [1_u64, 3, 5, 7, 9] {
+            assert!(compaction.pass.map.note(&key.to_le_bytes(), end));
+        }
+        compaction.begin_copying(0).unwrap();
+        while compaction.step().unwrap() == Step::More {}
+        let expected: Vec<u64> = (0..20).filter(|key| ![1, 3, 5, 7, 9].contains(key)).collect();
+        assert_eq!(held(&partition).into_iter().map(|(_, key)| key).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn kafkas_case_of_a_section_that_cannot_be_compacted_yet() {
+        case("c-uncleanable-section");
+        let partition = partition();
+        // Four records a segment: the durable end lies inside of the third.
+        let append_keys = |offsets: Range<u64>| offsets.for_each(|at| append(&partition, at % 3, 800));
+        append_keys(0..10);
+        partition.sync_to(Offset::new(10), None).unwrap();
+        append_keys(10..28);
+        assert_eq!(partition.slots.read().len(), 7);
+        let compaction = begin(&partition, 1 << 20);
+        assert_eq!(compaction.dirty, Offset::ZERO..Offset::new(8));
+        finish_pass(compaction);
+        partition.sync_to(Offset::new(28), None).unwrap();
+        let held: Vec<u64> = held(&partition).into_iter().map(|(offset, _)| offset).collect();
+        assert_eq!(held, (5..28).collect::<Vec<_>>());
+    }
+
+    fn sections(sizes: &[(u64, Option<u64>)]) -> Vec<Section> {
+        let mut next = 0;
+        let mut section = |(records, clean_end): &(u64, Option<u64>)| {
+            let offsets = Offset::new(next)..Offset::new(next + records);
+            next += records;
+            Section { extent: Extent { offsets, bytes: records * 10 }, clean_end: clean_end.map(Offset::new) }
+        };
+        sizes.iter().map(&mut section).collect()
+    }
+
+    #[test]
+    fn kafkas_cases_of_what_can_be_compacted() {
+        case("c-cleanable-bounds");
+        let eight = sections(&[(10, None); 8]);
+        let active = Offset::new(80);
+        let bound = |limit: u64, young_from: usize| {
+            first_uncleanable(&eight, active, Offset::new(limit), |at| Ok(at >= young_from)).unwrap().get()
+        };
+        assert_eq!(bound(u64::MAX, 99), 80, "the active segment stays");
+        assert_eq!(bound(u64::MAX, 3), 30, "the first that is too young, and all behind it");
+        assert_eq!(bound(20, 3), 20);
+        let by_high_watermark = case("c-high-watermark-bound");
+        let expected = by_high_watermark["expect"].as_str().unwrap().trim_start_matches("first uncleanable = ");
+        assert_eq!(bound(50, 99), expected.parse::<u64>().unwrap());
+
+        case("c-dirty-offset-too-small");
+        assert_eq!(first_dirty(&eight, Offset::new(15)), Offset::new(15));
+    }
+
+    #[test]
+    fn what_is_dirty_follows_from_what_the_segments_say() {
+        let first = |sizes: &[(u64, Option<u64>)]| first_dirty(&sections(sizes), Offset::ZERO).get();
+        assert_eq!(first(&[]), 0);
+        assert_eq!(first(&[(10, None), (10, None)]), 0);
+        assert_eq!(first(&[(10, Some(20)), (10, Some(20))]), 20, "all is clean");
+        assert_eq!(first(&[(10, Some(20)), (10, Some(20)), (5, None)]), 20);
+        assert_eq!(first(&[(10, Some(15)), (10, Some(15)), (5, None)]), 15, "not all keys had room");
+        assert_eq!(first(&[(10, Some(30)), (10, Some(20)), (10, None)]), 20, "a compaction that was interrupted");
+        assert_eq!(first(&[(10, Some(30)), (10, None), (10, Some(30))]), 10);
+        assert_eq!(first(&[(10, Some(10)), (10, Some(10)), (10, Some(30))]), 10, "behind a clean end nothing is clean");
+    }
+
+    #[test]
+    fn kafkas_case_of_small_segments_that_become_one() {
+        case("c-size-groups");
+        let extents = |sizes: &[(u64, Option<u64>)]| -> Vec<Extent> {
+            sections(sizes).into_iter().map(|section| section.extent).collect()
+        };
+        let sizes = extents(&[(3, None), (3, None), (3, None), (4, None)]);
+        for (segment_bytes, expected) in [(1, 1), (30, 1), (59, 1), (60, 2), (90, 3), (129, 3), (130, 4), (1000, 4)] {
+            assert_eq!(group_of(&sizes, segment_bytes), expected, "{segment_bytes}");
+        }
+        let sparse = extents(&[(MOST_OFFSETS - 1, None), (1, None), (1, None)]);
+        assert_eq!(group_of(&sparse, u64::MAX), 2, "no more offsets than any segment can hold");
+    }
+
+    #[test]
+    fn a_partition_is_due_when_more_than_its_share_is_dirty_or_something_is_too_old() {
+        case("c-eligible");
+        let partition = partition();
+        (0..8).for_each(|key| append(&partition, key, 800));
+        roll(&partition);
+        let half = Cleanable { dirty: Offset::new(4)..Offset::new(8), clean_bytes: 100, dirty_bytes: 100 };
+        let more = Cleanable { dirty_bytes: 101, ..half.clone() };
+        let none = Cleanable { dirty: Offset::new(8)..Offset::new(8), clean_bytes: 0, dirty_bytes: 100 };
+        assert!(!partition.is_due(&half, &compacting()).unwrap(), "half is not more than half");
+        assert!(partition.is_due(&more, &compacting()).unwrap());
+        assert!(!partition.is_due(&none, &compacting()).unwrap());
+        assert!(more.dirtiness() > half.dirtiness());
+        let now = partition.home.env.clock.now();
+        for (lag_max, is_due) in [(now.as_millis().cast_unsigned(), false), (now.as_millis().cast_unsigned() - 1, true)] {
+            let impatient = Compacting { lag_max: Some(Duration::from_millis(lag_max)), ..compacting() };
+            assert_eq!(partition.is_due(&half, &impatient).unwrap(), is_due, "{lag_max} ms");
+        }
     }
 }
