@@ -3,12 +3,13 @@
 #![cfg(feature = "sim")]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
     CleanupPolicy, Compacted, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetReset,
-    ProducerRecord, Retention, Timestamp, TopicConfig, TopicPartition,
+    ProducerRecord, Retention, TableView, Timestamp, TopicConfig, TopicPartition,
 };
 
 const TOPIC: &str = "users";
@@ -210,6 +211,481 @@ fn a_tombstone_goes_when_its_time_is_over_and_not_before_also_after_an_opening()
     check_log(&log, &sent, "all were deleted");
 }
 
+fn case(id: &str) -> serde_json::Value {
+    let compaction = include_str!("vectors/compaction.json");
+    let retention = include_str!("vectors/retention_roll.json");
+    let all = [compaction, retention].map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+    let mut cases = all.iter().flat_map(|vectors| vectors["cases"].as_array().unwrap());
+    cases.find(|case| case["id"] == id).unwrap_or_else(|| panic!("there is no case {id}")).clone()
+}
+
+#[test]
+fn kafkas_case_of_deleted_keys() {
+    case("c-deletes");
+    let machine = Machine::new(4);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    (0..40).for_each(|key| send(&log, &mut sent, key, Some(vec![1; 200])));
+    (0..40).step_by(2).for_each(|key| send(&log, &mut sent, key, None));
+    (40..60).for_each(|key| send(&log, &mut sent, key, Some(vec![1; 200])));
+    compact(&log);
+    for (_, (key, value)) in read(&log) {
+        assert!(value.is_none() || key >= 40 || key % 2 == 1, "key {key} has a value");
+    }
+    check_log(&log, &sent, "c-deletes");
+}
+
+#[test]
+fn kafkas_cases_of_records_without_a_key() {
+    case("c-unkeyed");
+    let machine = Machine::new(5);
+    let log = open(&machine);
+    log.create_topic(TOPIC, config().cleanup_policy(CleanupPolicy::Delete)).unwrap();
+    let producer = log.producer();
+    for _ in 0..20 {
+        producer.send(ProducerRecord::new(TOPIC, &[1; 300])).unwrap();
+    }
+    log.alter_topic(TOPIC, config()).unwrap();
+    let mut sent = vec![(0, None); 20];
+    (0..10).for_each(|key| send(&log, &mut sent, key, Some(value(key))));
+    producer.flush().unwrap();
+    let done = compact(&log);
+    assert_eq!((done.keyless, done.superseded, done.records), (20, 0, 10));
+    assert_eq!(read(&log).into_keys().collect::<Vec<_>>(), (20..30).collect::<Vec<_>>());
+
+    case("c-null-key-rejected");
+    let error = producer.send(ProducerRecord::new(TOPIC, b"no key")).unwrap_err();
+    assert!(matches!(error, Error::InvalidRecord { .. }));
+    assert_eq!(error.to_string(), "invalid record: topic \"users\" is compacted, so every record needs a key");
+    let keyed = ProducerRecord::new(TOPIC, b"with a key").key(b"1");
+    producer.send_batch([keyed, ProducerRecord::new(TOPIC, b"no key")]).map(drop).unwrap_err();
+    assert_eq!(state(&log).2, 30, "the batch as a whole is refused");
+}
+
+#[test]
+fn kafkas_cases_of_retention_beside_compaction() {
+    for (id, policy) in
+        [("ret-compact-only", CleanupPolicy::Compact), ("ret-compact-delete", CleanupPolicy::CompactAndDelete)]
+    {
+        assert_eq!(case(id)["policy"], policy.to_string());
+        let machine = Machine::new(6);
+        let (log, mut sent) = (open(&machine), Vec::new());
+        let limits = Retention::new().time(ms(1)).bytes(1);
+        log.create_topic(TOPIC, config().cleanup_policy(policy).retention(limits)).unwrap();
+        send_many(&log, &mut sent, 60, 60);
+        machine.advance(ms(1000));
+        log.apply_retention().unwrap();
+        let (start, _, end, _) = state(&log);
+        assert_eq!(start, if policy.deletes() { end } else { 0 }, "{id}");
+        log.delete_records(&users(), 60).unwrap();
+        assert_eq!((state(&log).0, state(&log).3), (60, 1), "{id}: what lies below the log start goes in any case");
+    }
+}
+
+#[test]
+fn whoever_is_in_a_gap_goes_on_behind_it_and_has_lost_nothing() {
+    let machine = Machine::new(7);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    send_many(&log, &mut sent, 200, 10);
+    let group = || {
+        let config = ConsumerConfig::group("g").auto_offset_reset(OffsetReset::None).auto_commit(false);
+        let mut group = log.consumer(config.max_poll_records(7)).unwrap();
+        group.assign([users()]).unwrap();
+        group
+    };
+    group().commit_offsets([(users(), tidelog::Offset::new(50))]).unwrap();
+    let mut reading = group();
+    // It holds the segment that is compacted, and has read half of it.
+    reading.poll(NOW).unwrap();
+    let held = reading.poll(NOW).unwrap();
+    let values: Vec<Vec<u8>> = held.iter().map(|record| record.value().unwrap_or_default().to_vec()).collect();
+    compact(&log);
+    let again: Vec<Vec<u8>> = held.iter().map(|record| record.value().unwrap_or_default().to_vec()).collect();
+    assert_eq!(values, again, "what was polled stays");
+    let there = read(&log);
+    for at in 0..200 {
+        let mut consumer = reader(&log);
+        consumer.seek(&users(), at).unwrap();
+        let next = consumer.poll(NOW).unwrap().iter().next().map(|record| record.offset().get());
+        assert_eq!(next, there.range(at..).next().map(|(offset, _)| *offset), "from {at}");
+    }
+    let position = reading.position(&users()).unwrap().get();
+    let found = rest(&mut reading);
+    assert!(found.keys().next_back() == there.keys().next_back() && found.len() < 200 - position as usize);
+    assert_eq!(rest(&mut group()).into_keys().collect::<Vec<_>>(), there.range(50..).map(|(at, _)| *at).collect::<Vec<_>>());
+    let described = log.describe_group("g").unwrap();
+    assert_eq!((described.offsets[0].lost, described.offsets[0].lag), (0, 150));
+}
+
+#[test]
+fn lookups_by_time_find_what_is_left() {
+    let machine = Machine::new(8);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    let mut times = Vec::new();
+    for _ in 0..150 {
+        times.push(machine.now().as_millis());
+        send_many(&log, &mut sent, 1, 12);
+        machine.advance(ms(10));
+    }
+    compact(&log);
+    let machine = { drop(log); machine.kill() };
+    for log in [open(&machine), machine.open_read_only().unwrap()] {
+        let there = read(&log);
+        let reader = log.consumer(ConsumerConfig::new()).unwrap();
+        for since in (times[0] - 5..times[149] + 20).step_by(37) {
+            let found = reader.offsets_for_times([(users(), Timestamp::from_millis(since))]).unwrap()[&users()];
+            let expected = there.keys().copied().find(|offset| times[*offset as usize] >= since);
+            assert_eq!(found.map(|found| found.offset.get()), expected, "since {since}");
+        }
+        let latest = reader.offsets_of_latest_timestamps(&[users()]).unwrap()[&users()];
+        assert_eq!(latest.map(|latest| latest.offset.get()), Some(149));
+    }
+}
+
+#[test]
+fn a_reader_in_another_process_goes_on_beside_compaction() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let machine = Machine::new(9);
+        let (log, mut sent) = (open(&machine), Vec::new());
+        log.create_topic(TOPIC, config().durability(durability)).unwrap();
+        send_many(&log, &mut sent, 100, 9);
+        let beside = machine.open_read_only().unwrap();
+        let mut lagging = reader(&beside);
+        let mut current = reader(&beside);
+        lagging.poll(NOW).unwrap();
+        let from = lagging.position(&users()).unwrap().get();
+        for round in 0..5 {
+            rest(&mut current);
+            send_many(&log, &mut sent, 40, 9);
+            compact(&log);
+            send_many(&log, &mut sent, 3, 9);
+            // What the catalog says is looked for, and so are the names of the segments.
+            let visible = beside.describe_topic(TOPIC).unwrap().partitions[0].high_watermark.get();
+            assert!(visible >= sent.len() as u64 - 3, "{durability}, round {round}: {visible} of {}", sent.len());
+            let found = rest(&mut reader(&beside));
+            check(&found, &sent[..visible as usize], (0, state(&log).1), &format!("{durability}, round {round}"));
+            let beside_again = machine.open_read_only().unwrap();
+            assert_eq!(found.keys().next(), rest(&mut reader(&beside_again)).keys().next(), "{durability}, {round}");
+        }
+        let found = rest(&mut lagging);
+        assert!(found.keys().next().is_some_and(|first| *first >= from));
+        assert_eq!(found.keys().next_back(), rest(&mut reader(&beside)).keys().next_back(), "{durability}");
+    }
+}
+
+/// Goes on until nothing is due within a minute.
+fn idle(machine: &Machine, log: &EventLog) {
+    let until = machine.now().as_millis() + 60_000;
+    while let Some(due) = log.maintain() {
+        machine.advance(due.max(ms(1)));
+        if machine.now().as_millis() > until {
+            return;
+        }
+    }
+}
+
+#[test]
+fn the_background_compacts_what_is_dirty_enough_the_dirtiest_first() {
+    let machine = Machine::new(10);
+    let log = open(&machine);
+    log.create_topic(TOPIC, config()).unwrap();
+    log.create_topic("other", config()).unwrap();
+    log.create_topic("kept", config().cleanup_policy(CleanupPolicy::Delete)).unwrap();
+    let mut sent = Vec::new();
+    send_many(&log, &mut sent, 300, 60);
+    for number in 0..50_u64 {
+        for topic in ["other", "kept"] {
+            log.producer().send(ProducerRecord::new(topic, &value(number)).key(b"same")).unwrap();
+        }
+    }
+    log.producer().flush().unwrap();
+    idle(&machine, &log);
+    let report = log.compaction_report();
+    assert_eq!((report.compactions, report.last_error.clone()), (2, None), "{report:?}");
+    let clean = |topic: &str| log.describe_topic(topic).unwrap().partitions[0].clone();
+    assert!(state(&log).1 > 280 && clean("other").clean_end.get() > 20 && clean("kept").clean_end.get() == 0);
+    check_log(&log, &sent, "compacted in the background");
+
+    // A little news is not enough.
+    send_many(&log, &mut sent, 12, 5);
+    let dirty = clean(TOPIC).dirty_bytes;
+    idle(&machine, &log);
+    assert_eq!((log.compaction_report().compactions, clean(TOPIC).dirty_bytes), (2, dirty));
+    // With a limit in time it is.
+    log.alter_topic(TOPIC, config().max_compaction_lag(Some(ms(60_000)))).unwrap();
+    machine.advance(ms(60_001));
+    send_many(&log, &mut sent, 12, 5);
+    idle(&machine, &log);
+    assert_eq!(log.compaction_report().compactions, 3);
+    check_log(&log, &sent, "for its age");
+}
+
+#[test]
+fn what_is_young_is_not_compacted_yet() {
+    let machine = Machine::new(11);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config().min_compaction_lag(ms(10_000))).unwrap();
+    send_many(&log, &mut sent, 60, 3);
+    machine.advance(ms(5_000));
+    send_many(&log, &mut sent, 60, 3);
+    machine.advance(ms(5_000));
+    let done = compact(&log);
+    assert!(done.clean_end.get() > 40 && done.clean_end.get() <= 60, "{done:?}");
+    check_log(&log, &sent, "half is old enough");
+    machine.advance(ms(5_000));
+    assert_eq!(compact(&log).clean_end.get(), 120);
+}
+
+#[test]
+fn a_dry_run_says_what_would_go_and_changes_nothing() {
+    let machine = Machine::new(12);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config().cleanup_policy(CleanupPolicy::Delete)).unwrap();
+    send_many(&log, &mut sent, 200, 20);
+    let before: Vec<_> = machine.files().into_iter().map(|path| (machine.read_file(&path), path)).collect();
+    let planned = log.plan_compaction(&users()).unwrap();
+    let beside = machine.open_read_only().unwrap().plan_compaction(&users()).unwrap();
+    assert_eq!(planned, beside);
+    let after: Vec<_> = machine.files().into_iter().map(|path| (machine.read_file(&path), path)).collect();
+    assert!(before == after, "a dry run has changed a file");
+    assert_eq!(read(&log).len(), 200);
+    let error = log.compact(&users(), |_| {}).unwrap_err();
+    assert!(error.to_string().contains("is not compacted; its cleanup.policy is delete"), "{error}");
+    log.alter_topic(TOPIC, config()).unwrap();
+    let done = compact(&log);
+    assert!(planned.superseded > 100 && planned.superseded <= done.superseded, "{planned:?}, {done:?}");
+}
+
+#[test]
+fn what_is_damaged_is_left_as_it_is_and_compaction_says_so() {
+    let machine = Machine::new(13);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    send_many(&log, &mut sent, 100, 5);
+    log.close().unwrap();
+    let segments: Vec<_> = machine.files().into_iter().filter(|path| path.starts_with("topics")).collect();
+    machine.flip_bit(&segments[3], 8 * 600);
+    let machine = machine.kill();
+    let log = open(&machine);
+    let bytes = machine.read_file(&segments[3]);
+    let error = log.compact(&users(), |_| {}).unwrap_err();
+    assert!(error.is_corruption(), "{error}");
+    idle(&machine, &log);
+    let report = log.compaction_report();
+    assert_eq!(report.uncleanable, [users()], "{report:?}");
+    assert!(report.last_error.is_some_and(|error| error.contains("is damaged at byte")));
+    assert!(machine.read_file(&segments[3]) == bytes, "what was damaged was touched");
+    log.close().unwrap();
+    let machine = machine.kill();
+    assert!(!machine.verify().unwrap().is_sound());
+    machine.repair(true).unwrap();
+    let log = open(&machine);
+    assert_eq!(compact(&log).clean_end.get(), 100, "what is lost is a gap, and can be compacted");
+}
+
+#[test]
+fn damage_to_a_compacted_segment_takes_no_more_than_what_it_hit() {
+    let machine = Machine::new(14);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config().segment_bytes(65536)).unwrap();
+    send_many(&log, &mut sent, 600, 150);
+    compact(&log);
+    let there = read(&log);
+    log.close().unwrap();
+    let used = |path: &PathBuf| machine.read_file(path).iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let segments = machine.files().into_iter().filter(|path| path.starts_with("topics"));
+    let segment = &segments.max_by_key(used).unwrap();
+    let used = used(segment);
+    assert!(used > 10_000, "{used}");
+    for at in [200, used / 2, used - 10] {
+        let machine = machine.kill();
+        machine.flip_bit(segment, 8 * at);
+        let found = machine.verify().unwrap();
+        assert_eq!(found.findings.len(), 1, "byte {at}: {:?}", found.findings);
+        let log = open(&machine);
+        let mut reader = reader(&log);
+        let (mut read, mut lost) = (Vec::new(), 0..0);
+        loop {
+            match reader.poll(NOW) {
+                Ok(records) if records.is_empty() => break,
+                Ok(records) => read.extend(records.iter().map(|record| record.offset().get())),
+                Err(Error::Corrupt(damage)) => {
+                    lost = damage.offsets.start.get()..damage.offsets.end.get();
+                    reader.seek(&users(), damage.offsets.end).unwrap();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(!lost.is_empty() && lost.end - lost.start < 400, "byte {at}: {lost:?}");
+        let expected: Vec<u64> = there.keys().copied().filter(|offset| !lost.contains(offset)).collect();
+        assert_eq!(read, expected, "byte {at}");
+        log.close().unwrap();
+        let machine = machine.kill();
+        machine.repair(true).unwrap();
+        assert!(machine.verify().unwrap().is_sound(), "byte {at}: {:?}", machine.verify().unwrap());
+        assert_eq!(self::read(&open(&machine)).into_keys().collect::<Vec<_>>(), expected, "byte {at}");
+    }
+}
+
+#[test]
+fn the_latest_of_two_segments_of_which_one_is_gone_is_missed() {
+    let machine = Machine::new(15);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    send_many(&log, &mut sent, 100, 40);
+    compact(&log);
+    log.close().unwrap();
+    let segments: Vec<_> = machine.files().into_iter().filter(|path| path.starts_with("topics")).collect();
+    for (at, gone) in segments.iter().enumerate() {
+        let machine = machine.kill();
+        machine.remove_file(gone);
+        let found = machine.verify().unwrap();
+        assert!(!found.is_sound(), "{gone:?} is gone, and nobody misses it");
+        let log = open(&machine);
+        let damage = &log.recovery_report().damage;
+        assert_eq!(damage.len(), 1, "{gone:?}: {damage:?}");
+        let next = log.producer().send(ProducerRecord::new(TOPIC, b"next").key(b"k")).unwrap().wait().unwrap().offset();
+        assert!(next.get() >= 100, "segment {at}: offset {next} is given again");
+    }
+}
+
+#[test]
+fn a_topic_that_is_deleted_or_cut_short_while_it_is_compacted_is_not_the_worse_for_it() {
+    for maintained in 0..40 {
+        let machine = Machine::new(16);
+        let (log, mut sent) = (open(&machine), Vec::new());
+        log.create_topic(TOPIC, config()).unwrap();
+        send_many(&log, &mut sent, 100, 9);
+        (0..maintained).for_each(|_| {
+            log.maintain();
+        });
+        let end = log.describe_topic(TOPIC).unwrap().partitions[0].high_watermark;
+        let before = end.get() * maintained / 40;
+        log.delete_records(&users(), before).unwrap();
+        idle(&machine, &log);
+        let (start, clean_end, ..) = state(&log);
+        check(&read(&log), &sent, (start, clean_end), &format!("cut at {before}"));
+        send_many(&log, &mut sent, 100, 9);
+        (0..maintained).for_each(|_| {
+            log.maintain();
+        });
+        log.delete_topic(TOPIC).unwrap();
+        idle(&machine, &log);
+        assert!(!machine.files().iter().any(|path| path.starts_with("topics")), "{:?}", machine.files());
+        assert_eq!(log.compaction_report().last_error, None);
+        log.close().unwrap();
+    }
+}
+
+#[test]
+fn settings_of_compaction_are_checked_and_read_as_they_are_written() {
+    let machine = Machine::new(17);
+    let log = open(&machine);
+    for (config, message) in [
+        (
+            config().segment_bytes((1 << 30) + 1),
+            "invalid `segment.bytes`: 1073741825 is more than 1 GiB, the most for a topic that is compacted",
+        ),
+        (config().min_cleanable_dirty_ratio(1.5), "invalid `min.cleanable.dirty.ratio`: it is 0 to 1"),
+        (
+            config().max_compaction_lag(Some(NOW)),
+            "invalid `max.compaction.lag.ms`: it is at least 1, and not below min.compaction.lag.ms",
+        ),
+        (
+            config().max_bytes(Some(1 << 20), tidelog::WhenFull::DropOldest),
+            "invalid `when.full`: `drop-oldest` contradicts keeping the last record of every key; say `compact,delete`",
+        ),
+    ] {
+        assert_eq!(log.create_topic(TOPIC, config).unwrap_err().to_string(), message);
+    }
+    for (name, value) in [
+        ("cleanup.policy", "shrink"),
+        ("min.cleanable.dirty.ratio", "half"),
+        ("delete.retention.ms", "-1"),
+        ("min.compaction.lag.ms", "soon"),
+    ] {
+        assert!(matches!(config().set(name, value), Err(Error::InvalidConfig { .. })), "{name}={value}");
+    }
+    let said = [
+        ("cleanup.policy", "delete,compact"),
+        ("min.cleanable.dirty.ratio", "0.25"),
+        ("delete.retention.ms", "5"),
+        ("min.compaction.lag.ms", "6"),
+        ("max.compaction.lag.ms", "7"),
+    ];
+    let set = said.iter().fold(config(), |config, (name, value)| config.set(name, value).unwrap());
+    let meant = config()
+        .cleanup_policy(CleanupPolicy::CompactAndDelete)
+        .min_cleanable_dirty_ratio(0.25)
+        .delete_retention(ms(5))
+        .min_compaction_lag(ms(6))
+        .max_compaction_lag(Some(ms(7)));
+    assert_eq!(set, meant);
+    log.create_topic(TOPIC, set.clone()).unwrap();
+    log.close().unwrap();
+    assert_eq!(open(&machine).describe_topic(TOPIC).unwrap().config, set);
+    assert!(machine.kill().open(log_config().compaction_memory(1023)).is_err());
+    assert!(machine.kill().open(log_config().compaction_rate(Some(0))).is_err());
+}
+
+/// The offset of the latest value of each key.
+fn latest(sent: &[Sent]) -> BTreeMap<u64, u64> {
+    let mut latest = BTreeMap::new();
+    for (offset, (key, value)) in sent.iter().enumerate() {
+        match value {
+            Some(_) => drop(latest.insert(*key, offset as u64)),
+            None => drop(latest.remove(key)),
+        }
+    }
+    latest
+}
+
+/// What a table shows; each value must be the one that was sent.
+fn shown(table: &TableView, sent: &[Sent]) -> BTreeMap<u64, u64> {
+    let mut shown = BTreeMap::new();
+    for record in table.iter() {
+        let (key, offset) = (u64::from_le_bytes(record.key().try_into().unwrap()), record.offset().get());
+        assert_eq!(sent[offset as usize].1.as_deref(), Some(record.value()), "offset {offset}");
+        shown.insert(key, offset);
+    }
+    assert_eq!(table.len(), shown.len());
+    shown
+}
+
+#[test]
+fn a_table_shows_the_latest_value_of_each_key_whatever_becomes_of_the_log() {
+    let machine = Machine::new(18);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    let mut table = log.table_view(TOPIC).unwrap();
+    assert!(table.is_empty());
+    for round in 0..12 {
+        send_many(&log, &mut sent, 30, 40);
+        if round % 3 == 2 {
+            compact(&log);
+        }
+        assert!(table.refresh().unwrap() > 0, "round {round}");
+        assert_eq!(table.refresh().unwrap(), 0, "round {round}");
+        let fresh = log.table_view(TOPIC).unwrap();
+        let beside = machine.open_read_only().unwrap();
+        let visible = beside.describe_topic(TOPIC).unwrap().partitions[0].high_watermark.get();
+        let beside = beside.table_view(TOPIC).unwrap();
+        for (table, sent) in [(&table, &sent[..]), (&fresh, &sent[..]), (&beside, &sent[..visible as usize])] {
+            assert_eq!(shown(table, sent), latest(sent), "round {round}");
+        }
+        let one = table.get(sent[7].0.to_le_bytes()).map(|record| record.offset().get());
+        assert_eq!(one, latest(&sent).get(&sent[7].0).copied());
+    }
+    let last = log.describe_topic(TOPIC).unwrap().partitions[0].high_watermark;
+    log.delete_records(&users(), last.get() - 5).unwrap();
+    table.refresh().unwrap();
+    assert!(table.iter().all(|record| record.offset().get() >= last.get() - 5), "what is deleted is no longer shown");
+    log.delete_topic(TOPIC).unwrap();
+    assert!(matches!(table.refresh(), Err(Error::UnknownTopic { .. })));
+}
+
 /// What the users of the log were told.
 #[derive(Clone, Debug, Default)]
 struct Told {
@@ -219,11 +695,17 @@ struct Told {
     asked: u64,
 }
 
-/// Segments are filled, compacted, compacted again together with news, deleted at the front. Ends with the first error.
-fn live(machine: &Machine, durability: Durability, told: &mut Told) -> Result<(), Error> {
+/// Segments are filled, compacted, compacted again together with news, deleted at the front, and by retention if the
+/// policy is so. Ends with the first error.
+fn live(
+    machine: &Machine,
+    (durability, policy): (Durability, CleanupPolicy),
+    told: &mut Told,
+) -> Result<(), Error> {
     let dead = || machine.has_crashed();
     let log = machine.open(log_config().compaction_memory(1024))?;
-    match log.create_topic(TOPIC, config().durability(durability).delete_retention(ms(20))) {
+    let config = config().durability(durability).cleanup_policy(policy).retention(Retention::new().records(25));
+    match log.create_topic(TOPIC, config.delete_retention(ms(20))) {
         Err(Error::TopicExists { .. }) => {}
         created => created?,
     }
@@ -245,6 +727,10 @@ fn live(machine: &Machine, durability: Durability, told: &mut Told) -> Result<()
         log.producer().flush()?;
         if !dead() && durability == Durability::Sync {
             told.promised = told.sent.len() as u64;
+        }
+        if policy.deletes() {
+            told.asked = told.asked.max(log.describe_topic(TOPIC)?.partitions[0].log_end.get());
+            log.apply_retention()?;
         }
         if round == 2 {
             let before = log.describe_topic(TOPIC)?.partitions[0].log_start.advance(20);
@@ -286,10 +772,12 @@ fn sweep() -> u64 {
 #[test]
 fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
     let mut crashes = 0;
-    for durability in [Durability::Sync, Durability::Os] {
+    let (compact, both) = (CleanupPolicy::Compact, CleanupPolicy::CompactAndDelete);
+    for kind in [(Durability::Sync, compact), (Durability::Os, compact), (Durability::Sync, both)] {
+        let (durability, policy) = kind;
         let all = {
             let machine = Machine::new(1);
-            live(&machine, durability, &mut Told::default()).unwrap();
+            live(&machine, kind, &mut Told::default()).unwrap();
             let renames = machine.trace().iter().filter(|(operation, _)| *operation == Operation::Rename).count();
             assert!(renames > 10, "{renames}: hardly anything was compacted");
             machine.operations()
@@ -299,10 +787,10 @@ fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
                 if !(at + nth as u64).is_multiple_of(sweep()) {
                     continue;
                 }
-                let case = format!("{durability}: stopped at operation {at} of {all}, {how:?}");
+                let case = format!("{durability}, {policy}: stopped at operation {at} of {all}, {how:?}");
                 let (machine, mut told) = (Machine::new(1 + at), Told::default());
                 machine.crash_at(at);
-                let ended = live(&machine, durability, &mut told);
+                let ended = live(&machine, kind, &mut told);
                 assert!(machine.has_crashed() || ended.is_ok(), "{case}: {ended:?}");
                 let machine = machine.power_cut(how);
                 // The next opening is interrupted too.
@@ -312,7 +800,7 @@ fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
                 let log = machine.open(log_config()).unwrap_or_else(|error| panic!("{case}: {error}"));
                 check_life(&log, &mut told, &case);
                 drop(log);
-                live(&machine, durability, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
+                live(&machine, kind, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
                 let machine = machine.kill();
                 assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify().unwrap());
                 check_life(&open(&machine), &mut told, &case);
@@ -327,6 +815,7 @@ fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
 #[test]
 fn whatever_operation_fails_the_last_record_of_each_key_is_there() {
     let mut faults = 0;
+    let kind = (Durability::Sync, CleanupPolicy::CompactAndDelete);
     for failure in [Failure::Errno(5), Failure::Kind(std::io::ErrorKind::StorageFull)] {
         for forever in [false, true] {
             for at in (0..400).filter(|at| at % sweep() == 0) {
@@ -335,11 +824,11 @@ fn whatever_operation_fails_the_last_record_of_each_key_is_there() {
                 let mut fault = Fault::new(None::<Operation>, at).failure(failure);
                 fault.forever = forever;
                 machine.fail(fault);
-                faults += u64::from(live(&machine, Durability::Sync, &mut told).is_err());
+                faults += u64::from(live(&machine, kind, &mut told).is_err());
                 machine.heal();
                 let machine = machine.power_cut(PowerCut::ALL[at as usize % 6]);
                 check_life(&open(&machine), &mut told, &case);
-                live(&machine, Durability::Sync, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
+                live(&machine, kind, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
                 check_life(&open(&machine.kill()), &mut told, &case);
             }
         }

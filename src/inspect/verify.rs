@@ -375,7 +375,12 @@ fn check_end(
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
     } else if let Some(flaw) = segment.tail {
-        let message = format!("{flaw}; it was never promised, and opening the log cuts it");
+        let what = if segment.compacted().is_some() {
+            "all offsets of the segment come before"
+        } else {
+            "it was never promised, and opening the log cuts it"
+        };
+        let message = format!("{flaw}; {what}");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
     } else if segment.rolled && successor.is_none() {
         let gone = path.with_file_name(crate::format::segment::file_name(segment.next));
