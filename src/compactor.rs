@@ -15,7 +15,8 @@ use crate::catalog::Catalog;
 use crate::config::TopicConfig;
 use crate::error::{Error, Result};
 use crate::partition::{Compaction, Partition, Step, Tally};
-use crate::types::{Offset, TopicPartition};
+use crate::retainer::believed;
+use crate::types::{Offset, Timestamp, TopicPartition};
 use crate::upkeep::Ward;
 
 /// A background worker rests so long at least between two rounds.
@@ -71,6 +72,8 @@ pub struct CompactionProgress {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionReport {
+    /// How often nothing was begun in the background because the wall clock was not believed: tombstones go by it.
+    pub clock_steps: u64,
     /// How many compactions were finished.
     pub compactions: u64,
     /// Records that went, of whatever kind.
@@ -99,6 +102,8 @@ struct State {
     /// When the next look is due, and when the next step of what is running is, by the clock that never steps.
     due: Duration,
     resume: Duration,
+    /// What both clocks showed in the last look.
+    last: Option<(Timestamp, Duration)>,
     /// Topic ids and numbers of partitions that are damaged.
     uncleanable: BTreeSet<(u128, u32)>,
 }
@@ -273,6 +278,13 @@ impl Ward for Compactor {
         }
         if state.due > now {
             return Some(state.due);
+        }
+        let clocks = (self.catalog.env().clock.now(), now);
+        let last = state.last.replace(clocks);
+        if believed(clocks, last).is_none() {
+            self.report.lock().clock_steps += 1;
+            state.due = now.saturating_add(self.catalog.config().compaction_interval);
+            return Some(state.due.max(now.saturating_add(SHORTEST_REST)));
         }
         match self.choose(&state.uncleanable) {
             Ok(Some(compaction)) => {

@@ -436,11 +436,7 @@ impl EventLog {
     /// damaged, which is not copied; [`UnknownTopic`](Error::UnknownTopic),
     /// [`UnknownPartition`](Error::UnknownPartition), [`NoSpace`](Error::NoSpace), [`SyncFailed`](Error::SyncFailed),
     /// [`Io`](Error::Io), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
-    pub fn compact(
-        &self,
-        partition: &TopicPartition,
-        progress: impl FnMut(&CompactionProgress),
-    ) -> Result<Compacted> {
+    pub fn compact(&self, partition: &TopicPartition, progress: impl FnMut(&CompactionProgress)) -> Result<Compacted> {
         self.shared.catalog.check_writable()?;
         let partition = self.shared.catalog.partition(partition)?;
         self.shared.compactor.compact(&partition, progress)

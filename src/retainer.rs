@@ -228,7 +228,10 @@ fn removed(partition: &Partition, removal: Removal) -> Removed {
 }
 
 /// What the wall clock shows, unless it and the one that never steps disagree on how much time went by.
-fn believed((wall, monotonic): (Timestamp, Duration), last: Option<(Timestamp, Duration)>) -> Option<Timestamp> {
+pub(crate) fn believed(
+    (wall, monotonic): (Timestamp, Duration),
+    last: Option<(Timestamp, Duration)>,
+) -> Option<Timestamp> {
     let Some((last_wall, last_monotonic)) = last else { return Some(wall) };
     let due = last_wall.saturating_add(monotonic.saturating_sub(last_monotonic));
     (wall.since(due).max(due.since(wall)) <= STEP).then_some(wall)

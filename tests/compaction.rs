@@ -163,7 +163,10 @@ fn of_each_key_the_last_record_stays_where_it_was() {
     assert_eq!(read(&log).len(), 23);
     compact(&log);
     assert_eq!(state(&log).3, 3, "8 KiB of records, and the segment that is appended to");
-    let machine = { drop(log); machine.kill() };
+    let machine = {
+        drop(log);
+        machine.kill()
+    };
     assert!(machine.verify().unwrap().is_sound(), "{:?}", machine.verify().unwrap());
     let log = open(&machine);
     assert!(log.recovery_report().is_clean());
@@ -313,7 +316,10 @@ fn whoever_is_in_a_gap_goes_on_behind_it_and_has_lost_nothing() {
     let position = reading.position(&users()).unwrap().get();
     let found = rest(&mut reading);
     assert!(found.keys().next_back() == there.keys().next_back() && found.len() < 200 - position as usize);
-    assert_eq!(rest(&mut group()).into_keys().collect::<Vec<_>>(), there.range(50..).map(|(at, _)| *at).collect::<Vec<_>>());
+    assert_eq!(
+        rest(&mut group()).into_keys().collect::<Vec<_>>(),
+        there.range(50..).map(|(at, _)| *at).collect::<Vec<_>>()
+    );
     let described = log.describe_group("g").unwrap();
     assert_eq!((described.offsets[0].lost, described.offsets[0].lag), (0, 150));
 }
@@ -330,7 +336,10 @@ fn lookups_by_time_find_what_is_left() {
         machine.advance(ms(10));
     }
     compact(&log);
-    let machine = { drop(log); machine.kill() };
+    let machine = {
+        drop(log);
+        machine.kill()
+    };
     for log in [open(&machine), machine.open_read_only().unwrap()] {
         let there = read(&log);
         let reader = log.consumer(ConsumerConfig::new()).unwrap();
@@ -420,6 +429,26 @@ fn the_background_compacts_what_is_dirty_enough_the_dirtiest_first() {
     idle(&machine, &log);
     assert_eq!(log.compaction_report().compactions, 3);
     check_log(&log, &sent, "for its age");
+}
+
+#[test]
+fn a_step_of_the_wall_clock_takes_no_tombstone() {
+    let machine = Machine::new(20);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config().delete_retention(ms(100_000)).min_cleanable_dirty_ratio(0.0)).unwrap();
+    (0..20).for_each(|key| send(&log, &mut sent, key, None));
+    send_many(&log, &mut sent, 20, 5);
+    compact(&log);
+    idle(&machine, &log);
+    send_many(&log, &mut sent, 20, 5);
+    let tombstones = |log: &EventLog| read(log).values().filter(|(_, value)| value.is_none()).count();
+    let before = tombstones(&log);
+    machine.set_wall_clock(Timestamp::from_millis(machine.now().as_millis() + 1_000_000));
+    let due = log.maintain().unwrap();
+    machine.advance(due);
+    log.maintain();
+    assert_eq!(log.compaction_report().clock_steps, 1, "{:?}", log.compaction_report());
+    assert_eq!(tombstones(&log), before);
 }
 
 #[test]
@@ -697,11 +726,7 @@ struct Told {
 
 /// Segments are filled, compacted, compacted again together with news, deleted at the front, and by retention if the
 /// policy is so. Ends with the first error.
-fn live(
-    machine: &Machine,
-    (durability, policy): (Durability, CleanupPolicy),
-    told: &mut Told,
-) -> Result<(), Error> {
+fn live(machine: &Machine, (durability, policy): (Durability, CleanupPolicy), told: &mut Told) -> Result<(), Error> {
     let dead = || machine.has_crashed();
     let log = machine.open(log_config().compaction_memory(1024))?;
     let config = config().durability(durability).cleanup_policy(policy).retention(Retention::new().records(25));
@@ -757,7 +782,11 @@ fn check_life(log: &EventLog, told: &mut Told, case: &str) {
     }
     let (start, clean_end, end, _) = state(log);
     assert!(start <= told.asked, "{case}: {start}: kept records are gone");
-    assert!(clean_end >= told.clean, "{case}: {clean_end}: what was compacted is to be compacted again, {}", told.clean);
+    assert!(
+        clean_end >= told.clean,
+        "{case}: {clean_end}: what was compacted is to be compacted again, {}",
+        told.clean
+    );
     assert!(end >= told.promised && end <= told.sent.len() as u64, "{case}: the end is {end} of {}", told.sent.len());
     told.sent.truncate(end as usize);
     check_log(log, &told.sent, case);

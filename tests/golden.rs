@@ -31,8 +31,8 @@ use tempfile::TempDir;
 use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
-    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset, Producer,
-    ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset,
+    Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tidelog::sim::{Machine, PowerCut};
 use tidelog::{
-    CleanupPolicy, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord, Retention, Timestamp,
-    TopicConfig, TopicPartition, WhenFull,
+    CleanupPolicy, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord,
+    Retention, Timestamp, TopicConfig, TopicPartition, WhenFull,
 };
 
 const TOPIC: &str = "orders";
@@ -264,7 +264,9 @@ impl World {
         let (mut bound, mut when_full) = (None, WhenFull::Refuse);
         match self.chance.below(4) {
             0 => retention = retention.until_committed_by([GROUP]),
-            1 if policy.deletes() => (bound, when_full) = (Some(40_000 + self.chance.below(40_000)), WhenFull::DropOldest),
+            1 if policy.deletes() => {
+                (bound, when_full) = (Some(40_000 + self.chance.below(40_000)), WhenFull::DropOldest)
+            }
             2 => bound = Some(40_000 + self.chance.below(40_000)),
             _ => {}
         }
@@ -342,7 +344,8 @@ impl World {
         for offset in &gone {
             let (_, key, value) = &self.model.sent[*offset];
             let later = self.model.sent[*offset + 1..visible].iter().any(|(_, other, _)| other == key);
-            let over = value.is_none() && self.model.horizons.get(offset).is_some_and(|horizon| now >= horizon.earliest);
+            let over =
+                value.is_none() && self.model.horizons.get(offset).is_some_and(|horizon| now >= horizon.earliest);
             assert!(later || over, "{}: the last record of key {key}, at {offset}, is gone", self.case);
         }
         let mut once = BTreeSet::new();
@@ -424,8 +427,10 @@ impl World {
     /// Lookups by time find what a scan finds.
     fn check_times(&mut self, start: usize, visible: usize) {
         let asked = self.machine.now().as_millis() - self.chance.below(100 * DAY) as i64;
-        let expected =
-            self.there(start..visible).find(|(_, (at, ..))| *at >= asked).map(|(offset, (at, ..))| (offset as u64, *at));
+        let expected = self
+            .there(start..visible)
+            .find(|(_, (at, ..))| *at >= asked)
+            .map(|(offset, (at, ..))| (offset as u64, *at));
         let latest = self.there(start..visible).map(|(_, (at, ..))| *at).max();
         let reader = self.log().consumer(ConsumerConfig::new()).unwrap();
         let found = reader.offsets_for_times([(orders(), Timestamp::from_millis(asked))]).unwrap()[&orders()];

@@ -41,12 +41,12 @@ use crate::error::{Error, Flaw, Result};
 use crate::format::batch::copied::{Kind, Shared};
 use crate::format::batch::{Batch, RecordView};
 use crate::format::segment::{Compacted, HEADER_BYTES, Header};
+use crate::partition::Partition;
 use crate::partition::copying::Copying;
 use crate::partition::offset_map::OffsetMap;
 use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
 use crate::partition::slot::{Found, Slot};
-use crate::partition::Partition;
 use crate::types::{Offset, Timestamp};
 
 /// How many bytes are read in one step: a millisecond of work or two.
@@ -699,7 +699,9 @@ mod tests {
     }
 
     fn begin(partition: &Arc<Partition>, memory_bytes: usize) -> Compaction {
-        Compaction::begin(partition, compacting(), 4096, memory_bytes, false).unwrap().expect("there is something to do")
+        Compaction::begin(partition, compacting(), 4096, memory_bytes, false)
+            .unwrap()
+            .expect("there is something to do")
     }
 
     fn finish_pass(mut compaction: Compaction) {
@@ -844,7 +846,8 @@ mod tests {
         assert!(!partition.is_due(&none, &compacting()).unwrap());
         assert!(more.dirtiness() > half.dirtiness());
         let now = partition.home.env.clock.now();
-        for (lag_max, is_due) in [(now.as_millis().cast_unsigned(), false), (now.as_millis().cast_unsigned() - 1, true)] {
+        for (lag_max, is_due) in [(now.as_millis().cast_unsigned(), false), (now.as_millis().cast_unsigned() - 1, true)]
+        {
             let impatient = Compacting { lag_max: Some(Duration::from_millis(lag_max)), ..compacting() };
             assert_eq!(partition.is_due(&half, &impatient).unwrap(), is_due, "{lag_max} ms");
         }

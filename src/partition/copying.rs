@@ -134,7 +134,8 @@ impl Copying {
     /// Ends the segment and makes all of it durable but its name. It has reached its end.
     pub(super) fn finish(&mut self) -> Result<()> {
         if self.due < self.covered {
-            let span = u32::try_from(self.covered.since(self.due)).expect("a compacted segment has at most 2^28 offsets");
+            let span =
+                u32::try_from(self.covered.since(self.due)).expect("a compacted segment has at most 2^28 offsets");
             let now = self.home.env.clock.now();
             self.put_with(MARKER_BYTES as u64, |place, stamp| batch::encode_gap(place, stamp, now, span))?;
         }

@@ -236,8 +236,14 @@ impl Partition {
     ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
         storage.create_dir(&home.dir).map_err(Error::making("create", || home.full(&home.dir)))?;
-        let header =
-            Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO, compacted: None };
+        let header = Header {
+            identity: home.identity,
+            epoch,
+            base: Offset::ZERO,
+            predecessor: None,
+            durable_end: Offset::ZERO,
+            compacted: None,
+        };
         let active = recovery::create(&home, &header, home.first_room())?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
         let recovered = Recovered {

@@ -129,10 +129,9 @@ mod tests {
         // From the reference implementation's `vectors.h`: the key is 00 01 .. 0f, the message 00 01 .. of this length.
         let secret = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
         let message: Vec<u8> = (0..64).collect();
-        for (length, expected) in [
-            (0, 0x930255c71472f66de6a825ba047f81a3_u128),
-            (1, 0x45fc229b1159763444af996bd8c187da),
-        ] {
+        for (length, expected) in
+            [(0, 0x930255c71472f66de6a825ba047f81a3_u128), (1, 0x45fc229b1159763444af996bd8c187da)]
+        {
             let [low, high] = siphash(secret, &message[..length]);
             assert_eq!(u128::from(high) << 64 | u128::from(low), expected, "{length} bytes");
         }

@@ -255,7 +255,9 @@ impl Partition {
     /// need not be made durable, and may not be there to be opened.
     pub(super) fn sync_file(&self, file: &dyn File, next: Offset) -> io::Result<()> {
         match file.sync() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && next <= self.log_start().max(self.durable_end()) => {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && next <= self.log_start().max(self.durable_end()) =>
+            {
                 Ok(())
             }
             synced => synced,

@@ -132,7 +132,9 @@ impl Partition {
         let found = match slot.get(&self.home.env) {
             Ok(Found::Segment(segment)) => return Ok(Some(segment)),
             Ok(Found::Broken(_)) => return Ok(None),
-            Ok(Found::Replaced) => Err(Error::io("open", || self.home.full(&slot.path))(io::ErrorKind::NotFound.into())),
+            Ok(Found::Replaced) => {
+                Err(Error::io("open", || self.home.full(&slot.path))(io::ErrorKind::NotFound.into()))
+            }
             Err(error) => Err(error),
         };
         match found {
