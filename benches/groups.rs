@@ -9,10 +9,10 @@
 //! and in allocations; a poll that finds nothing must not allocate.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::env;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tidelog::{
@@ -20,15 +20,17 @@ use tidelog::{
     OffsetReset, ProducerRecord, RangeAssignor, RoundRobinAssignor, StickyAssignor, Subscription, TopicConfig,
 };
 
-/// The system's allocator, counting.
+/// The system's allocator, counting what each thread asks it for.
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
 // SAFETY: everything is done by `System`, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: the caller keeps the contract of `alloc`, which is the same.
         unsafe { System.alloc(layout) }
     }
@@ -139,7 +141,7 @@ fn settle(log: &EventLog, members: &mut [Consumer]) -> usize {
 
 /// Members come and go on a real log.
 fn rebalances(repetitions: usize) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let config = LogConfig::new().background(false).commit_durability(Durability::Os);
     let log = EventLog::open_with(directory.path(), config).unwrap();
     log.create_topic("topic", TopicConfig::new().partitions(1024).durability(Durability::Os)).unwrap();
@@ -150,6 +152,8 @@ fn rebalances(repetitions: usize) {
     whole(&log, StickyAssignor, repetitions);
     whole(&log, CooperativeStickyAssignor, repetitions);
     polls_and_commits(&log, if repetitions == 1 { 1_000 } else { 200_000 });
+    drop(log);
+    durable_commits(if repetitions == 1 { 100 } else { 5_000 });
 }
 
 fn whole<A: Assignor + Copy + 'static>(log: &EventLog, assignor: A, repetitions: usize) {
@@ -182,9 +186,9 @@ fn polls_and_commits(log: &EventLog, repetitions: u32) {
     println!("\n| of a member with 16 partitions | time | allocations |");
     println!("|---|--:|--:|");
     let mut measure = |what: &str, work: &mut dyn FnMut(&mut Consumer)| {
-        let (start, before) = (Instant::now(), ALLOCATIONS.load(Ordering::Relaxed));
+        let (start, before) = (Instant::now(), ALLOCATIONS.get());
         (0..repetitions).for_each(|_| work(consumer));
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocations = ALLOCATIONS.get() - before;
         let each = allocations as f64 / f64::from(repetitions);
         println!("| {what} | {:.0} ns | {each:.1} |", start.elapsed().as_nanos() as f64 / f64::from(repetitions));
         allocations
@@ -200,6 +204,32 @@ fn polls_and_commits(log: &EventLog, repetitions: u32) {
         drop(producer.send(ProducerRecord::new("topic", &[7; 50]).partition(1000)).unwrap());
     });
     assert_eq!(idle, 0, "a poll that finds nothing allocates");
+}
+
+/// Commits and sends as they are by default: each returns when it is on the disk. In turn, so that both meet the same disk.
+fn durable_commits(repetitions: u32) {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let log = EventLog::open(directory.path()).unwrap();
+    log.create_topic("topic", TopicConfig::new()).unwrap();
+    let mut consumer = member(&log, RangeAssignor);
+    let producer = log.producer();
+    let mut took = [Duration::ZERO; 2];
+    for number in 0..=repetitions {
+        let start = Instant::now();
+        producer.send(ProducerRecord::new("topic", &[7; 50])).unwrap().wait().unwrap();
+        let sent = start.elapsed();
+        while consumer.poll(Duration::from_secs(1)).unwrap().is_empty() {}
+        let start = Instant::now();
+        consumer.commit().unwrap();
+        // The first one makes the group's directory.
+        if number > 0 {
+            took[0] += sent;
+            took[1] += start.elapsed();
+        }
+    }
+    let [sent, committed] = took.map(|took| took.as_secs_f64() * 1e6 / f64::from(repetitions));
+    println!("| a commit that waits for the disk | {committed:.1} us | |");
+    println!("| a send that waits for the disk, in turn with it | {sent:.1} us | |");
 }
 
 fn measure(shape: Shape, assignor: &dyn Assignor, repetitions: usize) {

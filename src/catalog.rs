@@ -42,8 +42,8 @@ const LOCK: &str = "LOCK";
 /// Where the groups keep their committed offsets.
 pub(crate) const GROUPS: &str = "groups";
 
-/// The size of a segment of a table.
-const TABLE_SEGMENT_BYTES: u32 = 1 << 20;
+/// The size of a segment of the catalog.
+const CATALOG_SEGMENT_BYTES: u32 = 1 << 20;
 
 /// So many ends are recorded in one batch.
 const ENDS_AT_ONCE: usize = 1000;
@@ -188,9 +188,9 @@ impl Catalog {
             return Err(Error::Corrupt(Box::new(lost_catalog(&env))));
         };
         let mut report = RecoveryReport::default();
-        let home = table_home(&env, log_id, CATALOG_ID, PathBuf::from(CATALOG), CATALOG);
+        let home = table_home(&env, log_id, CATALOG_ID, PathBuf::from(CATALOG), CATALOG, CATALOG_SEGMENT_BYTES);
         let known = Known { made: true, ..Known::default() };
-        let (table, found) = Table::open_read_only(home, known, &table_config(Durability::Os))?;
+        let (table, found) = Table::open_read_only(home, known, &table_config(Durability::Os, CATALOG_SEGMENT_BYTES))?;
         let doubtful = !found.damage.is_empty();
         report.add(found);
         let facts = Facts::of(&table)?;
@@ -294,7 +294,9 @@ impl Catalog {
 
     fn topics_changed(&self) {
         self.version.fetch_add(1, Ordering::SeqCst);
-        mem::take(&mut *self.listeners.lock()).iter().for_each(|bell| bell.ring());
+        // Not under the lock: a task that is woken may do what it likes.
+        let bells = mem::take(&mut *self.listeners.lock());
+        bells.iter().for_each(|bell| bell.ring());
     }
 
     /// Whether topics have changed since `version`; if not, `bell` rings when they do.
@@ -685,8 +687,9 @@ impl Catalog {
         create: bool,
     ) -> Result<Option<(Table, PartitionReport)>> {
         let path = Path::new(GROUPS).join(dir);
-        let home = table_home(&self.env, self.log_id, id, path.clone(), name);
-        let config = table_config(self.config.commit_durability);
+        let segment_bytes = self.config.offsets_segment_bytes;
+        let home = table_home(&self.env, self.log_id, id, path.clone(), name, segment_bytes);
+        let config = table_config(self.config.commit_durability, segment_bytes);
         let (fact_key, _) = Fact::Group(name.to_owned()).encode();
         let mentioned = self.table.get(&fact_key, |_, _| ()).is_some();
         // A directory without a segment is what is left of a creation that was interrupted.
@@ -694,7 +697,7 @@ impl Catalog {
         let known = self.known(id, 0, mentioned, None);
         let Some(reserve) = &self.reserve else {
             // What was committed is shown before it is proven to be durable: it is where the group is.
-            let open = || Table::open_read_only(home, known, &table_config(Durability::Os));
+            let open = || Table::open_read_only(home, known, &table_config(Durability::Os, segment_bytes));
             return if there { open().map(Some) } else { Ok(None) };
         };
         let upkeep = Some(Arc::clone(&self.upkeep));
@@ -788,7 +791,7 @@ fn open_or_create_table(
     reserve: &Arc<Reserve>,
     report: &mut RecoveryReport,
 ) -> Result<Opened> {
-    let config = table_config(Durability::Sync);
+    let config = table_config(Durability::Sync, CATALOG_SEGMENT_BYTES);
     let dir = PathBuf::from(CATALOG);
     for dir in [TOPICS, GROUPS] {
         reserve.help(|| create_dir_if_missing(env, Path::new(dir)))?;
@@ -797,7 +800,7 @@ fn open_or_create_table(
     let log_id = log_id_of(env)?;
     let lost = !there && log_id.is_some();
     let log_id = log_id.unwrap_or(u128::from(mix(env.seed)) << 64 | u128::from(mix(!env.seed)));
-    let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG);
+    let home = table_home(env, log_id, CATALOG_ID, dir.clone(), CATALOG, CATALOG_SEGMENT_BYTES);
     let upkeep = Some(Arc::clone(upkeep));
     if there {
         let known = Known { made: true, ..Known::default() };
@@ -861,14 +864,14 @@ fn highest_epoch(env: &Env) -> Result<u32> {
     Ok(headers_of_others(env)?.iter().map(|header| header.epoch).max().unwrap_or(0))
 }
 
-fn table_home(env: &Env, log: u128, topic: u128, dir: PathBuf, name: &str) -> Home {
+fn table_home(env: &Env, log: u128, topic: u128, dir: PathBuf, name: &str, segment_bytes: u32) -> Home {
     let identity = Identity { log, topic, partition: 0 };
     let partition = TopicPartition::new(name, 0);
-    Home { env: env.clone(), dir, identity, partition, segment_bytes: TABLE_SEGMENT_BYTES }
+    Home { env: env.clone(), dir, identity, partition, segment_bytes }
 }
 
-fn table_config(durability: Durability) -> TopicConfig {
-    TopicConfig::new().durability(durability).segment_bytes(TABLE_SEGMENT_BYTES)
+fn table_config(durability: Durability, segment_bytes: u32) -> TopicConfig {
+    TopicConfig::new().durability(durability).segment_bytes(segment_bytes)
 }
 
 fn topic_fact(id: u128, config: &TopicConfig) -> TopicFact {

@@ -124,6 +124,8 @@ pub struct TopicConfig {
 pub(crate) const MIN_SEGMENT_BYTES: u32 = 4096;
 /// The largest segment: positions in it fit 31 bits.
 pub(crate) const MAX_SEGMENT_BYTES: u32 = 1 << 31;
+/// So that the offsets of a few partitions, with metadata as long as it may be, find room in one batch.
+const MIN_OFFSETS_SEGMENT_BYTES: u32 = 64 << 10;
 /// How much the records of a segment differ in time at most, if that is left to retention. Kafka: `segment.ms`.
 const SEGMENT_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// More partitions than any process can use, and few enough that their directories can be listed.
@@ -552,6 +554,7 @@ pub struct LogConfig {
     pub(crate) auto_create_topics: Option<TopicConfig>,
     pub(crate) background: bool,
     pub(crate) commit_durability: Durability,
+    pub(crate) offsets_segment_bytes: u32,
     pub(crate) retention_interval: Duration,
     pub(crate) compaction_interval: Duration,
     pub(crate) compaction_memory: usize,
@@ -566,6 +569,7 @@ impl Default for LogConfig {
             auto_create_topics: None,
             background: true,
             commit_durability: Durability::Sync,
+            offsets_segment_bytes: 16 << 20,
             retention_interval: Duration::from_secs(5 * 60),
             compaction_interval: Duration::from_secs(15),
             compaction_memory: 128 << 20,
@@ -610,6 +614,18 @@ impl LogConfig {
     #[must_use]
     pub fn commit_durability(mut self, durability: Durability) -> Self {
         self.commit_durability = durability;
+        self
+    }
+
+    /// The size of a segment of a group's committed offsets, in bytes, rounded up to whole pages of 4 KiB. Kafka:
+    /// `offsets.topic.segment.bytes`, 100 MiB.
+    ///
+    /// A group's log is written anew once its commits take a quarter of this more than what they say takes four times: the
+    /// larger, the seldomer a commit pays for that, and the more is read when the log is opened. Default: 16 MiB. Range:
+    /// 64 KiB to 2 GiB; outside of it, opening fails with [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn offsets_segment_bytes(mut self, bytes: u32) -> Self {
+        self.offsets_segment_bytes = bytes;
         self
     }
 
@@ -677,6 +693,12 @@ impl LogConfig {
         }
         if self.compaction_rate == Some(0) {
             return invalid("log.cleaner.io.max.bytes.per.second", "it is at least 1");
+        }
+        if !(MIN_OFFSETS_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.offsets_segment_bytes) {
+            return Err(Error::InvalidConfig {
+                setting: "offsets.topic.segment.bytes",
+                reason: format!("{} is not within 64 KiB to 2 GiB", self.offsets_segment_bytes),
+            });
         }
         self.auto_create_topics.as_ref().map_or(Ok(()), |config| config.check("(auto-created)"))
     }

@@ -133,7 +133,9 @@ pub use crate::compactor::{Compacted, CompactionProgress, CompactionReport};
 pub use crate::config::{
     CleanupPolicy, ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
-pub use crate::consumer::{Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, RebalanceListener, Records};
+pub use crate::consumer::{
+    Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, PollRecords, RebalanceListener, Records,
+};
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};

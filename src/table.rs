@@ -28,8 +28,8 @@ use crate::types::{Offset, Timestamp};
 /// A change: a key, and its new value or none.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// The log is rewritten when it has this many bytes more than four times what it says.
-const REWRITE_SLACK_BYTES: usize = 256 << 10;
+/// The log is rewritten when it has this part of a segment more than four times what it says.
+const REWRITE_SLACK: usize = 4;
 /// A rewrite is appended in batches of about this size.
 const REWRITE_BATCH_BYTES: usize = 32 << 10;
 
@@ -102,6 +102,8 @@ impl Reserve {
 #[derive(Debug)]
 pub(crate) struct Table {
     partition: Arc<Partition>,
+    /// So many bytes more than four times what the table says make it worth to say it again.
+    rewrite_slack: usize,
     state: Mutex<State>,
     /// `None` in a table that is only read.
     reserve: Option<Arc<Reserve>>,
@@ -164,8 +166,8 @@ impl Table {
         upkeep: Option<Arc<dyn Upkeep>>,
         reserve: &Arc<Reserve>,
     ) -> Result<Self> {
-        let partition = Arc::new(Partition::create(home, epoch, config, upkeep)?);
-        Ok(Table { partition, state: Mutex::default(), reserve: Some(Arc::clone(reserve)) })
+        let partition = Partition::create(home, epoch, config, upkeep)?;
+        Ok(Table::of(partition, State::default(), config, Some(Arc::clone(reserve))))
     }
 
     /// Opens a table and replays it. The damage that is met is in the report, and stepped over.
@@ -177,22 +179,28 @@ impl Table {
         reserve: &Arc<Reserve>,
     ) -> Result<(Self, PartitionReport)> {
         let (partition, report) = Partition::open(home, known, config, upkeep)?;
-        Self::replayed(partition, report, Some(Arc::clone(reserve)))
+        Self::replayed(partition, report, config, Some(Arc::clone(reserve)))
     }
 
     /// Opens a table that another process may be changing. See [`follow`](Self::follow).
     pub(crate) fn open_read_only(home: Home, known: Known, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
         let (partition, report) = Partition::open_read_only(home, known, config)?;
-        Self::replayed(partition, report, None)
+        Self::replayed(partition, report, config, None)
+    }
+
+    fn of(partition: Partition, state: State, config: &TopicConfig, reserve: Option<Arc<Reserve>>) -> Self {
+        let rewrite_slack = config.segment_bytes as usize / REWRITE_SLACK;
+        Table { partition: Arc::new(partition), rewrite_slack, state: Mutex::new(state), reserve }
     }
 
     fn replayed(
         partition: Partition,
         mut report: PartitionReport,
+        config: &TopicConfig,
         reserve: Option<Arc<Reserve>>,
     ) -> Result<(Self, PartitionReport)> {
-        let state = Mutex::new(State { read: partition.log_start(), ..State::default() });
-        let table = Table { partition: Arc::new(partition), state, reserve };
+        let state = State { read: partition.log_start(), ..State::default() };
+        let table = Table::of(partition, state, config, reserve);
         table.replay(&mut report.damage)?;
         let (start, mut state) = (table.partition.log_start(), table.state.lock());
         if state.whole_from < start {
@@ -292,7 +300,7 @@ impl Table {
             state.apply(Offset::new(offset), draft.key.unwrap_or_default(), draft.value, draft.timestamp);
         }
         let end = base.advance(drafts.len() as u64);
-        if state.damage.is_empty() && state.log_bytes > 4 * state.live_bytes + REWRITE_SLACK_BYTES {
+        if state.damage.is_empty() && state.log_bytes > 4 * state.live_bytes + self.rewrite_slack {
             // The change is made, whatever becomes of this. Without room for it, it is tried again when as much has come.
             drop(self.rewrite(&state));
             state.log_bytes = state.live_bytes;

@@ -292,11 +292,16 @@ fast
           0      0    2        2        2         1   4096
 
 orders
+  cleanup.policy                   delete
+  delete.retention.ms              86400000
   durability                       sync
+  max.compaction.lag.ms            -1
   max.message.bytes                1048576
   message.timestamp.after.max.ms   -1
   message.timestamp.before.max.ms  -1
   message.timestamp.type           CreateTime
+  min.cleanable.dirty.ratio        0.5
+  min.compaction.lag.ms            0
   partition.max.bytes              -1
   retention.bytes                  -1
   retention.groups

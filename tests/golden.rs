@@ -49,7 +49,7 @@ fn golden_dir() -> PathBuf {
 }
 
 fn config() -> LogConfig {
-    LogConfig::new().background(false)
+    LogConfig::new().background(false).offsets_segment_bytes(1 << 20)
 }
 
 /// Writes the golden log. Every call counts: another order is another log.

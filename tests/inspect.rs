@@ -154,6 +154,36 @@ fn a_foreign_segment_is_told_from_a_damaged_one() {
 
 /// As many headers say the one as the other: the catalog knows.
 #[test]
+fn a_topic_of_another_log_is_foreign_and_repair_says_that_it_cannot_help() {
+    for catalog_is_there in [true, false] {
+        let machine = machine();
+        let other = Machine::new(2);
+        let log = other.open(LogConfig::new().background(false)).unwrap();
+        log.create_topic("audit", TopicConfig::new()).unwrap();
+        drop(log);
+        machine.write_file(
+            "topics/audit/0/00000000000000000000.log",
+            &other.read_file("topics/audit/0/00000000000000000000.log"),
+        );
+        if !catalog_is_there {
+            machine.remove_file("catalog/00000000000000000000.log");
+        }
+
+        let report = machine.verify().unwrap();
+        let repaired = machine.repair(true).unwrap();
+
+        let foreign = |place: &str| {
+            report.findings.iter().any(|found| found.class == FindingClass::Foreign && found.place == place)
+        };
+        assert!(foreign("audit-0") && !foreign("orders-0"), "{report:?}");
+        assert!(
+            repaired.mends.is_empty() && repaired.beyond.iter().any(|said| said.contains("audit-0")),
+            "{repaired:?}"
+        );
+    }
+}
+
+#[test]
 fn a_foreign_segment_beside_a_single_one_is_told_from_that() {
     let machine = Machine::new(1);
     let log = machine.open(LogConfig::new().background(false)).unwrap();
@@ -177,6 +207,26 @@ fn a_foreign_segment_beside_a_single_one_is_told_from_that() {
     machine.repair(true).unwrap();
     assert_eq!(machine.read_file(&paths[0]), ours);
     assert!(machine.verify().unwrap().is_sound());
+}
+
+#[test]
+fn a_foreign_segment_behind_the_end_is_said_and_opening_sets_it_aside() {
+    let machine = machine();
+    let theirs = machine.read_file("catalog/00000000000000000000.log");
+    let behind = "topics/orders/0/00000000000000000050.log";
+    machine.write_file(behind, &theirs);
+
+    let report = machine.verify().unwrap();
+
+    assert_eq!(classes(&report), [FindingClass::Foreign]);
+    assert!(report.findings[0].path.ends_with(behind) && !report.is_sound(), "{report:?}");
+    let repaired = machine.repair(true).unwrap();
+    assert!(repaired.mends.is_empty() && repaired.beyond[0].contains("opening the log sets it aside"), "{repaired:?}");
+    let log = machine.open(LogConfig::new().background(false)).unwrap();
+    assert_eq!(log.recovery_report().damage.len(), 1, "{:?}", log.recovery_report());
+    assert_eq!(readable(&log).len(), 40);
+    log.close().unwrap();
+    assert_eq!(machine.verify().unwrap().findings, []);
 }
 
 #[test]

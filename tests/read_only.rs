@@ -89,6 +89,27 @@ fn a_follower_sees_topics_that_are_made_grown_and_deleted() {
 }
 
 #[test]
+fn a_follower_does_not_wait_for_a_segment_that_does_not_count() {
+    for dir in ["catalog", "topics/orders/0"] {
+        let machine = Machine::new(1);
+        let writer = machine.open(LogConfig::new().background(false)).unwrap();
+        writer.create_topic("orders", TopicConfig::new().durability(Durability::Os)).unwrap();
+        writer.producer().send(ProducerRecord::new("orders", &[7])).unwrap();
+        let machine = machine.kill();
+        machine.write_file(format!("{dir}/00000000000000000050.log"), b"of nobody");
+
+        let log = machine.open_read_only().unwrap();
+
+        assert_eq!(log.list_topics(), ["orders"], "{dir}");
+        assert_eq!(drain(&mut reader(&log)), [7], "{dir}");
+        // Who writes sets it aside and goes on, and the follower goes with them.
+        let writer = machine.open(LogConfig::new().background(false)).unwrap();
+        writer.create_topic("audit", TopicConfig::new()).unwrap();
+        assert_eq!(log.list_topics(), ["audit", "orders"], "{dir}");
+    }
+}
+
+#[test]
 fn a_reader_changes_nothing_and_says_so() {
     let machine = Machine::new(1);
     let writer = machine.open(LogConfig::new().background(false)).unwrap();

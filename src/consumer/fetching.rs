@@ -42,6 +42,33 @@ pub(super) enum Position {
     At(Offset),
 }
 
+/// How long a poll may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) timeout: Duration,
+    /// Since when it waits.
+    start: Option<Duration>,
+    looked_again: bool,
+}
+
+impl Patience {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Patience { timeout, start: None, looked_again: false }
+    }
+
+    fn waited(&mut self, now: Duration) -> Duration {
+        now.saturating_sub(*self.start.get_or_insert(now))
+    }
+}
+
+/// What a poll has seen.
+pub(super) enum Look {
+    /// What it returns.
+    Found(ConsumerRecords),
+    /// Nothing yet, when the bell had rung so often, after so long.
+    Nothing { seen: u64, waited: Duration },
+}
+
 /// Reading.
 impl Consumer {
     /// Returns records from where the positions are, at most
@@ -75,14 +102,34 @@ impl Consumer {
     }
 
     fn poll_records(&mut self, timeout: Duration) -> Result<ConsumerRecords> {
+        self.check_can_poll()?;
+        let _polling = self.polling();
+        let mut patience = Patience::new(timeout);
+        loop {
+            let (seen, waited) = match self.look(&mut patience)? {
+                Look::Found(records) => return Ok(records),
+                Look::Nothing { seen, waited } => (seen, waited),
+            };
+            if waited < self.config.spin && !self.catalog.is_read_only() {
+                self.spin((self.config.spin - waited).min(timeout - waited));
+            } else if !self.listen() {
+                self.bell.wait(seen, Some(self.longest_wait(timeout - waited)));
+            }
+        }
+    }
+
+    pub(super) fn check_can_poll(&self) -> Result<()> {
         self.check_free()?;
         if matches!(self.mode, Mode::None) {
             let reason = "the consumer reads nothing yet; subscribe to topics or assign partitions first";
             return Err(Error::InvalidState { reason: reason.into() });
         }
-        let _polling = self.polling();
-        let mut start = None;
-        let mut looked_again = false;
+        Ok(())
+    }
+
+    /// Does everything that is due, and takes what there is. Nothing is found only if there is time to wait for more.
+    #[inline]
+    pub(super) fn look(&mut self, patience: &mut Patience) -> Result<Look> {
         loop {
             let seen = self.bell.rung();
             self.take_wakeup()?;
@@ -96,27 +143,20 @@ impl Consumer {
             let records = match self.fetch() {
                 // Another process has removed it since the last look; the next one finds out.
                 Err(Error::Io { source, .. })
-                    if source.kind() == NotFound && self.catalog.is_read_only() && !looked_again =>
+                    if source.kind() == NotFound && self.catalog.is_read_only() && !patience.looked_again =>
                 {
-                    looked_again = true;
+                    patience.looked_again = true;
                     continue;
                 }
                 fetched => fetched?,
             };
             // Who finds something, or is in a hurry, need not know the time.
-            if !records.is_empty() || timeout.is_zero() {
-                return Ok(records);
+            if !records.is_empty() || patience.timeout.is_zero() {
+                return Ok(Look::Found(records));
             }
-            let now = self.now();
-            let waited = now.saturating_sub(*start.get_or_insert(now));
-            if waited >= timeout {
-                return Ok(records);
-            }
-            if waited < self.config.spin && !self.catalog.is_read_only() {
-                self.spin((self.config.spin - waited).min(timeout - waited));
-            } else if !self.listen() {
-                self.bell.wait(seen, Some(self.longest_wait(timeout - waited)));
-            }
+            let waited = patience.waited(self.now());
+            let is_over = waited >= patience.timeout;
+            return Ok(if is_over { Look::Found(records) } else { Look::Nothing { seen, waited } });
         }
     }
 
@@ -155,7 +195,7 @@ impl Consumer {
     }
 
     /// Asks to be told of news. Returns whether there are some already.
-    fn listen(&self) -> bool {
+    pub(super) fn listen(&self) -> bool {
         if self.listen_for_topics() || self.listen_for_commits() {
             return true;
         }

@@ -1,5 +1,6 @@
 //! Consuming: poll an assignment, keep the positions, commit them.
 
+mod awaiting;
 mod committing;
 mod fetching;
 mod membership;
@@ -28,6 +29,7 @@ use crate::partition::Partition;
 use crate::producer::Lifeline;
 use crate::types::TopicPartition;
 
+pub use crate::consumer::awaiting::PollRecords;
 pub use crate::consumer::membership::RebalanceListener;
 pub use crate::consumer::records::{ConsumerRecord, ConsumerRecords, Records};
 

@@ -101,7 +101,10 @@ impl<'a> Iterator for Records<'a> {
                 point::reach(|| What::Take { partition, offset, key: view.key, value: view.value });
                 return Some(ConsumerRecord { partition, view });
             }
-            let (partition, chunk) = self.chunks.next()?;
+            let Some((partition, chunk)) = self.chunks.next() else {
+                point::note(|| What::TookAll);
+                return None;
+            };
             self.current = Some((partition, chunk.records()));
         }
     }

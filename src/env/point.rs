@@ -25,6 +25,8 @@ pub(crate) enum What<'a> {
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
     },
+    /// Who iterates asks for the next record, and there is none.
+    TookAll,
     /// A commit is asked for, and is in the log of its group.
     Commit,
     Committed {
@@ -55,7 +57,7 @@ pub(crate) use looked_at::{Onlooker, is_looked_at, look_on, onlooker};
 
 #[cfg(any(test, feature = "sim"))]
 mod looked_at {
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -76,10 +78,13 @@ mod looked_at {
 
     thread_local! {
         static ONLOOKER: RefCell<Option<Arc<dyn Onlooker>>> = const { RefCell::new(None) };
+        /// Whether there is one: a variable that is never dropped is one load, and this is asked for each record.
+        static IS_LOOKED_AT: Cell<bool> = const { Cell::new(false) };
     }
 
     /// From now on the simulation looks at what this thread does; `None`: no more. Returns who did so far.
     pub(crate) fn look_on(onlooker: Option<Arc<dyn Onlooker>>) -> Option<Arc<dyn Onlooker>> {
+        IS_LOOKED_AT.set(onlooker.is_some());
         ONLOOKER.with(|current| current.replace(onlooker))
     }
 
@@ -88,15 +93,22 @@ mod looked_at {
         ONLOOKER.try_with(|current| current.borrow().clone()).ok().flatten()
     }
 
+    #[inline]
     pub(crate) fn is_looked_at() -> bool {
-        ONLOOKER.try_with(|current| current.borrow().is_some()).unwrap_or(false)
+        IS_LOOKED_AT.get()
     }
 
     /// Calls `tell` with the simulation that looks at this thread, if one does.
+    #[inline]
     pub(super) fn on_stage(tell: impl FnOnce(&dyn Onlooker)) {
-        if is_looked_at()
-            && let Some(onlooker) = onlooker()
-        {
+        if is_looked_at() {
+            call(tell);
+        }
+    }
+
+    #[cold]
+    fn call(tell: impl FnOnce(&dyn Onlooker)) {
+        if let Some(onlooker) = onlooker() {
             tell(&*onlooker);
         }
     }

@@ -2,17 +2,19 @@
 //!
 //! A [`Bell`] is all the waiting there is. Who waits reads the bell's number first, then looks whether there is
 //! still a reason to wait, then waits for the number to change: a ring in between is never lost. Who rings pays
-//! one addition and one load if nobody waits.
+//! one addition and one load if nobody waits. A thread waits parked; a task has its waker woken.
 
 use std::fmt;
 use std::hint;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(not(target_os = "linux"))]
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Condvar;
+use parking_lot::Mutex;
 
 /// Starts threads and makes bells.
 pub(crate) trait Scheduler: Send + Sync + fmt::Debug {
@@ -50,13 +52,16 @@ pub(crate) trait Parking: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub(crate) struct Bell {
     rung: AtomicU64,
+    /// How many a ring must wake: threads, and the task.
     sleepers: AtomicU32,
     parking: Arc<dyn Parking>,
+    /// Counted in `sleepers` for as long as it is here, both under this lock.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Bell {
     pub(crate) fn new(parking: Arc<dyn Parking>) -> Self {
-        Bell { rung: AtomicU64::new(0), sleepers: AtomicU32::new(0), parking }
+        Bell { rung: AtomicU64::new(0), sleepers: AtomicU32::new(0), parking, task: Mutex::new(None) }
     }
 
     /// How often it has rung. Read it before looking for a reason to wait.
@@ -70,8 +75,51 @@ impl Bell {
         // all in one total order: either the sleeper sees the ring, or the ringer sees the sleeper.
         self.rung.fetch_add(1, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) != 0 {
+            self.wake_sleepers();
+        }
+    }
+
+    #[cold]
+    fn wake_sleepers(&self) {
+        let (task, others) = self.take_task();
+        if others != 0 {
             self.parking.unpark();
         }
+        // Without a lock: whatever a task is made of, it may do what it likes now.
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// The task that waits, which does so no more, and how many others there are.
+    fn take_task(&self) -> (Option<Waker>, u32) {
+        let mut task = self.task.lock();
+        match task.take() {
+            Some(waker) => (Some(waker), self.sleepers.fetch_sub(1, Ordering::SeqCst) - 1),
+            None => (None, self.sleepers.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// Has `waker` woken by the first ring since [`rung`](Self::rung) returned `seen`; false: it has rung already, so look
+    /// again. There is one task that waits at most; who waits again takes its own place.
+    pub(crate) fn wake_at_ring(&self, seen: u64, waker: &Waker) -> bool {
+        let mut task = self.task.lock();
+        let before = task.replace(waker.clone());
+        if before.is_none() {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+        }
+        drop(task);
+        // As in `wait`: whoever rings after this look has seen the sleeper.
+        let is_silent = self.rung.load(Ordering::SeqCst) == seen;
+        if !is_silent {
+            self.forget_task();
+        }
+        is_silent
+    }
+
+    /// The task waits no more.
+    pub(crate) fn forget_task(&self) {
+        drop(self.take_task());
     }
 
     /// Waits until the bell has rung since [`rung`](Self::rung) returned `seen`, at most for `timeout`; `None` is

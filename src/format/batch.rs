@@ -449,6 +449,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    #[inline]
     fn records_checked(&self) -> Result<Records<'a>, Flaw> {
         let attributes = self.attributes();
         let mut fields = Reader::new(&self.bytes[HEADER_BYTES..]);
@@ -607,8 +608,9 @@ pub(crate) struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    #[inline]
-    fn decode(&mut self) -> Result<RecordView<'a>, Flaw> {
+    /// What most records have not: the milliseconds behind the batch's timestamp, the offsets behind its base, the length
+    /// of the headers.
+    fn decode_rare_fields(&mut self) -> Result<(i64, u32, u32), Flaw> {
         let fields = &mut self.fields;
         let delta = match (self.attributes & TIMESTAMP_WIDTH) >> TIMESTAMP_WIDTH_SHIFT {
             0 => 0,
@@ -617,7 +619,16 @@ impl<'a> Records<'a> {
         };
         let ahead = if self.attributes & SPARSE == 0 { self.read } else { fields.u32()? };
         let headers = if self.attributes & HEADERS == 0 { 0 } else { fields.u32()? };
-        let (key, value) = (fields.u32()?, fields.u32()?);
+        Ok((delta, ahead, headers))
+    }
+
+    #[inline]
+    fn decode(&mut self) -> Result<RecordView<'a>, Flaw> {
+        let plain = self.attributes & (TIMESTAMP_WIDTH | SPARSE | HEADERS) == 0;
+        let (delta, ahead, headers) = if plain { (0, self.read, 0) } else { self.decode_rare_fields()? };
+        let fields = &mut self.fields;
+        let lengths = fields.u64()?;
+        let (key, value) = (lengths as u32, (lengths >> 32) as u32);
         let headers = fields.take(headers as usize)?;
         let mut present =
             |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };

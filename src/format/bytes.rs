@@ -2,13 +2,6 @@
 
 use crate::error::Flaw;
 
-/// Whether there is nothing but zeros. A piece at a time, which the compiler turns into wide loads: what recovery looks at
-/// is mostly room that nothing was written to yet.
-pub(crate) fn are_zero(bytes: &[u8]) -> bool {
-    const PIECE: usize = 256;
-    bytes.chunks(PIECE).all(|piece| piece.iter().fold(0, |seen, byte| seen | byte) == 0)
-}
-
 /// What is left to read of some bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Reader<'a> {

@@ -157,6 +157,15 @@ impl Member {
         self.pulse.store(nanos(now), Ordering::Release);
     }
 
+    /// Rings the member's bell at this moment, once.
+    pub(crate) fn set_alarm(&self, moment: Duration) {
+        self.keeper.set_alarm(moment, self.id, &self.bell);
+    }
+
+    pub(crate) fn cancel_alarm(&self, moment: Duration) {
+        self.keeper.cancel_alarm(moment, self.id);
+    }
+
     /// When the last poll ended; `None`: it has not.
     pub(crate) fn polled(&self) -> Option<Duration> {
         match self.pulse.load(Ordering::Acquire) {

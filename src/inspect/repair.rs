@@ -6,6 +6,7 @@
 //! | the end of a segment is missing  | a gap up to where the next segment begins, or to what is known to be promised |
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
+//! | a foreign file behind the end    | none: opening the log sets it aside                                           |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
 //! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::env::Env;
 use crate::env::storage::{Access, Lock, LockError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
@@ -126,6 +127,13 @@ impl Repair<'_> {
                 GAP_SEGMENT_END
             };
             before = Some(Predecessor { base: segment.base, end_position });
+        }
+        for segment in &survey.segments[survey.counted()..] {
+            if matches!(segment.header, Err(Flaw::Foreign)) {
+                let path = self.env.storage.root().join(&segment.path);
+                let reason = "the file belongs elsewhere, and opening the log sets it aside";
+                self.report.beyond.push(format!("{}: {}: {reason}", place.name, path.display()));
+            }
         }
         Ok(())
     }

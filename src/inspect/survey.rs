@@ -2,6 +2,7 @@
 //!
 //! Recovery looks at what may be torn and believes the rest until somebody reads it. A survey reads everything.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -117,22 +118,46 @@ pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<
     Ok(Some((file, pen)))
 }
 
-/// Whose segments these are: what most of the headers say that could be.
-pub(super) fn identity_of(env: &Env, place: &Place, files: &[(Offset, PathBuf)]) -> Result<Option<Identity>> {
+/// Whose segments these are: what most of the headers say that could be. `log`: the one that they must belong to, if that
+/// is known.
+pub(super) fn identity_of(
+    env: &Env,
+    place: &Place,
+    files: &[(Offset, PathBuf)],
+    log: Option<u128>,
+) -> Result<Option<Identity>> {
     let (number, topic) = match &place.kind {
         PlaceKind::Partition { number, .. } => (*number, None),
         PlaceKind::Catalog => (0, Some(CATALOG_ID)),
         PlaceKind::Group(group) => (0, Some(group_id(group))),
     };
-    let mut possible = Vec::new();
+    let mut possible = identities(env, files)?;
+    possible.retain(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic));
+    possible.retain(|identity| log.is_none_or(|log| identity.log == log));
+    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
+    Ok(possible.iter().copied().max_by_key(votes))
+}
+
+/// The log that most headers name.
+pub(super) fn log_of(env: &Env, places: &[Place]) -> Result<Option<u128>> {
+    let mut votes: BTreeMap<u128, usize> = BTreeMap::new();
+    for place in places {
+        for identity in identities(env, &segment_files(env, &place.dir)?)? {
+            *votes.entry(identity.log).or_default() += 1;
+        }
+    }
+    Ok(votes.into_iter().max_by_key(|(_, count)| *count).map(|(log, _)| log))
+}
+
+/// What the headers say that are whole.
+fn identities(env: &Env, files: &[(Offset, PathBuf)]) -> Result<Vec<Identity>> {
+    let mut identities = Vec::new();
     for (_, path) in files {
         let Some((_, pen)) = map(env, path, Access::Read)? else { continue };
         let header = Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES)));
-        possible.extend(header.map(|header| header.identity));
+        identities.extend(header.map(|header| header.identity));
     }
-    possible.retain(|identity| identity.partition == number && topic.is_none_or(|topic| identity.topic == topic));
-    let votes = |identity: &Identity| possible.iter().filter(|other| *other == identity).count();
-    Ok(possible.iter().copied().max_by_key(votes))
+    Ok(identities)
 }
 
 /// Leaves out the segments that a compacted one before them stands for: their removal was interrupted, and the next opening

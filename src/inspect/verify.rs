@@ -97,7 +97,9 @@ impl PlaceSurvey {
 /// What the catalog says of a place.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recorded {
-    /// Whose segments lie there.
+    /// The log that all places belong to.
+    log: Option<u128>,
+    /// Whose segments lie there; `None`: it does not know the place.
     identity: Option<Identity>,
     /// Everything below was deleted on purpose.
     start: Offset,
@@ -105,32 +107,35 @@ pub(super) struct Recorded {
     end: Offset,
 }
 
-/// What the catalog says of the places, by their names: whose they are, where they begin, and where they ended when the
-/// log was closed last. Of what it has lost it says nothing.
+/// What the catalog says of the places beside its own, by their names: whose they are, where they begin, and where they
+/// ended when the log was closed last. Of what it has lost it says nothing, except for the log, which all headers say.
 pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, Recorded>> {
-    let mut recorded = BTreeMap::new();
-    let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) else { return Ok(recorded) };
-    let catalog = survey_place(env, catalog, None, |_| {})?;
-    let log = catalog.identity.map(|identity| identity.log);
-    let (mut topics, mut by_id) = (BTreeMap::new(), BTreeMap::<_, Recorded>::new());
-    for (key, value, ..) in last_values(env, &catalog)? {
-        match Fact::decode(&key, Some(&value)) {
-            Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
-            Ok(Fact::End(id, partition, end)) => by_id.entry((id, partition)).or_default().end = end,
-            Ok(Fact::Start(id, partition, start)) => by_id.entry((id, partition)).or_default().start = start,
-            _ => {}
+    let (mut topics, mut by_id, mut log) = (BTreeMap::new(), BTreeMap::<_, Recorded>::new(), None);
+    if let Some(catalog) = places.iter().find(|place| place.kind == PlaceKind::Catalog) {
+        let catalog = survey_place(env, catalog, None, |_| {})?;
+        log = catalog.identity.map(|identity| identity.log);
+        for (key, value, ..) in last_values(env, &catalog)? {
+            match Fact::decode(&key, Some(&value)) {
+                Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
+                Ok(Fact::End(id, partition, end)) => by_id.entry((id, partition)).or_default().end = end,
+                Ok(Fact::Start(id, partition, start)) => by_id.entry((id, partition)).or_default().start = start,
+                _ => {}
+            }
         }
     }
+    if log.is_none() {
+        log = survey::log_of(env, places)?;
+    }
+    let mut recorded = BTreeMap::new();
     for place in places {
         let id = match &place.kind {
-            PlaceKind::Catalog => None,
+            PlaceKind::Catalog => continue,
             PlaceKind::Group(group) => Some((group_id(group), 0)),
             PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
         };
-        let Some((topic, partition)) = id else { continue };
-        let said = by_id.get(&(topic, partition)).copied().unwrap_or_default();
-        let identity = log.map(|log| Identity { log, topic, partition });
-        recorded.insert(place.name.clone(), Recorded { identity, ..said });
+        let said = id.and_then(|id| by_id.get(&id)).copied().unwrap_or_default();
+        let identity = log.zip(id).map(|(log, (topic, partition))| Identity { log, topic, partition });
+        recorded.insert(place.name.clone(), Recorded { log, identity, ..said });
     }
     Ok(recorded)
 }
@@ -143,11 +148,11 @@ pub(super) fn survey_place(
     recorded: Option<Recorded>,
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
-    let Recorded { identity, start, end } = recorded.unwrap_or_default();
+    let Recorded { log, identity, start, end } = recorded.unwrap_or_default();
     let files = survey::segment_files(env, &place.dir)?;
     let identity = match identity {
         Some(identity) => Some(identity),
-        None => survey::identity_of(env, place, &files)?,
+        None => survey::identity_of(env, place, &files, log)?,
     };
     let mut files = survey::drop_replaced(env, identity, files)?;
     let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
@@ -167,8 +172,6 @@ struct Verification<'a> {
     env: &'a Env,
     report: VerifyReport,
     progress: Progress,
-    /// The log that most headers name.
-    log: Option<u128>,
     partitions: BTreeMap<String, PlaceSurvey>,
     topics: BTreeMap<String, TopicFact>,
 }
@@ -176,22 +179,14 @@ struct Verification<'a> {
 impl<'a> Verification<'a> {
     fn new(env: &'a Env, places: &[Place]) -> Result<Self> {
         let mut total_bytes = 0;
-        let mut logs: BTreeMap<u128, usize> = BTreeMap::new();
         for place in places {
             for (_, path) in survey::segment_files(env, &place.dir)? {
-                if let Some((_, pen)) = survey::map(env, &path, Access::Read)? {
-                    total_bytes += pen.region().valid();
-                    let bytes = pen.unread(0..pen.region().valid().min(HEADER_BYTES));
-                    if let Ok(header) = crate::format::segment::Header::decode(bytes) {
-                        *logs.entry(header.identity.log).or_default() += 1;
-                    }
-                }
+                total_bytes += survey::map(env, &path, Access::Read)?.map_or(0, |(_, pen)| pen.region().valid());
             }
         }
-        let log = logs.into_iter().max_by_key(|(_, count)| *count).map(|(log, _)| log);
         let progress = Progress { done_bytes: 0, total_bytes };
         let (report, partitions, topics) = (VerifyReport::default(), BTreeMap::new(), BTreeMap::new());
-        Ok(Verification { env, report, progress, log, partitions, topics })
+        Ok(Verification { env, report, progress, partitions, topics })
     }
 
     fn read_place(
@@ -227,11 +222,16 @@ impl<'a> Verification<'a> {
         let (counted, torn_off) = survey.segments.split_at(survey.counted());
         for (at, segment) in counted.iter().enumerate() {
             let before = at.checked_sub(1).map(|before| &counted[before]);
-            check_segment(place, self.log, &survey, before, segment, survey.segments.get(at + 1), &mut find);
+            check_segment(place, &survey, before, segment, survey.segments.get(at + 1), &mut find);
         }
         for segment in torn_off {
-            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
-            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
+            let (class, message) = match segment.header {
+                Err(Flaw::Foreign) => (FindingClass::Foreign, format!("{}; opening sets it aside", Flaw::Foreign)),
+                _ => {
+                    (FindingClass::TornTail, "it stands behind a torn tail, and opening the log removes it".to_owned())
+                }
+            };
+            find(class, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }
@@ -319,7 +319,6 @@ impl<'a> Verification<'a> {
 /// Everything that can be wrong with a segment, by itself and between its neighbours.
 fn check_segment(
     place: &Place,
-    log: Option<u128>,
     survey: &PlaceSurvey,
     before: Option<&Surveyed>,
     segment: &Surveyed,
@@ -330,8 +329,8 @@ fn check_segment(
     let named = segment.next_of(successor);
     let until = named.unwrap_or(segment.next.max(survey.witness));
     match &segment.header {
-        Ok(header) if log.is_none_or(|log| header.identity.log == log) => {}
-        Ok(_) | Err(Flaw::Foreign) => {
+        Ok(_) => {}
+        Err(Flaw::Foreign) => {
             find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
             return;
         }

@@ -31,7 +31,9 @@ impl Partition {
             }
             // Whoever began the next segment appended to this one before: now all of it is there.
             self.follow_active(&mut writer)?;
-            self.follow_roll(&mut writer)?;
+            if !self.follow_roll(&mut writer)? {
+                break;
+            }
         }
         self.show(&writer);
         Ok(())
@@ -106,27 +108,35 @@ impl Partition {
         Ok(writer.compacts && writer.active.as_ref().is_some_and(another) && recovery::newest(&self.home)? > base)
     }
 
-    /// Goes on with the newest segment that the other process has begun.
-    fn follow_roll(&self, writer: &mut Writer) -> Result<()> {
+    /// Goes on with the newest segment that the other process has begun, and with what it has compacted. `false`: none of
+    /// those that have a later name counts.
+    fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
         let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
         let mut slots = self.slots.write();
-        let base = slots.last().map(|slot| slot.base);
-        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base);
+        let last = slots.last().cloned();
+        let base = last.as_ref().map(|slot| slot.base);
+        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base).map(|slot| slot.base);
         // One that was damaged is sealed already.
-        if let (Some(old), Some(first), Some(active)) = (slots.last(), first, &writer.active)
-            && active.walk.due == first.base
+        if let (Some(old), Some(first), Some(active)) = (&last, first, &writer.active)
+            && active.walk.due == first
         {
-            old.seal(first.base, active.walk.position);
+            old.seal(first, active.walk.position);
         }
-        // What is still the same was looked at already.
-        let known = |new: Arc<Slot>| slots.iter().find(|old| old.is_like(&new)).cloned().unwrap_or(new);
         let start = self.log_start();
         let of_use = |slot: &Arc<Slot>| slot.next().is_none_or(|next| next > start);
-        let now: Vec<_> = fresh.slots.into_iter().filter(of_use).map(known).collect();
+        // What is still the same was looked at already.
+        let known = |new: Arc<Slot>| slots.iter().find(|old| old.is_like(&new)).cloned().unwrap_or(new);
+        let mut now: Vec<_> = fresh.slots.into_iter().filter(of_use).map(known).collect();
+        if first.is_none() {
+            now.retain(|slot| Some(slot.base) < base);
+            now.extend(last);
+            *slots = now;
+            return Ok(false);
+        }
         *slots = now;
         writer.active = fresh.active;
         writer.next = fresh.next;
         self.durable_end.fetch_max(fresh.witness.min(fresh.next).get(), Ordering::AcqRel);
-        Ok(())
+        Ok(true)
     }
 }

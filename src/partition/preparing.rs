@@ -30,8 +30,8 @@ pub(super) const LARGE_PAGE: u64 = 2 << 20;
 const FIRST_LOOK_BYTES: u64 = 256 << 10;
 
 /// How long the prepared pages last, and at most how many bytes: long enough for the worker to come in time.
-const PAGES_LAST: Duration = Duration::from_millis(10);
-const MOST_PAGES_BYTES: u64 = 16 << 20;
+const PAGES_LAST: Duration = Duration::from_millis(20);
+const MOST_PAGES_BYTES: u64 = 32 << 20;
 
 /// How long the prepared blocks last. Who would need more than so many bytes for it syncs many blocks at once.
 const BLOCKS_LAST: Duration = Duration::from_millis(250);

@@ -33,10 +33,9 @@ use std::sync::Arc;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::env::Env;
 use crate::env::storage::region::{PAGE, Pen, Region};
-use crate::env::storage::{Access, File, Kind};
+use crate::env::storage::{Access, File, Kind, are_zero};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
-use crate::format::bytes::are_zero;
 use crate::format::segment::{self, Compacted, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
@@ -806,19 +805,28 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
     Ok(Active { segment, slot, pen, file, roomy, walk })
 }
 
-/// Gives a new file its room and its header, and syncs it.
+/// Gives a new file its header, syncs it, and gives it its room, or less if there is no more.
+///
+/// In this order: the first store to a large file has the kernel prepare much more than a header.
 fn fill(home: &Home, header: &Header, room: u64, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
     let least = home.first_room();
-    let room = match home.allocate(file, path, 0, room) {
-        Err(Error::NoSpace { .. }) if room > least => home.allocate(file, path, 0, least).map(|()| least)?,
-        done => done.map(|()| room)?,
-    };
+    home.allocate(file, path, 0, least)?;
     let memory = file.map(home.capacity()).map_err(Error::io("map", || home.full(path)))?;
-    let (_, mut pen) = Region::new(memory, room);
-    home.prepare(&mut pen, path, 0..room)?;
+    let (_, mut pen) = Region::new(memory, least);
+    home.prepare(&mut pen, path, 0..least)?;
     let bytes = header.encode();
     pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
     pen.adopt(HEADER_BYTES);
     file.sync().map_err(Error::io("sync", || home.full(path)))?;
+    if room > least {
+        match home.allocate(file, path, least, room) {
+            Err(Error::NoSpace { .. }) => {}
+            done => {
+                done?;
+                pen.extend(room);
+                home.prepare(&mut pen, path, least..room)?;
+            }
+        }
+    }
     Ok((pen, segment::salt(&bytes)))
 }

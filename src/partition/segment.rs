@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::env::storage::are_zero;
 use crate::env::storage::region::Region;
 use crate::error::Flaw;
 use crate::format::batch::{Batch, RecordView, Walk};
-use crate::format::bytes::are_zero;
 use crate::format::segment::HEADER_BYTES;
 use crate::partition::index::{INTERVAL_BYTES, Index};
 use crate::partition::time_index::{STRETCH_BYTES, TimeIndex};

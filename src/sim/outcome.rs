@@ -1,7 +1,7 @@
 //! What a run has come to, and what must hold of it.
 //!
-//! A record counts as *processed* by a group once a member has taken it and has gone on since: to the next record, the
-//! next poll, or its end. Where the scenario has a store [outside](crate::sim::Outside), going on is not enough: the member
+//! A record counts as *processed* by a group once a member has taken it and has gone on since: to the next record or the
+//! end of them, the next poll, or its own end. Where the scenario has a store [outside](crate::sim::Outside), going on is not enough: the member
 //! must have changed a store after it took the record and before its life was over.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -565,7 +565,9 @@ impl Outcome {
             let mine = open.entry(event.who).or_default();
             let processes = match &event.what {
                 Happening::Effect { .. } => true,
-                Happening::Takes { .. } | Happening::Polls | Happening::Ends => !self.has_stores,
+                Happening::Takes { .. } | Happening::TakesNoMore | Happening::Polls | Happening::Ends => {
+                    !self.has_stores
+                }
                 Happening::Starts => {
                     mine.clear();
                     false

@@ -152,7 +152,7 @@ fn is_shown(outcome: &Outcome, at: usize, event: &Event) -> bool {
         next.is_some_and(|next| is_fault(&next.what))
     };
     match event.what {
-        Happening::Polled(_) | Happening::CommitReturned => false,
+        Happening::Polled(_) | Happening::TakesNoMore | Happening::CommitReturned => false,
         Happening::Polls | Happening::Commits => is_cut_off(),
         // With one member it is all partitions, every time.
         Happening::Assigned { .. } => outcome.has_peers(event.who),

@@ -181,8 +181,9 @@ impl Group {
         self.code = Some(Arc::new(move |_, consumer, log| member(consumer, log)));
     }
 
-    /// What a member does, as an async function. It needs no runtime: await deliveries, and
-    /// [`sleep_async`](crate::sim::sleep_async). A crash drops the future where it waits.
+    /// What a member does, as an async function. It needs no runtime: await
+    /// [records](Consumer::poll_async), deliveries, and [`sleep_async`](crate::sim::sleep_async). A crash drops the future
+    /// where it waits.
     pub fn run_async<F, W>(&mut self, member: F)
     where
         F: Fn(Consumer) -> W + Send + Sync + 'static,

@@ -687,6 +687,7 @@ impl Stage {
                 place: Place { partition: partition.clone(), offset: offset.get() },
                 print: print_of(key, value),
             },
+            What::TookAll => Happening::TakesNoMore,
             What::Commit => Happening::Commits,
             What::Committed { group, offsets } => {
                 let group: Arc<str> = match state.groups.iter().find(|known| *known.group == *group) {

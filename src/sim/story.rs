@@ -53,6 +53,8 @@ pub(crate) enum Happening {
         place: Place,
         print: u64,
     },
+    /// It asks for the next record of a poll, and there is none.
+    TakesNoMore,
     /// It changes something outside, in the store of this number.
     Effect {
         store: usize,
@@ -112,6 +114,7 @@ impl fmt::Display for Happening {
                 list(f, partitions)
             }
             Happening::Takes { place, .. } => write!(f, "take {place}"),
+            Happening::TakesNoMore => f.write_str("no more"),
             Happening::Effect { .. } => f.write_str("effect"),
             Happening::Passes(name) => f.write_str(name),
             Happening::Sends { place, .. } => write!(f, "send {place}"),

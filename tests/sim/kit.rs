@@ -104,22 +104,9 @@ fn an_async_function_runs_without_a_runtime_and_its_future_is_dropped_by_a_crash
         sim.topic("done").records(["none"]);
         let ledger = sim.outside::<BTreeMap<u64, u64>>();
         let theirs = ledger.clone();
-        sim.group("billing").topics(["orders"]).run_async(move |mut consumer| {
+        sim.group("billing").topics(["orders"]).run_async(move |consumer| {
             let ledger = theirs.clone();
-            async move {
-                loop {
-                    let records = consumer.poll(Duration::ZERO)?;
-                    for record in &records {
-                        // Somebody else answers, after a while.
-                        tidelog::sim::sleep_async(Duration::from_millis(20)).await;
-                        ledger.with(|ledger| *ledger.entry(record.offset().get()).or_default() += 1);
-                    }
-                    consumer.commit()?;
-                    if records.is_empty() {
-                        tidelog::sim::sleep_async(POLL).await;
-                    }
-                }
-            }
+            async move { charge_slowly(consumer, &ledger).await }
         });
         sim.faults(Faults::none().crashes(1).power_cuts(1));
         let outcome = sim.run_until_idle();
@@ -128,6 +115,51 @@ fn an_async_function_runs_without_a_runtime_and_its_future_is_dropped_by_a_crash
     });
 
     found.seeds(200).regressions(None).exhaustive(Scope::default()).run();
+}
+
+async fn charge_slowly(mut consumer: Consumer, ledger: &Outside<BTreeMap<u64, u64>>) -> Result<()> {
+    loop {
+        for record in &consumer.poll_async(POLL).await? {
+            // Somebody else answers, after a while.
+            tidelog::sim::sleep_async(Duration::from_millis(20)).await;
+            ledger.with(|ledger| *ledger.entry(record.offset().get()).or_default() += 1);
+        }
+        consumer.commit()?;
+    }
+}
+
+/// The members await records for longer than the group waits for anybody, and whoever sends does so while they wait.
+#[test]
+fn members_that_await_records_are_woken_by_them_and_by_each_other() {
+    let found = check(|sim| {
+        sim.topic("orders").partitions(2).records(["early"]);
+        let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+        let config = config.auto_commit(false).max_poll_interval(Duration::from_secs(3));
+        sim.group("billing").members(2).config(config).run_async(move |mut consumer| async move {
+            loop {
+                consumer.poll_async(Duration::from_secs(8)).await?.iter().for_each(drop);
+                match consumer.commit() {
+                    Ok(()) | Err(Error::CommitFailed { .. } | Error::RebalanceInProgress { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        });
+        sim.run("shop", |log| {
+            for partition in 0..2 {
+                tidelog::sim::sleep(Duration::from_millis(500));
+                log.producer().send(ProducerRecord::new("orders", b"late").partition(partition))?.wait()?;
+            }
+            Ok(())
+        });
+        sim.faults(Faults::none().crashes(1).visitors(1));
+        let outcome = sim.run_until_idle();
+        outcome.at_least_once();
+        if outcome.faults() == 0 {
+            outcome.drained_within(Duration::from_secs(1));
+        }
+    });
+
+    found.seeds(400).regressions(None).run();
 }
 
 #[test]

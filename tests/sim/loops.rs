@@ -49,6 +49,25 @@ fn a_loop_that_commits_what_it_has_done_loses_nothing() {
     println!("{found:?}");
 }
 
+/// Without a store the kit sees what is taken and how the loop goes on, and nothing else: a crash between the commit and the
+/// next poll must not look like a loss.
+#[test]
+fn a_correct_loop_without_anything_outside_loses_nothing_either() {
+    let found = check(|sim| {
+        sim.topic("orders").records((0..4).map(|n| format!("order {n}")));
+        sim.group("billing").run(|mut consumer| {
+            loop {
+                consumer.poll(Duration::from_millis(100))?.iter().for_each(drop);
+                consumer.commit()?;
+            }
+        });
+        sim.faults(Faults::none().crashes(1).power_cuts(1));
+        sim.run_until_idle().at_least_once();
+    });
+
+    found.seeds(300).regressions(None).exhaustive(Scope::default()).run();
+}
+
 #[test]
 fn a_search_that_is_not_complete_says_about_how_many_schedules_there_are() {
     let search = |runs| {

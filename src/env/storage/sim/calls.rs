@@ -1,0 +1,300 @@
+//! What the log asks of its disk, on the simulated one.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+#[cfg(test)]
+use crate::env::point::{Mistake, is_planted};
+use crate::env::storage::region::Memory;
+use crate::env::storage::sim::SimDisk;
+use crate::env::storage::sim::contents::Contents;
+use crate::env::storage::sim::directory::{Change, Directory};
+use crate::env::storage::sim::faults::Operation;
+use crate::env::storage::sim::world::{Node, World};
+use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
+
+impl Storage for SimDisk {
+    fn root(&self) -> &Path {
+        Path::new("/simulated")
+    }
+
+    fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Lock, Path::new("LOCK")).map_err(LockError::Io)?;
+        if world.locked {
+            return Err(LockError::Held(Some(process::id())));
+        }
+        if world.find(Path::new("LOCK")).is_err() {
+            world.link(Path::new("LOCK"), Node::File(Contents::default())).map_err(LockError::Io)?;
+        }
+        world.locked = true;
+        Ok(Box::new(SimLock { life: Arc::clone(&self.life) }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::List, dir)?;
+        let node = world.find(dir)?;
+        let entry = |(name, node): (&Arc<str>, &u64)| {
+            let kind = match &world.nodes[node] {
+                Node::File(_) => Kind::File,
+                Node::Directory(_) => Kind::Directory,
+            };
+            Entry { name: name.as_ref().to_owned(), kind }
+        };
+        Ok(world.directory(node)?.names.iter().map(entry).collect())
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::CreateDir, dir)?;
+        world.link(dir, Node::Directory(Directory::default()))?;
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Create, path)?;
+        let node = world.link(path, Node::File(Contents::default()))?;
+        Ok(self.life.file(node, path, Access::Write))
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Open, path)?;
+        let node = world.find(path)?;
+        world.contents(node)?;
+        Ok(self.life.file(node, path, access))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Rename, from)?;
+        let node = world.find(from)?;
+        let (from_directory, from_name) = world.parent(from)?;
+        let (to_directory, to_name) = world.parent(to)?;
+        if world.directory(to_directory)?.names.contains_key(&to_name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if from_directory == to_directory {
+            let change = Change::Rename { from: from_name, to: to_name, node };
+            world.directory_mut(from_directory)?.change(change);
+        } else {
+            let id = world.next_move;
+            world.next_move += 1;
+            world.directory_mut(to_directory)?.change(Change::MoveIn { id, name: to_name, node });
+            world.directory_mut(from_directory)?.change(Change::MoveOut { id, name: from_name, node });
+        }
+        Ok(())
+    }
+
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Rename, from)?;
+        let node = world.find(from)?;
+        let other = world.find(to)?;
+        world.contents(other)?;
+        let (directory, from_name) = world.parent(from)?;
+        let (_, to_name) = world.parent(to)?;
+        world.directory_mut(directory)?.change(Change::Rename { from: from_name, to: to_name, node });
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Remove, path)?;
+        let node = world.find(path)?;
+        world.contents(node)?;
+        world.unlink(path, node)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::RemoveDir, dir)?;
+        let node = world.find(dir)?;
+        if !world.directory(node)?.names.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        world.unlink(dir, node)
+    }
+
+    /// In every other life, so that both ways are walked.
+    fn is_crowded(&self) -> bool {
+        self.life.world.lock().crowded
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::SyncDir, dir)?;
+        let node = world.find(dir)?;
+        let directory = world.directory_mut(node)?;
+        #[cfg(test)]
+        if is_planted(Mistake::DirectorySyncForgotten) {
+            return Ok(());
+        }
+        directory.sync();
+        Ok(())
+    }
+}
+
+/// What the storage, its files and its lock share.
+pub(super) struct Life {
+    pub(super) world: Mutex<World>,
+}
+
+impl Life {
+    fn file(self: &Arc<Self>, node: u64, path: &Path, access: Access) -> Box<dyn File> {
+        Box::new(SimFile { life: Arc::clone(self), node, path: path.to_owned(), writable: access == Access::Write })
+    }
+}
+
+struct SimLock {
+    life: Arc<Life>,
+}
+
+impl Lock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.life.world.lock().locked = false;
+    }
+}
+
+impl fmt::Debug for SimLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SimLock")
+    }
+}
+
+struct SimFile {
+    life: Arc<Life>,
+    node: u64,
+    /// What it was called when it was opened, for the trace.
+    path: PathBuf,
+    writable: bool,
+}
+
+impl SimFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        Ok(world.contents(self.node)?.len)
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Allocate, &self.path)?;
+        self.check_writable()?;
+        let len = world.contents(self.node)?.len;
+        if len != from || to < from {
+            let reason = format!("a file of {len} bytes cannot grow from {from} to {to}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        if world.capacity.is_some_and(|capacity| world.used().saturating_add(to - from) > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        world.contents_mut(self.node)?.grow(to)
+    }
+
+    fn release(&self, from: u64) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Release, &self.path)?;
+        self.check_writable()?;
+        world.contents_mut(self.node)?.release(from);
+        Ok(())
+    }
+
+    fn reclaim(&self, range: Range<u64>) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Allocate, &self.path)?;
+        self.check_writable()?;
+        let contents = world.contents(self.node)?;
+        assert!(range.end <= contents.len, "bytes {range:?} of a file of {}", contents.len);
+        let more = range.end.saturating_sub(contents.held);
+        if world.capacity.is_some_and(|capacity| more > 0 && world.used().saturating_add(more) > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let contents = world.contents_mut(self.node)?;
+        contents.held = contents.held.max(range.end);
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        Ok(world.contents(self.node)?.held)
+    }
+
+    fn data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        let contents = world.contents(self.node)?;
+        let stored = contents.cache.as_ref().map_or(0, |cache| cache.extent()).max(contents.platter.len() as u64);
+        Ok(Some(from..stored.min(contents.len)).filter(|data| data.start < data.end))
+    }
+
+    fn map(&self, capacity: u64) -> io::Result<Memory> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Map, &self.path)?;
+        let contents = world.contents_mut(self.node)?;
+        contents.reserve(capacity)?;
+        let cache = contents.cache.as_ref().expect("just reserved");
+        Ok(Memory::heap_part(Arc::clone(cache), capacity, self.writable))
+    }
+
+    fn copy(&self, length: u64) -> io::Result<Memory> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Map, &self.path)?;
+        let contents = world.contents_mut(self.node)?;
+        let cached = contents.cached();
+        Memory::filled(length, |bytes| {
+            let there = cached.len().min(bytes.len());
+            bytes[..there].copy_from_slice(&cached[..there]);
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.number(Operation::Sync, &self.path)?;
+        let refusal = world.refusal(Operation::Sync);
+        let world = &mut *world;
+        let Some(Node::File(contents)) = world.nodes.get_mut(&self.node) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        match refusal {
+            #[cfg(test)]
+            None if is_planted(Mistake::SyncForgotten) => {}
+            None => {
+                contents.sync();
+                if mem::take(&mut contents.unreported) {
+                    return Err(rustix::io::Errno::IO.into());
+                }
+            }
+            Some(fault) => {
+                contents.fail_to_sync(fault.pages, &mut world.random);
+                return Err(fault.failure.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).field("writable", &self.writable).finish_non_exhaustive()
+    }
+}
