@@ -265,7 +265,7 @@ impl World {
         match self.chance.below(4) {
             0 => retention = retention.until_committed_by([GROUP]),
             1 if policy.deletes() => {
-                (bound, when_full) = (Some(40_000 + self.chance.below(40_000)), WhenFull::DropOldest)
+                (bound, when_full) = (Some(40_000 + self.chance.below(40_000)), WhenFull::DropOldest);
             }
             2 => bound = Some(40_000 + self.chance.below(40_000)),
             _ => {}

@@ -47,8 +47,8 @@
 //! not, and its span is at least 1.
 //!
 //! Compaction puts records that stay into new batches, also records of several batches into one, each at its offset. A
-//! new batch has the type of the timestamps and the producer of the old ones, the highest of their epochs, and a lag of 0:
-//! what is compacted is durable. A *delete horizon* says from when on the tombstones in the batch may be removed; it is
+//! new batch has the type of the timestamps and the producer of the old ones, the epoch in which it is written, and a lag
+//! of 0: what is compacted is durable. A *delete horizon* says from when on the tombstones in the batch may be removed; it is
 //! set when everything that they delete is gone.
 //!
 //! A marker has no attribute but bit 5, so no extensions; its timestamp is when it was written. Its body is one u32: 1

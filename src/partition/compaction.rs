@@ -364,7 +364,8 @@ impl Compaction {
         let header = Header::decode(header).map_err(damaged)?;
         let end = slots.last().and_then(|last| last.next()).expect("what is compacted is sealed");
         let compacted = Some(Compacted { end, clean_end: self.pass.end });
-        let header = Header { durable_end: self.partition.durable_end(), compacted, ..header };
+        let (epoch, durable_end) = (self.partition.epoch(), self.partition.durable_end());
+        let header = Header { epoch, durable_end, compacted, ..header };
         Copying::begin(&self.partition.home, header, bytes)
     }
 
@@ -388,7 +389,7 @@ impl Compaction {
                 }
                 shared.get_or_insert_with(|| Shared::new(kind)).add(&kept);
             }
-            copying.cover(batch.next(), batch.epoch());
+            copying.cover(batch.next());
         }
         if let (Some(shared), Some(copying)) = (shared, &mut copying) {
             copying.put(&shared)?;

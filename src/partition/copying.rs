@@ -37,7 +37,6 @@ pub(super) struct Copying {
     due: Offset,
     /// Behind what was looked at: what lies between is gone.
     covered: Offset,
-    epoch: u32,
     latest: Option<Timestamp>,
     synced: u64,
     has_name: bool,
@@ -78,7 +77,6 @@ impl Copying {
             position: HEADER_BYTES,
             due: header.base,
             covered: header.base,
-            epoch: header.epoch,
             latest: None,
             synced: 0,
             has_name: false,
@@ -86,10 +84,9 @@ impl Copying {
         })
     }
 
-    /// Everything below `next` was looked at, in batches of at most this epoch.
-    pub(super) fn cover(&mut self, next: Offset, epoch: u32) {
+    /// Everything below `next` was looked at.
+    pub(super) fn cover(&mut self, next: Offset) {
         self.covered = next;
-        self.epoch = self.epoch.max(epoch);
     }
 
     /// Puts a batch of these records; it takes all offsets that were looked at and are in no batch yet.
@@ -103,7 +100,7 @@ impl Copying {
         let end = self.position + length;
         self.grow(end)?;
         let (base, timestamp_type) = (self.due, TimestampType::Create);
-        let stamp = Stamp { base, durable_end: base, epoch: self.epoch, salt: self.salt, timestamp_type };
+        let stamp = Stamp { base, durable_end: base, epoch: self.header.epoch, salt: self.salt, timestamp_type };
         let word = encode(self.pen.spare(self.position..end), &stamp);
         self.pen.publish(self.position, word, end);
         (self.position, self.due) = (end, self.covered);

@@ -62,7 +62,7 @@ impl OffsetMap {
     fn place(&self, hash: [u64; 2]) -> usize {
         // The high half of the product is below the length, and as even as the hash.
         let length = self.entries.len();
-        let mut place = (u128::from(hash[0]) * length as u128 >> 64) as usize;
+        let mut place = ((u128::from(hash[0]) * length as u128) >> 64) as usize;
         loop {
             let entry = &self.entries[place];
             if entry[2] == 0 || entry[..2] == hash {
