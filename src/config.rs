@@ -151,7 +151,7 @@ impl Default for TopicConfig {
     }
 }
 
-/// The largest segment of a topic that is compacted: a copy of it may be half as long again.
+/// The largest segment of a topic that is compacted: a copy of it may be longer, but not twice as long.
 pub(crate) const MAX_COMPACTED_BYTES: u32 = 1 << 30;
 
 impl TopicConfig {
@@ -255,8 +255,7 @@ impl TopicConfig {
     /// Unlike [`Retention::bytes`] it is never exceeded, not even for a moment. Default: `None`, whatever there is. From
     /// two segments ([`segment_bytes`](Self::segment_bytes)), because room is made by a segment at a time; below that,
     /// creating or altering the topic fails with [`Error::InvalidConfig`]. A partition that already holds more takes
-    /// nothing until it holds less. The copy of a segment that compaction is making comes on top, up to half as long again
-    /// as the segment.
+    /// nothing until it holds less. The copy of a segment that compaction is making comes on top.
     #[must_use]
     pub fn max_bytes(mut self, bytes: Option<u64>, when_full: WhenFull) -> Self {
         self.max_bytes = bytes;

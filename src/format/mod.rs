@@ -42,10 +42,10 @@
 //! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`): the file is
 //! none of the partition's segments if one before it ends behind its base offset. Its removal was interrupted.
 //!
-//! A compacted segment was made behind a segment that was durable, in one that was: it counts as one that a rolled
-//! marker ends, and its end offset, not what its successor says, is where it ends; it is read up to the end of the file.
-//! What its successor names is not missing if it lies in the compacted segment. Since there is room for no more offsets
-//! than 2^28 in any other segment, a compacted one takes no more either.
+//! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
+//! marker ends. It ends at its end offset, whatever its successor says, and is read up to the end of the file.
+//! What its successor names is not missing if it lies in the compacted segment. Compaction does not put more than 2^28 offsets
+//! into one segment, unless they were in one before: it is what a segment has room for.
 //!
 //! # Tables
 //!

@@ -55,7 +55,7 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Pages that were read are let go of after so many bytes.
 const KEPT_BYTES: u64 = 8 << 20;
 
-/// A compacted segment takes no more offsets: then recovery knows how many a segment that is gone may have held.
+/// Segments with more offsets do not become one: then recovery knows how many a segment that is gone may have held.
 const MOST_OFFSETS: u64 = 1 << 28;
 
 /// A sealed segment, as far as compaction goes.
@@ -382,6 +382,12 @@ impl Compaction {
             kept.clear();
             self.keep(&batch, &mut kept);
             let Some(copying) = &mut copying else { continue };
+            if copying.is_too_far(batch.next()) {
+                if let Some(shared) = shared.take() {
+                    copying.put(&shared)?;
+                }
+                copying.put_gap()?;
+            }
             if !kept.is_empty() {
                 let kind = Kind::of(&batch, self.pass.horizon(&batch, &kept));
                 if let Some(full) = shared.take_if(|shared| !shared.takes(&kind, &kept)) {

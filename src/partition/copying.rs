@@ -22,6 +22,9 @@ const SYNC_BYTES: u64 = 4 << 20;
 /// the file.
 const MOST_GROWTH_BYTES: u64 = 1 << 20;
 
+/// More offsets than this are not put together into a batch; one batch of others may take as many again as fit its field.
+const MOST_SPAN: u64 = 1 << 28;
+
 /// A segment that is being made.
 #[derive(Debug)]
 pub(super) struct Copying {
@@ -55,8 +58,8 @@ impl Copying {
             _ => {}
         }
         let file = storage.create(&unborn).map_err(Error::making("create", || home.full(&unborn)))?;
-        // A copy is at most half as long again; see `copied`.
-        let capacity = (bytes + bytes / 2 + 2 * PAGE).next_multiple_of(PAGE).min(u64::from(MAX_SEGMENT_BYTES));
+        // A copy is less than twice as long; see `copied`.
+        let capacity = (2 * bytes + 2 * PAGE).next_multiple_of(PAGE).min(u64::from(MAX_SEGMENT_BYTES));
         let begun = home.allocate(&*file, &unborn, 0, PAGE).and_then(|()| {
             let memory = file.map(capacity).map_err(Error::io("map", || home.full(&unborn)))?;
             let (_, mut pen) = Region::new(memory, PAGE);
@@ -82,6 +85,11 @@ impl Copying {
             has_name: false,
             header,
         })
+    }
+
+    /// Whether a batch that reaches to `next` would take more offsets than it can.
+    pub(super) fn is_too_far(&self, next: Offset) -> bool {
+        next.since(self.due) > MOST_SPAN
     }
 
     /// Everything below `next` was looked at.
@@ -128,14 +136,19 @@ impl Copying {
         self.file.sync().map_err(Error::io("sync", || self.home.full(&self.unborn)))
     }
 
+    /// Puts a gap of all offsets that were looked at and are in no batch yet, if there are any.
+    pub(super) fn put_gap(&mut self) -> Result<()> {
+        if self.due == self.covered {
+            return Ok(());
+        }
+        let span = u32::try_from(self.covered.since(self.due)).expect("who covers does not go too far");
+        let now = self.home.env.clock.now();
+        self.put_with(MARKER_BYTES as u64, |place, stamp| batch::encode_gap(place, stamp, now, span))
+    }
+
     /// Ends the segment and makes all of it durable but its name. It has reached its end.
     pub(super) fn finish(&mut self) -> Result<()> {
-        if self.due < self.covered {
-            let span =
-                u32::try_from(self.covered.since(self.due)).expect("a compacted segment has at most 2^28 offsets");
-            let now = self.home.env.clock.now();
-            self.put_with(MARKER_BYTES as u64, |place, stamp| batch::encode_gap(place, stamp, now, span))?;
-        }
+        self.put_gap()?;
         // If that fails, the room is not lost, only not used.
         self.file.release(self.position.next_multiple_of(PAGE)).ok();
         self.sync()
@@ -164,5 +177,52 @@ impl Drop for Copying {
             // Best effort: the next attempt, or the next opening, removes it too.
             drop(self.home.env.storage.remove(&self.unborn));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use crate::env::sim::{SimClock, SimScheduler};
+    use crate::env::storage::sim::SimDisk;
+    use crate::format::batch::Batch;
+    use crate::format::segment::{Compacted, Identity};
+    use crate::types::TopicPartition;
+
+    #[test]
+    fn a_gap_of_any_width_is_copied() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let identity = Identity { log: 1, topic: 2, partition: 0 };
+        let home = Home {
+            env: Env::simulated(SimDisk::new(1), clock, scheduler, 1),
+            dir: PathBuf::new(),
+            identity,
+            partition: TopicPartition::new("users", 0),
+            segment_bytes: 4096,
+        };
+        let widest = u64::from(u32::MAX);
+        let end = Offset::new(3 * widest + 10);
+        let compacted = Some(Compacted { end, clean_end: end });
+        let (base, durable_end) = (Offset::ZERO, end);
+        let header = Header { identity, epoch: 1, base, predecessor: None, durable_end, compacted };
+        let mut copying = Copying::begin(&home, header, 4096).unwrap();
+        for next in [5, 10, 10 + widest, 10 + 2 * widest, 10 + 3 * widest].map(Offset::new) {
+            if copying.is_too_far(next) {
+                copying.put_gap().unwrap();
+            }
+            copying.cover(next);
+        }
+        copying.finish().unwrap();
+
+        let (mut walk, bytes) = (Walk::begin(&header, copying.salt), copying.pen.region().bytes());
+        let mut spans = Vec::new();
+        while let Some(batch) = walk.step(bytes).unwrap() {
+            assert!(Batch::records(&batch).next().is_none());
+            spans.push(batch.next().since(batch.base()));
+        }
+        assert_eq!(spans, [10, widest, widest, widest]);
+        assert_eq!(walk.due, end);
     }
 }

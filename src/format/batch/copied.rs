@@ -2,8 +2,8 @@
 //!
 //! Records keep their offsets, timestamps and headers. Those of batches that hold one or two records share a new batch,
 //! so that what a batch costs is paid once for many; the records of a larger one stay by themselves, so that a few
-//! timestamps that differ do not make many records longer. So a copy is never longer than one and a half times what it is
-//! the copy of, and mostly shorter.
+//! timestamps that differ do not make many records longer. A copy is less than twice as long as what it is the copy of,
+//! and mostly shorter: where records are left out of a batch, the others need four bytes more to say their offsets.
 
 use crate::format::batch::{
     ABSENT, ALIGNMENT, APPEND_TIME, Batch, DELETE_HORIZON, HEADER_BYTES, HEADERS, HORIZON_BYTES, PRODUCER,
@@ -109,7 +109,7 @@ impl<'a> Shared<'a> {
         let offsets = (stamp.base, next);
         assert_eq!(place.len() as u64, self.length(offsets), "a batch is encoded into exactly its place");
         let attributes = self.attributes(offsets);
-        let span = u32::try_from(next.since(stamp.base)).expect("a compacted segment has at most 2^28 offsets");
+        let span = u32::try_from(next.since(stamp.base)).expect("who covers does not go too far");
         let count = u32::try_from(self.records.len()).expect("there are no more records than offsets");
         let base_timestamp = self.records.first().map_or(0, |first| first.timestamp.as_millis());
         let mut out = Writer::new(&mut place[8..]);
