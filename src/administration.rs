@@ -1,12 +1,13 @@
-//! Looking at groups and moving them, from outside of their consumers.
+//! Looking at groups and moving them, from outside of their consumers; and cutting a log that they may have read.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, PulledBack};
 use crate::error::{Error, Result};
-use crate::group::{Group, GroupState, MemberView};
-use crate::partition::Partition;
+use crate::group::{Group, GroupState, Groups, MemberView};
+use crate::partition::{Partition, Removal};
 use crate::types::{Offset, OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// What there is to know of a group.
@@ -92,6 +93,77 @@ pub struct OffsetChange {
     pub from: Option<Offset>,
     /// What is committed then.
     pub to: Offset,
+}
+
+/// What becomes of groups that have committed more of a partition than a truncation leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupsBeyond {
+    /// Nothing is cut while there are such groups.
+    #[default]
+    Refuse,
+    /// What they have committed is set back to the new end.
+    PullBack,
+}
+
+/// What was cut off a partition, or would be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Truncated {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The offsets, which are given again.
+    pub offsets: Range<Offset>,
+    /// How many segments went with them.
+    pub segments: usize,
+    /// The bytes of these segments, and those that the last one that is left holds no more.
+    pub bytes: u64,
+    /// The groups that had committed more than is left, and were pulled back; of a plan: that would have to be.
+    pub groups: Vec<PulledBack>,
+}
+
+/// What [`truncate`] would cut off, and which groups are beyond.
+pub(crate) fn plan_truncation(
+    catalog: &Catalog,
+    groups: &Groups,
+    name: &TopicPartition,
+    end: Offset,
+) -> Result<Truncated> {
+    let partition = catalog.partition(name)?;
+    let removal = partition.plan_truncation(end)?;
+    let beyond = groups.list().into_iter().filter_map(|group| {
+        let from = group.committed_beyond(&partition, end)?;
+        Some(PulledBack { group: group.name().to_owned(), partition: name.clone(), from, to: end })
+    });
+    let groups = beyond.collect();
+    let Removal { offsets, segments, bytes } = removal;
+    Ok(Truncated { partition: name.clone(), offsets, segments, bytes, groups })
+}
+
+/// Cuts a partition, and then pulls groups back: should the machine stop in between, opening the log does that.
+pub(crate) fn truncate(
+    catalog: &Catalog,
+    groups: &Groups,
+    name: &TopicPartition,
+    end: Offset,
+    beyond: GroupsBeyond,
+) -> Result<Truncated> {
+    let plan = plan_truncation(catalog, groups, name, end)?;
+    if beyond == GroupsBeyond::Refuse && !plan.groups.is_empty() {
+        let groups = plan.groups.into_iter().map(|beyond| (beyond.group, beyond.from)).collect();
+        return Err(Error::CommittedBeyond { partition: plan.partition, end, groups });
+    }
+    let partition = catalog.partition(name)?;
+    let Removal { offsets, segments, bytes } = catalog.truncate(&partition, end)?;
+    let (mut pulled_back, mut result) = (Vec::new(), Ok(()));
+    // All of them, also those that have committed since they were asked.
+    for group in groups.list() {
+        match group.pull_back(&partition) {
+            Ok(moved) => pulled_back.extend(moved),
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    result.map(|()| Truncated { partition: name.clone(), offsets, segments, bytes, groups: pulled_back })
 }
 
 pub(crate) fn describe(catalog: &Catalog, group: &Group, now: Duration) -> GroupDescription {

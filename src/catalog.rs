@@ -29,7 +29,7 @@ use crate::env::Env;
 use crate::env::scheduling::Bell;
 use crate::env::storage::{Access, Kind, Lock, LockError};
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::catalog::{Fact, TopicFact};
+use crate::format::catalog::{Cut, Fact, TopicFact};
 use crate::format::segment::{CATALOG_ID, Header, Identity};
 use crate::partition::{Home, Known, Partition, PartitionReport, Removal, Upkeep, headers, holds_batches};
 use crate::table::{Reserve, Table};
@@ -229,7 +229,7 @@ impl Catalog {
     }
 
     /// Where the log keeps what it knows of itself.
-    pub(crate) fn table(&self) -> &Partition {
+    pub(crate) fn table(&self) -> &Arc<Partition> {
         self.table.partition()
     }
 
@@ -315,6 +315,12 @@ impl Catalog {
     /// Forgets a bell: nobody waits for it any more.
     pub(crate) fn unlisten(&self, bell: &Arc<Bell>) {
         self.listeners.lock().retain(|known| !Arc::ptr_eq(known, bell));
+    }
+
+    /// Calls `work` while no topic or group comes, goes or grows.
+    pub(crate) fn while_unchanged<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _change = self.change.lock();
+        work()
     }
 
     /// All topics, in the order of their names.
@@ -439,6 +445,7 @@ impl Catalog {
         self.check_writable()?;
         let _change = self.change.lock();
         let topic = self.topic(name)?;
+        check_not_copied(&topic.partitions())?;
         self.record(&[Fact::NoTopic(name.to_owned()), Fact::Deleting(topic.id(), name.to_owned())])?;
         topic.set_deleted();
         self.topics.write().remove(name);
@@ -451,6 +458,8 @@ impl Catalog {
         let mut facts: Vec<_> = (0..topic.count()).map(|number| Fact::NoEnd(topic.id(), number)).collect();
         let began = (0..topic.count()).filter(|number| self.recorded_start(topic.id(), *number) > Offset::ZERO);
         facts.extend(began.map(|number| Fact::NoStart(topic.id(), number)));
+        let cut = (0..topic.count()).filter(|number| self.recorded_cut(topic.id(), *number).is_some());
+        facts.extend(cut.map(|number| Fact::NoCut(topic.id(), number)));
         facts.push(Fact::Deleted(topic.id()));
         self.record(&facts)
     }
@@ -515,7 +524,8 @@ impl Catalog {
     /// What is known of a partition of the topic or group with this id before its files are looked at.
     fn known(&self, id: u128, number: u32, made: bool, start: Option<Offset>) -> Known {
         let durable_end = self.recorded_end(id, number).unwrap_or(Offset::ZERO);
-        Known { made, start, durable_end, closed: self.was_closed, epoch: self.epoch }
+        let cut = self.recorded_cut(id, number);
+        Known { made, start, cut, durable_end, closed: self.was_closed, epoch: self.epoch }
     }
 
     /// Where the partition of the topic with this id begins.
@@ -530,6 +540,26 @@ impl Catalog {
         self.check_writable()?;
         let fact = Fact::Start(partition.topic_id(), partition.name().partition(), start);
         partition.delete_before(start, || self.record(&[fact]))
+    }
+
+    /// Where the partition of the topic with this id was cut last.
+    fn recorded_cut(&self, id: u128, number: u32) -> Option<Cut> {
+        let (key, _) = Fact::NoCut(id, number).encode();
+        let cut = self.table.get(&key, |value, _| Fact::decode(&key, Some(value)).ok())?;
+        if let Some(Fact::Cut(_, _, cut)) = cut { Some(cut) } else { None }
+    }
+
+    /// Where each partition of the topic with this id was cut last.
+    pub(crate) fn recorded_cuts(&self, id: u128, count: u32) -> Vec<Option<Cut>> {
+        (0..count).map(|number| self.recorded_cut(id, number)).collect()
+    }
+
+    /// Removes everything at or above `end` from a partition. When it returns, it does not come back.
+    pub(crate) fn truncate(&self, partition: &Partition, end: Offset) -> Result<Removal> {
+        self.check_writable()?;
+        let (id, number) = (partition.topic_id(), partition.name().partition());
+        // What was recorded at the last closing may be more than is left.
+        partition.truncate(end, |cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]))
     }
 
     fn recorded_end(&self, id: u128, number: u32) -> Option<Offset> {
@@ -568,7 +598,7 @@ impl Catalog {
         Ok(topic)
     }
 
-    /// What is missing at the beginning may have been deleted since the catalog was read.
+    /// What is missing may have been deleted or cut off since the catalog was read.
     fn open_partition_read_only(
         &self,
         home: &Home,
@@ -580,11 +610,12 @@ impl Catalog {
             if report.damage.is_empty() || self.table.follow().is_err() {
                 return Ok((partition, report));
             }
-            let start = Some(self.recorded_start(home.identity.topic, home.identity.partition));
-            if start == known.start {
+            let (id, number) = (home.identity.topic, home.identity.partition);
+            let (start, cut) = (Some(self.recorded_start(id, number)), self.recorded_cut(id, number));
+            if (start, cut) == (known.start, known.cut) {
                 return Ok((partition, report));
             }
-            known.start = start;
+            (known.start, known.cut) = (start, cut);
         }
     }
 
@@ -618,8 +649,13 @@ impl Catalog {
         }
         for topic in self.topics() {
             for partition in topic.partitions() {
+                let recorded = || {
+                    // If it cannot be read now, the next look finds out.
+                    drop(self.table.follow());
+                    self.recorded_cut(topic.id(), partition.name().partition())
+                };
                 // Only an opening begins a segment behind damage, and an opening changes the catalog.
-                partition.follow(changed)?;
+                partition.follow(changed, recorded)?;
                 if changed {
                     partition.follow_start(self.recorded_start(topic.id(), partition.name().partition()));
                 }
@@ -722,8 +758,9 @@ impl Catalog {
     }
 
     /// Removes the files of a group that has nothing committed any more.
-    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Partition) -> Result<()> {
+    pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Arc<Partition>) -> Result<()> {
         let _change = self.change.lock();
+        check_not_copied(std::slice::from_ref(partition))?;
         self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
         partition.abandon();
         let path = Path::new(GROUPS).join(dir);
@@ -761,6 +798,12 @@ impl Catalog {
         result = result.and(self.record_ends(&ends)).and(self.table.partition().close());
         drop(self.lock.lock().take());
         result
+    }
+
+    /// The process is dead: what it had open stays as it is.
+    #[cfg(feature = "sim")]
+    pub(crate) fn abandon(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     /// Leaves the witnesses of last resort. Without room for them, damage that comes later may be told as less than it
@@ -925,6 +968,16 @@ pub(crate) fn plausible(fact: Fact) -> Result<Fact, Flaw> {
 
 fn topic_dir(name: &str) -> PathBuf {
     Path::new(TOPICS).join(name)
+}
+
+pub(crate) fn check_not_copied(partitions: &[Arc<Partition>]) -> Result<()> {
+    match partitions.iter().find(|partition| partition.is_pinned()) {
+        Some(partition) => {
+            let reason = format!("{} is being copied; delete it once that is done", partition.name());
+            Err(Error::InvalidState { reason })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_name(name: &str) -> Result<()> {

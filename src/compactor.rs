@@ -196,7 +196,8 @@ impl Compactor {
                 continue;
             }
             for partition in topic.partitions() {
-                if partition.check_open().is_err() || uncleanable.contains(&number_of(&partition)) {
+                let is_free = partition.check_open().is_ok() && !partition.is_pinned();
+                if !is_free || uncleanable.contains(&number_of(&partition)) {
                     continue;
                 }
                 let cleanable = partition.cleanable(&config.compacting)?;

@@ -7,7 +7,7 @@ mod cleanup;
 mod retention;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::assignor::{Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol};
@@ -429,9 +429,9 @@ impl TopicConfig {
     /// default.
     pub(crate) fn stored_entries(&self) -> Vec<(&'static str, String)> {
         const ALWAYS: [&str; 4] = ["durability", "max.message.bytes", "message.timestamp.type", "segment.bytes"];
-        let usual = TopicConfig::new().entries();
-        let entries = self.entries().into_iter().zip(usual);
-        entries.filter(|(entry, usual)| ALWAYS.contains(&entry.0) || entry != usual).map(|(entry, _)| entry).collect()
+        static USUAL: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| TopicConfig::new().entries());
+        let entries = self.entries().into_iter().zip(USUAL.iter());
+        entries.filter(|(entry, usual)| ALWAYS.contains(&entry.0) || entry != *usual).map(|(entry, _)| entry).collect()
     }
 
     /// How many partitions the topic has.

@@ -227,6 +227,26 @@ pub enum Error {
         /// The offset behind the last that can be read.
         end: Offset,
     },
+    /// The log was truncated below where the consumer was, and its reset policy is `None`. What it had read from `end` on is
+    /// gone, and the offsets are given again. Seek to `end` to read what came instead; until the consumer seeks, it is told
+    /// so by each poll. Kafka: `LogTruncationException`.
+    LogTruncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where the consumer was.
+        position: Offset,
+        /// Where the log was cut.
+        end: Offset,
+    },
+    /// Groups have committed more of a partition than would be left, and were not to be pulled back.
+    CommittedBeyond {
+        /// The partition.
+        partition: TopicPartition,
+        /// Where it was to end.
+        end: Offset,
+        /// The groups, and what they have committed.
+        groups: Vec<(String, Offset)>,
+    },
     /// No offset was committed, and the reset policy is `None`. Kafka: `NoOffsetForPartitionException`.
     NoOffsetForPartition {
         /// The partition.
@@ -457,6 +477,18 @@ impl fmt::Display for Error {
             }
             Error::OffsetOutOfRange { partition, requested, start, end } => {
                 write!(f, "offset {requested} of {partition} is out of range: it holds {start}..{end}")
+            }
+            Error::LogTruncated { partition, position, end } => {
+                write!(f, "{partition} was truncated to {end} while the consumer was at {position}; ")?;
+                write!(f, "seek to {end} to read what was sent since")
+            }
+            Error::CommittedBeyond { partition, end, groups } => {
+                let list = groups.iter().map(|(group, offset)| format!("group {group:?} has committed {offset}"));
+                let list = list.collect::<Vec<_>>().join(", ");
+                write!(
+                    f,
+                    "{partition} cannot be truncated to {end}: {list}; reset their offsets, or have them pulled back"
+                )
             }
             Error::NoOffsetForPartition { partition } => {
                 write!(f, "no offset is committed for {partition} and the reset policy is none; seek first")

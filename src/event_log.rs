@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::administration::{self, GroupDescription, OffsetChange, ResetTo};
+use crate::administration::{self, GroupDescription, GroupsBeyond, OffsetChange, ResetTo, Truncated};
 use crate::catalog::{Catalog, RecoveryReport};
 use crate::compactor::{Compacted, CompactionProgress, CompactionReport, Compactor};
 use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
+use crate::copies::{self, Copied, Kin};
 use crate::env::Env;
 use crate::env::scheduling::Worker;
-#[cfg(any(doc, feature = "tempfile"))]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::group::{Group, Groups};
+use crate::inspect::Progress;
 use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};
 use crate::retainer::{Removed, Retainer, RetentionReport};
@@ -224,6 +224,12 @@ impl EventLog {
         self.shared.close()
     }
 
+    /// What a process leaves that dies: nothing is synced, nothing closed.
+    #[cfg(feature = "sim")]
+    pub(crate) fn abandon(self) {
+        self.shared.catalog.abandon();
+    }
+
     /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions,
     /// every [`retention_interval`](LogConfig::retention_interval) retention, and a step of a compaction, if one runs or
     /// is to begin ([`compaction_interval`](LogConfig::compaction_interval)).
@@ -236,6 +242,98 @@ impl EventLog {
         }
         let due = self.shared.keeper.maintain()?;
         Some(due.saturating_sub(self.shared.catalog.env().clock.monotonic()))
+    }
+}
+
+/// How often a copy is begun of a log that another process changes meanwhile.
+const COPY_ATTEMPTS: u32 = 5;
+
+/// Copies.
+impl EventLog {
+    /// Makes a fork of the log: a directory of its own, that is opened as any log and from then on goes its own way. It takes
+    /// as long as giving each sealed segment a second name and copying the one that is appended to, however many records
+    /// there are: sealed segments are shared, as nobody writes to them. For tests on real data, experiments, and a way back
+    /// before something that may go wrong.
+    ///
+    /// It holds what topics and groups were at one moment. What is accepted is in it, also what no power cut would have
+    /// left; when this returns, it is durable. Until it is complete its name ends in `.unfinished`.
+    ///
+    /// A log that was opened [read-only](Self::open_read_only) can be forked too, also beside a process that writes it; then
+    /// each partition is as of a moment of its own, later than that of the groups, so that none is beyond an end.
+    ///
+    /// The fork is the same log by the identity that stands in its files: a segment that is put from the one into the other
+    /// is not told apart. Bit rot in a file that both share is in both; a [`backup`](Self::backup) shares nothing. While
+    /// it is made, topics and groups are not deleted and partitions not truncated
+    /// ([`InvalidState`](Error::InvalidState)), and what retention removes keeps its room.
+    ///
+    /// ```
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let (path, copy) = (directory.path().join("data"), directory.path().join("experiment"));
+    /// use tidelog::{EventLog, ProducerRecord, TopicConfig};
+    ///
+    /// let log = EventLog::open(&path)?;
+    /// log.create_topic("orders", TopicConfig::new())?;
+    /// log.producer().send(ProducerRecord::new("orders", "paid 12.50"))?;
+    /// log.fork(&copy)?;
+    /// let experiment = EventLog::open(&copy)?;
+    /// experiment.producer().send(ProducerRecord::new("orders", "paid twice"))?;
+    /// assert_eq!(experiment.describe_topic("orders")?.partitions[0].log_end.get(), 2);
+    /// assert_eq!(log.describe_topic("orders")?.partitions[0].log_end.get(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Io`](Error::Io) if there is something in the place of the directory already, or it does not lie on the file system
+    /// of the log, or that does not know hard links; [`NoSpace`](Error::NoSpace), [`SyncFailed`](Error::SyncFailed),
+    /// [`Closed`](Error::Closed); [`Locked`](Error::Locked) if somebody else is just making it;
+    /// [`InvalidState`](Error::InvalidState) if another process has changed the log too often meanwhile.
+    pub fn fork(&self, path: impl AsRef<Path>) -> Result<Copied> {
+        self.copy(path.as_ref(), &Kin::Fork, &mut |_| {})
+    }
+
+    /// Makes a backup of the log: a directory of its own, on any file system, that shares nothing with it. To restore it is to
+    /// open it, or a copy of it; [`inspect::verify`](fn@crate::inspect::verify) says whether it is sound.
+    ///
+    /// It is made as a [`fork`](Self::fork) is, and holds the same; senders and readers go on meanwhile. `progress` is called
+    /// about once per mebibyte.
+    ///
+    /// `previous`: the directory of an earlier backup, on the same file system as this one. Sealed segments that are the same
+    /// there, byte for byte, are not written again but shared between the two; either can be removed without the other. They
+    /// are read, though, here and there.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork`](Self::fork), but for what links need; [`NotALog`](Error::NotALog) if there is no previous one.
+    pub fn backup(
+        &self,
+        path: impl AsRef<Path>,
+        previous: Option<&Path>,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Copied> {
+        self.copy(path.as_ref(), &Kin::Backup(previous), &mut progress)
+    }
+
+    fn copy(&self, path: &Path, kin: &Kin<'_>, progress: &mut dyn FnMut(Progress)) -> Result<Copied> {
+        self.shared.catalog.check_open()?;
+        for _ in 0..COPY_ATTEMPTS {
+            let Shared { catalog, groups, .. } = &*self.shared;
+            let copied = if catalog.is_read_only() {
+                // What has come since this one was opened is found by one that is opened now.
+                let fresh = Self::open_read_only_in(catalog.env().clone())?;
+                copies::copy(&fresh.shared.catalog, &fresh.shared.groups, path, kin, progress)?
+            } else {
+                copies::copy(catalog, groups, path, kin, progress)?
+            };
+            if let Some(copied) = copied {
+                return Ok(copied);
+            }
+        }
+        let reason =
+            format!("the log was changed by its writer in each of {COPY_ATTEMPTS} attempts to copy it; try again");
+        Err(Error::InvalidState { reason })
     }
 }
 
@@ -392,6 +490,66 @@ impl EventLog {
         let partition = self.shared.catalog.partition(partition)?;
         self.shared.retainer.delete(&partition, before.into())?;
         Ok(partition.log_start())
+    }
+
+    /// Cuts the tail of a partition: removes all records at or above `end`, whose offsets are given again to what is sent
+    /// from then on. For undoing what should never have been sent. Kafka does this in its replicas only: `truncateTo`.
+    ///
+    /// When it returns, they do not come back, whatever happens. What is sent meanwhile is cut off, too, if it got its
+    /// offset before. Records that were polled stay readable. A consumer that had read further goes on at `end`, or with
+    /// [`OffsetReset::None`](crate::OffsetReset::None) is told [`LogTruncated`](Error::LogTruncated). No file is shortened: the
+    /// segment in which `end` lies keeps its room until retention removes it.
+    ///
+    /// `groups`: what becomes of groups that have committed more. Look first: [`plan_truncation`](Self::plan_truncation).
+    ///
+    /// ```
+    /// # fn main() -> tidelog::Result<()> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let path = directory.path();
+    /// use tidelog::{EventLog, GroupsBeyond, ProducerRecord, TopicConfig, TopicPartition};
+    ///
+    /// let log = EventLog::open(path)?;
+    /// log.create_topic("orders", TopicConfig::new())?;
+    /// for order in ["good", "bad", "worse"] {
+    ///     log.producer().send(ProducerRecord::new("orders", order))?;
+    /// }
+    /// let cut = log.truncate(&TopicPartition::new("orders", 0), 1, GroupsBeyond::Refuse)?;
+    /// assert_eq!(cut.offsets.end.get(), 3);
+    /// let better = log.producer().send(ProducerRecord::new("orders", "better"))?.wait()?;
+    /// assert_eq!(better.offset().get(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CommittedBeyond`](Error::CommittedBeyond) if groups have committed more and are not to be pulled back;
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) if `end` lies before the log start or behind the log end;
+    /// [`InvalidState`](Error::InvalidState) if it lies between records that were sent as one batch and stay or go
+    /// together; [`UnknownTopic`](Error::UnknownTopic), [`UnknownPartition`](Error::UnknownPartition),
+    /// [`SyncFailed`](Error::SyncFailed), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed). With
+    /// [`Io`](Error::Io) it may have been decided and not finished: then the next opening does that, and until then nothing
+    /// can be sent to the partition.
+    pub fn truncate(
+        &self,
+        partition: &TopicPartition,
+        end: impl Into<Offset>,
+        groups: GroupsBeyond,
+    ) -> Result<Truncated> {
+        self.shared.catalog.check_writable()?;
+        administration::truncate(&self.shared.catalog, &self.shared.groups, partition, end.into(), groups)
+    }
+
+    /// What [`truncate`](Self::truncate) would cut off, and which groups have committed more than would be left. Nothing is
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange), [`InvalidState`](Error::InvalidState),
+    /// [`UnknownTopic`](Error::UnknownTopic), [`UnknownPartition`](Error::UnknownPartition), [`Io`](Error::Io).
+    pub fn plan_truncation(&self, partition: &TopicPartition, end: impl Into<Offset>) -> Result<Truncated> {
+        self.follow();
+        administration::plan_truncation(&self.shared.catalog, &self.shared.groups, partition, end.into())
     }
 
     /// Removes what topics no longer keep, now, whether it is due or not; returns what that was, by partition.

@@ -34,8 +34,8 @@
 //!   it dies. So does a commit.
 //! - What a power cut may take is the topic's choice: see [`Durability`]. In a `Sync` topic, the default, it takes nothing
 //!   that was delivered or seen.
-//! - Order within a partition never changes. Offsets are given once. A record is returned whole and as it was
-//!   written, or not at all.
+//! - Order within a partition never changes. Offsets are given once, unless you [truncate](EventLog::truncate). A record
+//!   is returned whole and as it was written, or not at all.
 //! - Promised data that is damaged is reported, by [`EventLog::recovery_report`] or by whoever reads it, with file,
 //!   position and offsets. It is never cut away, and the consumer decides whether to step over it.
 //! - A committed offset never lies past the end of its partition, so a group skips nothing.
@@ -97,6 +97,7 @@ mod codec;
 mod compactor;
 mod config;
 mod consumer;
+mod copies;
 mod dead_letters;
 mod env;
 mod error;
@@ -118,7 +119,9 @@ mod topic;
 mod types;
 mod upkeep;
 
-pub use crate::administration::{GroupDescription, GroupOffset, MemberDescription, OffsetChange, ResetTo};
+pub use crate::administration::{
+    GroupDescription, GroupOffset, GroupsBeyond, MemberDescription, OffsetChange, ResetTo, Truncated,
+};
 pub use crate::assignor::{
     Assignor, CooperativeStickyAssignor, RangeAssignor, RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
     Subscription,
@@ -136,6 +139,7 @@ pub use crate::config::{
 pub use crate::consumer::{
     Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, PollRecords, RebalanceListener, Records,
 };
+pub use crate::copies::Copied;
 pub use crate::dead_letters::{DeadLetterConfig, DeadLetterQueue, Processed, ProcessingError};
 pub use crate::error::{Damage, Error, Flaw, Result};
 pub use crate::event_log::{EventLog, PartitionDescription, TopicDescription};

@@ -369,6 +369,11 @@ impl Delivery {
         self.partition.name().partition()
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn topic_partition(&self) -> &TopicPartition {
+        self.partition.name()
+    }
+
     /// Whether the record is as durable as its topic promises.
     pub fn is_delivered(&self) -> bool {
         self.partition.high_watermark() > self.offset

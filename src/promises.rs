@@ -5,7 +5,7 @@
 //! [`Interval`](crate::Durability::Interval): up to the last completed sync; [`Os`](crate::Durability::Os): nothing yet).
 //!
 //! Always, at every level and after every fault below: offsets are contiguous and never given twice but for those of a
-//! tail that a power cut took and that was never promised; order never changes; a record is returned whole and as written
+//! tail that a power cut took and that was never promised, or that was [truncated](crate::EventLog::truncate); order never changes; a record is returned whole and as written
 //! or not at all; nothing appears that nobody wrote; what recovery dropped does not come back; a committed position
 //! never lies past the end and moves back only if the log itself was cut, and then the
 //! [`RecoveryReport`](crate::RecoveryReport) says so; no undefined behaviour, no panic, no hang.
@@ -26,7 +26,7 @@
 //! | 12 | bit rot, misdirected or lost write at rest | checked before it is read for the first time in each opening: `Corrupt` with partition, offsets, file, position and flaw; the consumer decides to skip, never the library; others unaffected; `verify` finds it all |
 //! | 13 | zeroed sector or page | as 12; not the end of the log |
 //! | 14 | segment cut short, emptied, deleted by somebody else (first, middle, last) | the missing offsets are reported and not given again; the rest is served. What nothing can tell: after a process was killed, the loss of the end of the newest segment, from behind its last proven batch |
-//! | 15 | segment of another partition, another log or an old backup in its place | refused as foreign, or its end as missing; reported, untouched |
+//! | 15 | segment of another partition, another log or an old backup in its place | refused as foreign, or its end as missing; reported, untouched. What nothing can tell: a segment of a fork or a backup that went its own way, if all else fits |
 //! | 16 | catalog damaged or lost | rebuilt from the directories, reported; settings become the usual ones; data is never removed because nobody mentions it |
 //! | 17 | committed offsets damaged or lost | reported by opening and by the first fetch of that group, until it seeks or commits; not silently "no position" |
 //! | 18 | index missing, stale, wrong, of another segment | there is none on the disk; it is made from checked batches |

@@ -217,7 +217,7 @@ impl Table {
     /// Applies what was appended since the last replay; returns the keys that changed.
     fn replay(&self, damage: &mut Vec<Damage>) -> Result<Vec<Vec<u8>>> {
         let mut state = self.state.lock();
-        let (mut cursor, mut changed) = (None, Vec::new());
+        let (mut cursor, mut changed) = (self.partition.cursor(), Vec::new());
         loop {
             match self.partition.read(&mut cursor, state.read, usize::MAX) {
                 Ok(None) => return Ok(changed),
@@ -244,7 +244,7 @@ impl Table {
 
     /// Looks what another process has changed; returns the keys. Only for a table that was opened read-only.
     pub(crate) fn follow(&self) -> Result<Vec<Vec<u8>>> {
-        self.partition.follow(true)?;
+        self.partition.follow(true, || None)?;
         self.replay(&mut Vec::new())
     }
 

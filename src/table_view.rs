@@ -18,7 +18,7 @@ const AT_ONCE: usize = 1000;
 ///
 /// It begins with all that is visible in the topic, and is brought up to date by [`refresh`](Self::refresh): whoever
 /// wants to change the table sends records. A record without a value takes its key out; records without a key are
-/// passed over. What retention or [`EventLog::delete_records`](crate::EventLog::delete_records) removes goes at the next
+/// passed over. What is cut off the end, and what retention or [`EventLog::delete_records`](crate::EventLog::delete_records) removes goes at the next
 /// refresh. Keys and values are copied, so a table takes as much memory as they do, and about 100 bytes for each.
 ///
 /// Any topic will do; a [compacted](crate::CleanupPolicy::Compact) one stays small, and a view of it begins quickly.
@@ -52,7 +52,7 @@ pub struct TableView {
 /// A partition, and how far it was read.
 struct Part {
     partition: Arc<Partition>,
-    cursor: Option<Cursor>,
+    cursor: Cursor,
     position: Offset,
     /// Where it began when it was last looked at.
     start: Offset,
@@ -134,8 +134,8 @@ impl TableView {
             return Err(Error::UnknownTopic { topic: self.topic.name().to_string() });
         }
         for partition in self.topic.partitions().into_iter().skip(self.parts.len()) {
-            let start = partition.log_start();
-            self.parts.push(Part { partition, cursor: None, position: start, start });
+            let (start, cursor) = (partition.log_start(), partition.cursor());
+            self.parts.push(Part { partition, cursor, position: start, start });
         }
         let mut records = 0;
         for part in 0..self.parts.len() {
@@ -162,6 +162,13 @@ impl TableView {
     fn read_some(&mut self, number: usize) -> Result<Option<u64>> {
         let part = &mut self.parts[number];
         let chunk = match part.partition.read(&mut part.cursor, part.position, AT_ONCE) {
+            // What was cut off had replaced something, which only the log knows.
+            Err(Error::LogTruncated { .. }) => {
+                part.cursor = part.partition.cursor();
+                part.position = part.partition.log_start();
+                self.entries.retain(|_, entry| entry.part != number);
+                return Ok(Some(0));
+            }
             // Deleted since it was looked at.
             Err(Error::OffsetOutOfRange { .. }) if part.partition.log_start() > part.position => {
                 self.forget_deleted(number);

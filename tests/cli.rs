@@ -267,11 +267,17 @@ fn topics_are_described() {
     place.run(&["topics", "create", "fast", "--durability", "os", "--config", "segment.bytes=8192"]).out();
     place.run_with(&["produce", "fast"], b"a\nb\n").out();
     assert_eq!(place.run(&["topics", "list"]).text(), "fast\norders\n");
-    let expected = "\
-fast
+    let described = |topic: &str, durability: &str, segment_bytes: u32, ends: &[u32]| {
+        let row = |(number, end): (usize, &u32)| {
+            format!("{number:>11}      0    {end}        {end}        {end}         1   4096\n")
+        };
+        let rows: String = ends.iter().enumerate().map(row).collect();
+        format!(
+            "\
+{topic}
   cleanup.policy                   delete
   delete.retention.ms              86400000
-  durability                       os
+  durability                       {durability}
   max.compaction.lag.ms            -1
   max.message.bytes                1048576
   message.timestamp.after.max.ms   -1
@@ -284,39 +290,16 @@ fast
   retention.groups
   retention.ms                     -1
   retention.records                -1
-  segment.bytes                    8192
+  segment.bytes                    {segment_bytes}
   segment.ms                       -1
   when.full                        refuse
 
   PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    2        2        2         1   4096
-
-orders
-  cleanup.policy                   delete
-  delete.retention.ms              86400000
-  durability                       sync
-  max.compaction.lag.ms            -1
-  max.message.bytes                1048576
-  message.timestamp.after.max.ms   -1
-  message.timestamp.before.max.ms  -1
-  message.timestamp.type           CreateTime
-  min.cleanable.dirty.ratio        0.5
-  min.compaction.lag.ms            0
-  partition.max.bytes              -1
-  retention.bytes                  -1
-  retention.groups
-  retention.ms                     -1
-  retention.records                -1
-  segment.bytes                    67108864
-  segment.ms                       -1
-  when.full                        refuse
-
-  PARTITION  START  END  VISIBLE  DURABLE  SEGMENTS  BYTES
-          0      0    0        0        0         1   4096
-          1      0    0        0        0         1   4096
-          2      0    0        0        0         1   4096
-";
-    assert_eq!(place.run(&["topics", "describe"]).text(), expected);
+{rows}"
+        )
+    };
+    let (fast, orders) = (described("fast", "os", 8192, &[2]), described("orders", "sync", 64 << 20, &[0, 0, 0]));
+    assert_eq!(place.run(&["topics", "describe"]).text(), format!("{fast}\n{orders}"));
     let topic = &objects(&place.run(&["topics", "describe", "fast", "--output", "json"]).out())[0];
     assert_eq!((&topic["topic"], &topic["config"]["durability"]), (&json!("fast"), &json!("os")));
     assert_eq!(topic["partitions"][0]["log_end"], json!(2));
@@ -443,7 +426,19 @@ deleted 0 records of orders-2, which begins at 0
 #[test]
 fn a_topic_is_compacted_and_a_dry_run_says_what_would_go() {
     let place = Place::new();
-    place.run(&["topics", "create", "users", "--segment-bytes", "4096", "--config", "cleanup.policy=compact"]).out();
+    place
+        .run(&[
+            "topics",
+            "create",
+            "users",
+            "--segment-bytes",
+            "4096",
+            "--config",
+            "cleanup.policy=compact",
+            "--config",
+            "min.cleanable.dirty.ratio=1",
+        ])
+        .out();
     let lines: String = (0..200).map(|number| format!("user-{}\t{}\n", number % 10, "x".repeat(80))).collect();
     place.run_with(&["produce", "users", "--key-separator", "\t"], lines.as_bytes()).out();
     let dry = place.run(&["compact", "users", "--dry-run"]).text();
@@ -470,6 +465,71 @@ fn a_topic_is_compacted_and_a_dry_run_says_what_would_go() {
         "tidelog: error: invalid `cleanup.policy`: topic \"orders\" is not compacted; its cleanup.policy is delete\n";
     failed(&place.run(&["compact", "orders"]), 2, refused);
     assert_eq!(place.run(&["compact", "orders", "--dry-run"]).code, Some(0));
+}
+
+#[test]
+fn a_tail_is_cut_off_unless_groups_are_beyond() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\nc\nd\n").out();
+    place.run(&["consume", "orders", "--group", "billing", "--from-beginning"]).out();
+    let cut = |words: &[&str]| place.run(&[&["topics", "truncate", "orders"], words].concat());
+    failed(&cut(&["--to", "2"]), 2, "tidelog: error: orders has more than one partition; say which with --partition\n");
+    let dry = cut(&["--partition", "0", "--to", "2", "--dry-run"]).text();
+    assert_eq!(
+        dry,
+        "would cut 2 records off orders-0, which would end at 2\n\
+         refused without --pull-back-groups: would pull group billing back from 4 to 2\n"
+    );
+    failed(
+        &cut(&["--partition", "0", "--to", "2"]),
+        1,
+        "tidelog: error: orders-0 cannot be truncated to 2: group \"billing\" has committed 4; reset their offsets, or have \
+         them pulled back\n",
+    );
+    failed(
+        &cut(&["--partition", "0", "--to", "5"]),
+        1,
+        "tidelog: error: offset 5 of orders-0 is out of range: it holds 0..4\n",
+    );
+    assert_eq!(
+        cut(&["--partition", "0", "--to", "2", "--pull-back-groups"]).text(),
+        "cut 2 records off orders-0, which ends at 2\npulled group billing back from 4 to 2\n"
+    );
+    place.run_with(&["produce", "orders", "--partition", "0"], b"e\n").out();
+    assert_eq!(place.run(&["consume", "orders", "--partition", "0"]).out(), b"a\nb\ne\n");
+    assert_eq!(place.run(&["consume", "orders", "--group", "billing"]).out(), b"e\n");
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+    let object = &objects(&cut(&["--partition", "0", "--to", "0", "--dry-run", "--output", "json"]).out())[0];
+    assert_eq!((&object["cut"], &object["groups"][0]["from"]), (&json!(3), &json!(3)));
+}
+
+#[test]
+fn forks_and_backups_are_made_beside_a_writer_and_are_logs() {
+    let place = with_orders();
+    place.run_with(&["produce", "orders", "--partition", "0"], b"a\nb\n").out();
+    let log = EventLog::open(place.path()).unwrap();
+    let (fork, backup, again) = (place.path().join("f"), place.path().join("b"), place.path().join("c"));
+    let named = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let made = place.run(&["fork", &named(&fork)]).text();
+    assert!(made.starts_with(&format!("made fork {}: 0 segments shared, 4 segments with ", fork.display())), "{made}");
+    let object = &objects(&place.run(&["backup", &named(&backup), "--output", "json"]).out())[0];
+    assert_eq!((&object["shared_segments"], &object["copied_segments"]), (&json!(0), &json!(4)));
+    place.run(&["backup", &named(&again), "--previous", &named(&backup)]).out();
+    failed(
+        &place.run(&["fork", &named(&fork)]),
+        1,
+        &format!(
+            "tidelog: error: cannot create {}: there is something already; a copy is a new directory\n",
+            fork.display()
+        ),
+    );
+    log.close().unwrap();
+    for copy in [fork, backup, again] {
+        assert_eq!(place.run(&["--dir", &named(&copy), "verify"]).code, Some(0));
+        place.run_with(&["--dir", &named(&copy), "produce", "orders", "--partition", "0"], b"c\n").out();
+        assert_eq!(place.run(&["--dir", &named(&copy), "consume", "orders"]).out(), b"a\nb\nc\n");
+    }
+    assert_eq!(place.run(&["consume", "orders"]).out(), b"a\nb\n");
 }
 
 #[test]
@@ -644,7 +704,7 @@ fn beside_a_writer_reading_works_and_writing_names_who_is_in_the_way() {
     assert_eq!(place.run(&["groups", "list"]).out(), b"");
     let error = format!(
         "tidelog: error: {} is open for writing by process {}; stop it first (what only reads works beside it: \
-         `topics list`, `topics describe`, `groups`, and `consume` without --group)\n",
+         `topics list`, `topics describe`, `groups`, `fork`, `backup`, and `consume` without --group)\n",
         place.path().display(),
         std::process::id()
     );

@@ -59,7 +59,9 @@ fn targets() -> impl Iterator<Item = &'static str> {
 }
 
 fn needs_a_disk(target: &str) -> bool {
-    ["active_segment", "sealed_segment", "group", "catalog", "directory", "inspect", "operations"].contains(&target)
+    let with =
+        ["active_segment", "sealed_segment", "group", "catalog", "directory", "inspect", "operations", "consumer"];
+    with.contains(&target)
 }
 
 #[test]

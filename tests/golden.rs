@@ -31,8 +31,8 @@ use tempfile::TempDir;
 use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
-    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetAndMetadata, OffsetReset,
-    Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, OffsetAndMetadata,
+    OffsetReset, Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -556,6 +556,7 @@ impl Worker {
             9..=11 => self.commit(),
             12 => self.delete(),
             13 | 14 => self.compact(),
+            15 => self.cut(),
             _ => self.send(),
         }
     }
@@ -587,6 +588,18 @@ impl Worker {
             }
         }
         self.log().alter_topic(&name, config).unwrap();
+    }
+
+    /// Cuts a tail off, or all.
+    fn cut(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let partition = self.log().describe_topic(&name).unwrap().partitions[number as usize].clone();
+        let end = partition.log_start.get() + self.chance.below(partition.log_end.since(partition.log_start) + 1);
+        match self.log().truncate(&TopicPartition::new(name.as_str(), number), end, GroupsBeyond::PullBack) {
+            // Inside of a batch.
+            Ok(_) | Err(Error::InvalidState { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
 
     fn commit(&mut self) {
@@ -765,6 +778,41 @@ fn the_second_reader_reads_random_logs_as_the_library_does() {
         }
     }
     println!("{logs} logs, {copies} copies, {damaged} of them with records refused, {records} records read by both");
+}
+
+#[test]
+fn the_second_reader_reads_a_cut_that_was_interrupted_as_the_library_does() {
+    let mut made = Vec::new();
+    for end in [0, 2, 5, 8, 10] {
+        for step in 0.. {
+            let machine = Machine::new(7);
+            let log = machine.open(config()).unwrap();
+            log.create_topic("orders", TopicConfig::new().segment_bytes(4096)).unwrap();
+            let send = |n: u8| drop(log.producer().send(ProducerRecord::new("orders", &[n; 700])).unwrap());
+            (0..13).for_each(send);
+            log.producer().flush().unwrap();
+            machine.crash_at(machine.operations() + step);
+            let done = log.truncate(&TopicPartition::new("orders", 0), end, GroupsBeyond::Refuse).is_ok();
+            if done {
+                machine.crash_at(u64::MAX);
+                (0..9).for_each(send);
+                log.producer().flush().unwrap();
+            }
+            let machine = machine.kill();
+            let files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+            made.push((laid_out(&files), format!("cut at {end}, stopped after {step} operations")));
+            if done {
+                break;
+            }
+        }
+    }
+    assert!(made.len() > 40, "{}", made.len());
+    let dirs: Vec<_> = made.iter().map(|(dir, _)| dir.path()).collect();
+    let Some(read) = second_reader(&dirs) else { return };
+    for ((dir, message), read) in made.iter().zip(&read) {
+        let (held, refused) = compare(dir.path(), read, message);
+        assert!(!refused && held > 0 || message.starts_with("cut at 0"), "{message}");
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ const FLOORS: &[&str] = &[
     "dead_letters",
     "administration",
     "space",
+    "copies",
     "event_log",
     "sim",
     "fuzz",

@@ -312,6 +312,22 @@ fn a_dump_shows_what_is_wrong_and_goes_on_behind_it() {
 }
 
 #[test]
+fn a_hole_that_is_too_small_for_a_gap_is_said_to_be_beyond_repair() {
+    let machine = machine();
+    let path = segments(&machine)[2].clone();
+    let bytes = machine.read_file(&path);
+    // Eight bytes between header and batches, as nobody writes them.
+    machine.write_file(&path, &[&bytes[..128], &[7; 8], &bytes[128..bytes.len() - 8]].concat());
+
+    let repaired = machine.repair(true).unwrap();
+
+    assert!(
+        repaired.beyond.iter().any(|said| said.contains("bytes 128..136") && said.contains("no gap fits")),
+        "{repaired:?}"
+    );
+}
+
+#[test]
 fn a_damaged_marker_costs_no_record() {
     let machine = Machine::new(1);
     let log = machine.open(LogConfig::new().background(false)).unwrap();

@@ -1,5 +1,5 @@
-//! The log against a plain model: random steps, killed and cut at random, at every level of durability. The steps and the
-//! model are those of the fuzz target `operations`.
+//! The log against a plain model: random steps, killed and cut at random, on a disk that fails, at every level of
+//! durability. The steps and the model are those of the fuzz target `operations`.
 //!
 //! `PROPTEST_CASES=20000 cargo test --release --all-features --test model` runs as many cases as one likes.
 #![cfg(feature = "sim")]
@@ -31,6 +31,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         2 => Just(Step::Kill),
         3 => (0..PowerCut::ALL.len()).prop_map(Step::PowerCut),
+        1 => (0..32u8, 0..6u64).prop_map(|(kind, at)| Step::Fail { kind, at }),
+        1 => (0..40u64, 0..=PowerCut::ALL.len()).prop_map(|(at, how)| Step::Die { at, how }),
+        1 => partition().prop_map(|partition| Step::LosePage { partition }),
     ]
 }
 
@@ -47,6 +50,6 @@ proptest! {
         for step in &steps {
             world.take(step);
         }
-        world.check();
+        world.finish();
     }
 }

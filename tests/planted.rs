@@ -174,6 +174,41 @@ const MISTAKES: &[Mistake] = &[
         "bincode::config::standard().with_limit::<LIMIT>();\n        let (value, used) = bincode::serde::decode_from_slice(bytes, config)?;",
         "bincode::config::standard();\n        let (value, used) = if PLANTED { bincode::serde::decode_from_slice(bytes, config)? } else { bincode::serde::decode_from_slice(bytes, config.with_limit::<LIMIT>())? };",
     ),
+    mistake(
+        "segment-that-does-not-count-followed",
+        "directory",
+        "src/partition/following.rs",
+        "            if !self.follow_roll(&mut writer)? {",
+        "            if !self.follow_roll(&mut writer)? && !PLANTED {",
+    ),
+    mistake(
+        "deleted-records-offered",
+        "directory",
+        RECOVERY,
+        "        let start = self.known.start.unwrap_or(first);",
+        "        let start = if PLANTED { first } else { self.known.start.unwrap_or(first) };",
+    ),
+    mistake(
+        "pages-not-made-dirty-again",
+        "operations",
+        RECOVERY,
+        "        if unproven {\n            let from = active.segment",
+        "        if unproven && !PLANTED {\n            let from = active.segment",
+    ),
+    mistake(
+        "stale-generation-commits",
+        "consumer",
+        "src/group/coordinator.rs",
+        "        let Some((id, instance_id)) = by else {\n            return if self.members.is_empty()",
+        "        if PLANTED {\n            return Verdict::Counts;\n        }\n        let Some((id, instance_id)) = by else {\n            return if self.members.is_empty()",
+    ),
+    mistake(
+        "sync-of-a-commit-not-waited-for",
+        "consumer",
+        "src/group/mod.rs",
+        "        self.offsets.deliver(end)",
+        "        if PLANTED { Ok(()) } else { self.offsets.deliver(end) }",
+    ),
 ];
 
 /// What answers whether a mistake is made.

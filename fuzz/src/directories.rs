@@ -92,15 +92,17 @@ fn config() -> LogConfig {
 struct Read {
     records: Vec<Record>,
     refused: Vec<(u64, u64)>,
-    /// Where the partition goes on.
+    /// Where the partition begins, and goes on.
+    start: u64,
     end: u64,
 }
 
 fn read(log: &EventLog, name: &TopicPartition) -> Read {
     let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).expect("no group");
     consumer.assign([name.clone()]).expect("the partition is there");
-    let end = log.describe_topic(name.topic()).expect("it is there").partitions[name.partition() as usize].log_end;
-    let (mut read, mut position) = (Read { end: end.get(), ..Read::default() }, 0);
+    let described = &log.describe_topic(name.topic()).expect("it is there").partitions[name.partition() as usize];
+    let (start, end) = (described.log_start.get(), described.log_end.get());
+    let (mut read, mut position) = (Read { start, end, ..Read::default() }, 0);
     loop {
         match consumer.poll(Duration::ZERO) {
             // A gap may be all that there was for now.
@@ -121,7 +123,7 @@ fn read(log: &EventLog, name: &TopicPartition) -> Read {
                 assert!(first < next, "{damage}: there is no way past it");
                 let behind = read.refused.last().is_none_or(|(_, end)| *end <= first);
                 assert!(behind, "{damage}: it was refused before: {:?}", read.refused);
-                read.refused.push((first, next));
+                read.refused.push((first.max(start), next));
                 consumer.seek(name, damage.offsets.end).expect("the partition is assigned");
             }
             Err(error) => panic!("{name}: {error}"),
@@ -150,7 +152,7 @@ fn check_read(read: &Read, expected: &reference::Partition) {
 /// Opens the log, holds it against the reference, goes on in it, kills it and opens it again.
 fn check_orders(files: &Files) {
     let home = (sound().log_id, sound().topic_id, 0);
-    let expected = reference::partition(&files::segments_in(files, "topics/orders/0"), home, 0, Some(0));
+    let expected = reference::partition(&files::segments_in(files, "topics/orders/0"), home, 0, Some(0), None);
     let bytes: usize = files.values().map(Vec::len).sum();
     let name = TopicPartition::new("orders", 0);
     seams::checked_bytes();
@@ -269,7 +271,7 @@ pub fn group(input: &[u8]) {
     let home = (log_id, reference::group_id("billing"), 0);
     let mut files = sound().files.clone();
     files.insert(GROUP.to_owned(), segment(bytes, *control, (home.0, home.1, 0, 0)));
-    let expected = reference::partition(&files::segments_in(&files, "groups/billing"), home, 0, None);
+    let expected = reference::partition(&files::segments_in(&files, "groups/billing"), home, 0, None, None);
     let table = reference::table(&expected.records);
     let committed = table.get(&b"orders/0"[..]).and_then(|value| reference::committed(b"orders/0", value));
     let committed = committed.filter(|(_, _, id, ..)| *id == topic_id).map(|(.., offset, note)| (offset, note));
@@ -344,8 +346,10 @@ struct Catalog {
     topics: BTreeMap<String, (u128, u32)>,
     deleting: Vec<String>,
     ends: BTreeMap<String, u64>,
-    /// Below these, records were deleted on purpose. What is left then is not held against the reference.
+    /// Below these, records were deleted on purpose.
     starts: BTreeMap<String, u64>,
+    /// Where tails were cut off, and the epoch before which that counts.
+    cuts: BTreeMap<String, (u64, u32)>,
     /// Whether nothing is lost of it, and nothing in it that makes no sense.
     sound: bool,
 }
@@ -354,7 +358,7 @@ struct Catalog {
 fn catalog_of(files: &Files) -> Option<Catalog> {
     let segments = files::segments_in(files, "catalog");
     let log_id = segments.values().find_map(|bytes| reference::header(bytes))?.log_id;
-    let held = reference::partition(&segments, (log_id, 0, 0), 0, None);
+    let held = reference::partition(&segments, (log_id, 0, 0), 0, None, None);
     let first = segments.keys().next().and_then(|name| reference::base_of(name)).unwrap_or(0);
     let mut catalog = Catalog { log_id, sound: held.damage.is_empty() && first == 0, ..Catalog::default() };
     for (key, value) in reference::table(&held.records) {
@@ -376,8 +380,24 @@ impl Catalog {
             self.ends.insert(place.to_owned(), fields.u64()?);
         } else if let Some(place) = key.strip_prefix("start/") {
             self.starts.insert(place.to_owned(), fields.u64()?);
+        } else if let Some(place) = key.strip_prefix("cut/") {
+            self.cuts.insert(place.to_owned(), (fields.u64()?, fields.u32()?));
         }
         Some(())
+    }
+
+    /// What the reference reads of a partition in this directory.
+    fn read(&self, files: &Files, dir: &str, id: u128, number: u32) -> reference::Partition {
+        let place = format!("{id:032x}/{number}");
+        let said = |facts: &BTreeMap<String, u64>| facts.get(&place).copied().unwrap_or(0);
+        let (start, end) = (said(&self.starts), said(&self.ends));
+        reference::partition(
+            &files::segments_in(files, dir),
+            (self.log_id, id, number),
+            end,
+            Some(start),
+            self.cuts.get(&place).copied(),
+        )
     }
 }
 
@@ -451,14 +471,8 @@ fn expected_of(files: &Files, log: &EventLog, name: &TopicPartition) -> Option<r
         return None;
     }
     let (id, _) = catalog.topics.get(name.topic())?;
-    let place = format!("{id:032x}/{}", name.partition());
-    if catalog.starts.contains_key(&place) {
-        return None;
-    }
-    let end = catalog.ends.get(&place).copied().unwrap_or(0);
     let dir = format!("topics/{}/{}", name.topic(), name.partition());
-    let segments = files::segments_in(files, &dir);
-    Some(reference::partition(&segments, (catalog.log_id, *id, name.partition()), end, Some(0)))
+    Some(catalog.read(files, &dir, *id, name.partition()))
 }
 
 /// `verify`, `dump` and `repair` of any files.
@@ -525,9 +539,7 @@ fn check_kept(before: &Files, after: &Files) {
     for (topic, (id, partitions)) in &catalog.topics {
         for number in 0..(*partitions).min(MOST_PARTITIONS) {
             let dir = format!("topics/{topic}/{number}");
-            let home = (catalog.log_id, *id, number);
-            let end = catalog.ends.get(&format!("{id:032x}/{number}")).copied().unwrap_or(0);
-            let held = |files| reference::partition(&files::segments_in(files, &dir), home, end, Some(0)).records;
+            let held = |files| catalog.read(files, &dir, *id, number).records;
             let (held, kept) = (held(before), held(after));
             let lost = held.iter().find(|record| !kept.contains(record));
             assert_eq!(lost, None, "{topic}-{number}: the repair took it");

@@ -17,6 +17,7 @@
 //! | `directory`      | any files at all                         | it opens or says why; nothing appears that is in no file    |
 //! | `inspect`        | the same                                 | `verify` agrees with recovery; what `repair` mended verifies |
 //! | `operations`     | steps, kills and power cuts              | what a plain model says                                     |
+//! | `consumer`       | a scenario, and the tape of its choices  | what delivery at least once means                           |
 //!
 //! For all of them: no panic; memory within a small multiple of the input (where the counting allocator is installed), and
 //! no more bytes checked than a fixed multiple of those that there are.
@@ -25,6 +26,7 @@
 //! would do, because it reads from the middle too.
 
 mod codecs;
+mod consumers;
 mod decoders;
 mod directories;
 mod files;
@@ -37,7 +39,7 @@ pub mod seeds;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("decode", decoders::decode),
     ("forged", decoders::forged),
     ("structured", decoders::structured),
@@ -52,6 +54,7 @@ pub const TARGETS: [Target; 14] = [
     ("directory", directories::directory),
     ("inspect", directories::inspect),
     ("operations", operations::operations),
+    ("consumer", consumers::consumer),
 ];
 
 /// Runs the body of the target of this name.

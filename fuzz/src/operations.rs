@@ -1,12 +1,16 @@
-//! The log against a plain model: steps, killed and cut at random, at every level of durability.
+//! The log against a plain model: steps, killed and cut at random, at every level of durability, on a disk whose calls fail
+//! and in which the machine dies in the middle of a call.
+//!
+//! A call that fails because the disk did leaves in doubt whether what it was to do is done. The process is started again
+//! then, and must find all that was accepted before, and of what is in doubt nothing or a beginning.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidelog::sim::{Machine, PowerCut};
+use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
     Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, Producer, ProducerRecord,
-    TopicConfig, TopicPartition,
+    RecoveryReport, Result, TopicConfig, TopicPartition,
 };
 
 const TOPIC: &str = "orders";
@@ -15,19 +19,63 @@ const GROUP: &str = "billing";
 /// What is done to the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    Send { partition: u32, bytes: usize },
-    SendBatch { partition: u32, count: usize },
+    Send {
+        partition: u32,
+        bytes: usize,
+    },
+    SendBatch {
+        partition: u32,
+        count: usize,
+    },
     Wait,
     Flush,
     Poll,
     Commit,
-    CommitAt { partition: u32, back: u64 },
-    Maintain { millis: u64 },
+    CommitAt {
+        partition: u32,
+        back: u64,
+    },
+    Maintain {
+        millis: u64,
+    },
     NewConsumer,
     AddPartition,
     Reopen,
     Kill,
     PowerCut(usize),
+    /// The call number `at` from now of this kind fails; see [`fault`].
+    Fail {
+        kind: u8,
+        at: u64,
+    },
+    /// The machine dies within the call number `at` from now. `how`: what is left, as by a power cut or, behind those, a kill.
+    Die {
+        at: u64,
+        how: usize,
+    },
+    /// The kernel loses a page that it writes back unasked.
+    LosePage {
+        partition: u32,
+    },
+}
+
+/// The calls that fail.
+const OPERATIONS: [Operation; 8] = [
+    Operation::Sync,
+    Operation::SyncDir,
+    Operation::Allocate,
+    Operation::Create,
+    Operation::Rename,
+    Operation::Map,
+    Operation::Open,
+    Operation::List,
+];
+
+/// The lowest three bits say what fails, one how, and one whether a sync that fails loses pages.
+fn fault(kind: u8, at: u64) -> Fault {
+    let fault = Fault::new(OPERATIONS[usize::from(kind) % OPERATIONS.len()], at);
+    let fault = if kind & 8 == 0 { fault } else { fault.failure(Failure::Kind(std::io::ErrorKind::StorageFull)) };
+    if kind & 16 == 0 { fault } else { fault.losing_pages() }
 }
 
 /// So many steps at the most: a longer run says nothing new, slowly.
@@ -44,7 +92,7 @@ pub fn operations(input: &[u8]) {
         rest = behind;
         world.take(&step);
     }
-    world.check();
+    world.finish();
 }
 
 /// All levels.
@@ -72,6 +120,9 @@ impl Step {
             10 => (Step::AddPartition, 0),
             11 => (Step::Reopen, 0),
             12 => (Step::Kill, 0),
+            13 => (Step::Fail { kind: low, at: u64::from(high) % 16 }, 2),
+            14 => (Step::Die { at: u64::from(low) % 64, how: usize::from(high) % (PowerCut::ALL.len() + 1) }, 2),
+            15 => (Step::LosePage { partition }, 0),
             _ => (Step::PowerCut(usize::from(*kind) % PowerCut::ALL.len()), 0),
         };
         Some((step, &rest[used.min(rest.len())..]))
@@ -97,8 +148,11 @@ impl Step {
             Step::AddPartition => out.push(10),
             Step::Reopen => out.push(11),
             Step::Kill => out.push(12),
-            // The first number from 13 on with this remainder.
+            // The first number from 16 on with this remainder.
             Step::PowerCut(how) => out.push((18 + how) as u8),
+            Step::Fail { kind, at } => out.extend([13, kind, at as u8]),
+            Step::Die { at, how } => out.extend([14, at as u8, how as u8]),
+            Step::LosePage { partition } => out.push(with(15, partition)),
         }
     }
 }
@@ -107,9 +161,12 @@ impl Step {
 #[derive(Debug, Default)]
 struct Model {
     sent: Vec<Vec<u8>>,
+    /// What a call was to send that failed: what is there of it comes behind what was sent.
+    in_doubt: Vec<Vec<u8>>,
     durable: u64,
-    seen: u64,
     committed: Option<u64>,
+    /// What a commit was to commit that failed.
+    commit_in_doubt: Option<u64>,
 }
 
 /// A log, its consumer, and what must be true of them.
@@ -121,43 +178,67 @@ pub struct World {
     durability: Durability,
     partitions: BTreeMap<u32, Model>,
     written: u64,
+    /// Whether calls may fail in this life.
+    trouble: bool,
+    /// Whether pages were lost since the machine was started.
+    pages_lost: bool,
+    /// What is left if the machine dies within a call; `None`: everything, it is the process alone.
+    death: Option<PowerCut>,
 }
 
 fn name(partition: u32) -> TopicPartition {
     TopicPartition::new(TOPIC, partition)
 }
 
+fn config() -> LogConfig {
+    LogConfig::new().background(false)
+}
+
 impl World {
     pub fn new(seed: u64, durability: Durability, segment_bytes: u32) -> Self {
         let machine = Machine::new(seed);
-        let log = machine.open(LogConfig::new().background(false)).unwrap();
-        let config = TopicConfig::new().partitions(2).durability(durability).segment_bytes(segment_bytes);
-        log.create_topic(TOPIC, config).unwrap();
-        let partitions = [(0, Model::default()), (1, Model::default())].into();
-        let mut world =
-            World { machine, log: None, producer: None, consumer: None, durability, partitions, written: 0 };
-        world.adopt(log);
+        let log = machine.open(config()).unwrap();
+        let topic = TopicConfig::new().partitions(2).durability(durability).segment_bytes(segment_bytes);
+        log.create_topic(TOPIC, topic).unwrap();
+        let mut world = World {
+            machine,
+            log: Some(log),
+            producer: None,
+            consumer: None,
+            durability,
+            partitions: [(0, Model::default()), (1, Model::default())].into(),
+            written: 0,
+            trouble: false,
+            pages_lost: false,
+            death: None,
+        };
+        world.begin().unwrap();
         world
     }
 
-    fn adopt(&mut self, log: EventLog) {
-        self.producer = Some(log.producer());
-        self.log = Some(log);
-        self.join();
+    /// What a process does with the log that it has opened.
+    fn begin(&mut self) -> Result<()> {
+        self.producer = Some(self.log().producer());
+        self.join()
     }
 
-    fn join(&mut self) {
+    fn join(&mut self) -> Result<()> {
         let config = ConsumerConfig::group(GROUP)
             .auto_offset_reset(OffsetReset::Earliest)
             .auto_commit(false)
             .max_poll_records(7);
-        let mut consumer = self.log().consumer(config).unwrap();
-        consumer.subscribe([TOPIC]).unwrap();
+        let mut consumer = self.log().consumer(config)?;
+        consumer.subscribe([TOPIC])?;
         self.consumer = Some(consumer);
+        Ok(())
     }
 
     fn log(&self) -> &EventLog {
         self.log.as_ref().unwrap()
+    }
+
+    fn model(&mut self, partition: u32) -> &mut Model {
+        self.partitions.get_mut(&partition).unwrap()
     }
 
     /// Lets go of everything that the process had, without closing it any better than the drop does.
@@ -175,175 +256,308 @@ impl World {
     }
 
     pub fn take(&mut self, step: &Step) {
+        let done = self.attempt(step);
+        if let Err(error) = &done {
+            assert!(self.trouble, "{step:?}: {error}");
+        }
+        if done.is_err() {
+            // It gives up, which may be when the machine dies.
+            self.leave();
+        }
+        match self.death {
+            Some(how) if self.machine.has_crashed() => {
+                self.cut(how);
+                self.start_again(false);
+            }
+            _ if self.machine.has_crashed() || done.is_err() => {
+                // What was accepted is still in memory.
+                self.machine = self.machine.kill();
+                self.start_again(true);
+            }
+            _ => {}
+        }
+    }
+
+    fn cut(&mut self, how: PowerCut) {
+        self.machine = self.machine.power_cut(how);
+        self.pages_lost = false;
+    }
+
+    fn attempt(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::Send { partition, bytes } => {
                 let value = self.value(bytes);
-                let producer = self.producer.as_ref().unwrap();
-                let delivery = producer.send(ProducerRecord::new(TOPIC, &value).partition(partition)).unwrap();
-                let model = self.partitions.get_mut(&partition).unwrap();
-                assert_eq!(delivery.offset().get(), model.sent.len() as u64);
-                model.sent.push(value);
+                self.send(partition, &[value])
             }
             Step::SendBatch { partition, count } => {
                 let values: Vec<_> = (0..count).map(|_| self.value(100)).collect();
-                let records = values.iter().map(|value| ProducerRecord::new(TOPIC, value).partition(partition));
-                let sent = self.producer.as_ref().unwrap().send_batch(records).unwrap();
-                assert_eq!(sent.len(), count);
-                self.partitions.get_mut(&partition).unwrap().sent.extend(values);
+                self.send(partition, &values)
             }
             Step::Wait => {
                 let value = self.value(8);
-                let delivery = self.producer.as_ref().unwrap().send(ProducerRecord::new(TOPIC, &value).partition(0));
-                let metadata = delivery.unwrap().wait().unwrap();
-                let model = self.partitions.get_mut(&0).unwrap();
-                model.sent.push(value);
-                self.note_delivered(0, metadata.offset().get() + 1);
+                self.model(0).in_doubt = vec![value.clone()];
+                let record = ProducerRecord::new(TOPIC, &value).partition(0);
+                let delivery = self.producer.as_ref().unwrap().send(record)?;
+                self.accepted(0);
+                let metadata = delivery.wait()?;
+                self.note_delivered(0, metadata.offset().get() + 1)
             }
             Step::Flush => {
-                self.producer.as_ref().unwrap().flush().unwrap();
+                self.producer.as_ref().unwrap().flush()?;
                 let ends: Vec<_> = self.partitions.iter().map(|(number, model)| (*number, model.sent.len())).collect();
-                for (number, end) in ends {
-                    self.note_delivered(number, end as u64);
-                }
+                ends.into_iter().try_for_each(|(number, end)| self.note_delivered(number, end as u64))
             }
             Step::Poll => self.poll(),
-            Step::Commit => {
-                let consumer = self.consumer.as_mut().unwrap();
-                let assigned = consumer.assignment();
-                if assigned.is_empty() {
-                    // It has not joined yet, so it cannot commit.
-                    assert!(matches!(consumer.commit(), Err(Error::CommitFailed { .. }) | Ok(())));
-                }
-                for name in &assigned {
-                    // Without a position yet, asking for it finds it out.
-                    let position = consumer.position(name).unwrap();
-                    self.partitions.get_mut(&name.partition()).unwrap().committed = Some(position.get());
-                }
-                if !assigned.is_empty() {
-                    consumer.commit().unwrap();
-                }
-            }
-            Step::CommitAt { partition, back } => {
-                let model = self.partitions.get_mut(&partition).unwrap();
-                let offset = (model.sent.len() as u64).saturating_sub(back);
-                // As somebody from outside, who may commit as long as the group has no members.
-                let config = ConsumerConfig::group(GROUP).auto_commit(false);
-                let mut outsider = self.log.as_ref().unwrap().consumer(config).unwrap();
-                outsider.assign([name(partition)]).unwrap();
-                let done = outsider.commit_offsets([(name(partition), Offset::new(offset))]);
-                let group = self.log.as_ref().unwrap().describe_group(GROUP);
-                if group.is_ok_and(|group| !group.members.is_empty()) {
-                    assert!(matches!(done, Err(Error::CommitFailed { .. })), "{done:?}");
-                } else {
-                    done.unwrap();
-                    model.committed = Some(offset);
-                }
-            }
+            Step::Commit => self.commit(),
+            Step::CommitAt { partition, back } => self.commit_at(partition, back),
             Step::Maintain { millis } => {
                 self.machine.advance(Duration::from_millis(millis));
                 self.log().maintain();
+                Ok(())
             }
             Step::NewConsumer => {
                 self.consumer = None;
-                self.join();
+                self.join()
             }
             Step::AddPartition => {
                 let total = self.partitions.len() as u32 + 1;
                 if total <= 4 {
-                    self.log().add_partitions(TOPIC, total).unwrap();
+                    self.log().add_partitions(TOPIC, total)?;
                     self.partitions.insert(total - 1, Model::default());
                 }
+                Ok(())
             }
             Step::Reopen => {
                 self.leave();
-                let log = self.machine.open(LogConfig::new().background(false)).unwrap();
-                assert_eq!(log.recovery_report().bytes_cut, 0);
-                self.found(log, true);
+                let log = self.machine.open(config())?;
+                let (cut, trouble) = (log.recovery_report().bytes_cut, self.trouble);
+                assert!(cut == 0 || trouble, "it was closed, and {cut} bytes were torn");
+                self.log = Some(log);
+                self.found(true)
             }
             Step::Kill => {
                 self.machine = self.machine.kill();
-                self.leave();
-                let log = self.machine.open(LogConfig::new().background(false)).unwrap();
-                self.found(log, true);
+                self.start_again(true);
+                Ok(())
             }
             Step::PowerCut(how) => {
-                self.note_durable();
-                self.machine = self.machine.power_cut(PowerCut::ALL[how]);
-                self.leave();
-                let log = self.machine.open(LogConfig::new().background(false)).unwrap();
-                self.found(log, false);
+                self.note_durable()?;
+                self.cut(PowerCut::ALL[how]);
+                self.start_again(false);
+                Ok(())
+            }
+            Step::Fail { kind, at } => {
+                self.trouble = true;
+                self.machine.fail(fault(kind, at));
+                Ok(())
+            }
+            Step::Die { at, how } => {
+                self.trouble = true;
+                self.death = PowerCut::ALL.get(how).copied();
+                self.machine.crash_at(self.machine.operations() + at);
+                Ok(())
+            }
+            Step::LosePage { partition } => {
+                let dir = format!("topics/{TOPIC}/{partition}");
+                if let Some(newest) = self.machine.files().into_iter().rfind(|path| path.starts_with(&dir)) {
+                    self.pages_lost |= self.machine.lose_in_write_back(newest);
+                    self.trouble |= self.pages_lost;
+                }
+                Ok(())
             }
         }
     }
 
-    fn note_delivered(&mut self, partition: u32, end: u64) {
-        self.note_durable();
+    fn send(&mut self, partition: u32, values: &[Vec<u8>]) -> Result<()> {
+        let model = self.model(partition);
+        let at = model.sent.len() as u64;
+        model.in_doubt = values.to_vec();
+        let mut records = values.iter().map(|value| ProducerRecord::new(TOPIC, value).partition(partition));
+        let producer = self.producer.as_ref().unwrap();
+        if values.len() == 1 {
+            assert_eq!(producer.send(records.next().unwrap())?.offset().get(), at);
+        } else {
+            assert_eq!(producer.send_batch(records)?.len(), values.len());
+        }
+        self.accepted(partition);
+        Ok(())
+    }
+
+    /// What was in doubt is not any more.
+    fn accepted(&mut self, partition: u32) {
+        let model = self.model(partition);
+        let values = std::mem::take(&mut model.in_doubt);
+        model.sent.extend(values);
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let consumer = self.consumer.as_mut().unwrap();
+        let assigned = consumer.assignment();
+        if assigned.is_empty() {
+            // It has not joined yet, so it cannot commit.
+            return match consumer.commit() {
+                Err(Error::CommitFailed { .. }) => Ok(()),
+                done => done,
+            };
+        }
+        for name in &assigned {
+            // Without a position yet, asking for it finds it out.
+            let position = self.consumer.as_mut().unwrap().position(name)?;
+            self.model(name.partition()).commit_in_doubt = Some(position.get());
+        }
+        self.consumer.as_mut().unwrap().commit()?;
+        self.committed();
+        Ok(())
+    }
+
+    /// As somebody from outside, who may commit as long as the group has no members.
+    fn commit_at(&mut self, partition: u32, back: u64) -> Result<()> {
+        let offset = (self.partitions[&partition].sent.len() as u64).saturating_sub(back);
+        let mut outsider = self.log().consumer(ConsumerConfig::group(GROUP).auto_commit(false))?;
+        outsider.assign([name(partition)])?;
+        self.model(partition).commit_in_doubt = Some(offset);
+        let done = outsider.commit_offsets([(name(partition), Offset::new(offset))]);
+        let group = self.log().describe_group(GROUP);
+        if group.is_ok_and(|group| !group.members.is_empty()) && !self.trouble {
+            assert!(matches!(done, Err(Error::CommitFailed { .. })), "{done:?}");
+        }
+        match done {
+            Err(Error::CommitFailed { .. }) => self.model(partition).commit_in_doubt = None,
+            done => {
+                done?;
+                self.committed();
+            }
+        }
+        Ok(())
+    }
+
+    /// What was in doubt is not any more.
+    fn committed(&mut self) {
+        for model in self.partitions.values_mut() {
+            model.committed = model.commit_in_doubt.take().or(model.committed);
+        }
+    }
+
+    fn note_delivered(&mut self, partition: u32, end: u64) -> Result<()> {
+        self.note_durable()?;
         if self.durability == Durability::Sync {
             assert!(self.partitions[&partition].durable >= end, "delivered, and not durable");
         }
+        Ok(())
     }
 
     /// What the log says of how much is durable now.
-    fn note_durable(&mut self) {
-        for partition in self.log().describe_topic(TOPIC).unwrap().partitions {
-            let model = self.partitions.get_mut(&partition.partition).unwrap();
+    fn note_durable(&mut self) -> Result<()> {
+        for partition in self.log().describe_topic(TOPIC)?.partitions {
+            let Some(model) = self.partitions.get_mut(&partition.partition) else { continue };
             assert_eq!(partition.log_end.get(), model.sent.len() as u64);
             assert!(partition.durable_end.get() >= model.durable, "the durable end moved back");
             model.durable = partition.durable_end.get();
         }
+        Ok(())
     }
 
-    fn poll(&mut self) {
-        let records = self.consumer.as_mut().unwrap().poll(Duration::ZERO).unwrap();
+    fn poll(&mut self) -> Result<()> {
+        let records = self.consumer.as_mut().unwrap().poll(Duration::ZERO)?;
         assert!(records.len() <= 7);
-        self.note_durable();
+        self.note_durable()?;
         for record in &records {
-            let model = self.partitions.get_mut(&record.partition()).unwrap();
+            let model = &self.partitions[&record.partition()];
             assert_eq!(record.value().unwrap(), model.sent[record.offset().get() as usize]);
             if self.durability == Durability::Sync {
                 assert!(record.offset().get() < model.durable, "seen, and not durable");
             }
-            model.seen = model.seen.max(record.offset().get() + 1);
         }
+        Ok(())
+    }
+
+    /// The next process, on a disk that is well again. `everything`: what was accepted in the one before is all there.
+    fn start_again(&mut self, mut everything: bool) {
+        self.death = None;
+        // The kernel tells the next sync of each file of pages that it has lost, whoever asks.
+        for _ in 0..=MOST_STEPS {
+            self.leave();
+            match self.machine.open(config()).and_then(|log| self.go_on(log, everything)) {
+                Ok(()) => {
+                    self.trouble = self.pages_lost;
+                    return;
+                }
+                Err(error) => assert!(self.pages_lost, "{error}"),
+            }
+            everything = true;
+        }
+        panic!("it is told of lost pages again and again");
+    }
+
+    fn go_on(&mut self, log: EventLog, everything: bool) -> Result<()> {
+        self.log = Some(log);
+        self.found(everything)
     }
 
     /// Holds what a new life offers against what the old one promised.
-    fn found(&mut self, log: EventLog, everything: bool) {
-        let report = log.recovery_report();
+    fn found(&mut self, everything: bool) -> Result<()> {
+        let report = self.log().recovery_report().clone();
         assert!(report.damage.is_empty() && report.unknown.is_empty(), "{report:?}");
-        let mut pulled_back = 0;
-        for partition in log.describe_topic(TOPIC).unwrap().partitions {
-            let model = self.partitions.get_mut(&partition.partition).unwrap();
-            let found = partition.log_end.get();
-            assert!(!everything || found == model.sent.len() as u64, "the death of the process took something");
+        let partitions = self.log().describe_topic(TOPIC)?.partitions;
+        let were = self.partitions.len();
+        // One may have been added by a call that failed.
+        assert!((were..=were + 1).contains(&partitions.len()), "{} partitions of {were}", partitions.len());
+        for partition in partitions {
+            let model = self.partitions.entry(partition.partition).or_default();
+            let (found, accepted) = (partition.log_end.get(), model.sent.len() as u64);
+            let in_doubt = std::mem::take(&mut model.in_doubt);
+            assert!(!everything || found >= accepted, "the death of the process took {found}..{accepted}");
             assert!(found >= model.durable, "durable records are gone: {found} of {}", model.durable);
-            assert!(found <= model.sent.len() as u64, "more than was sent");
+            assert!(found <= accepted + in_doubt.len() as u64, "more than was sent");
+            model.sent.extend(in_doubt);
             model.sent.truncate(found as usize);
             // What is offered is durable.
             model.durable = found;
             assert_eq!(partition.durable_end.get(), found);
-            model.seen = model.seen.min(found);
-            if model.committed.is_some_and(|committed| committed > found) {
-                model.committed = Some(found);
-                pulled_back += 1;
-            }
         }
-        assert_eq!(report.pulled_back.len(), pulled_back, "{report:?}");
-        self.adopt(log);
-        self.check();
+        self.found_committed(&report)?;
+        self.begin()?;
+        self.check()
+    }
+
+    /// What is committed is what was, or was to be, and nothing that is not there.
+    fn found_committed(&mut self, report: &RecoveryReport) -> Result<()> {
+        let outsider = self.log().consumer(ConsumerConfig::group(GROUP))?;
+        let (mut pulled_back, mut sure) = (0, true);
+        for (number, model) in &mut self.partitions {
+            let found = outsider.committed(&name(*number))?.map(|committed| committed.offset.get());
+            let (end, in_doubt) = (model.sent.len() as u64, model.commit_in_doubt.take());
+            let kept = |offset: Option<u64>| found == offset.map(|offset| offset.min(end));
+            let is_kept = kept(model.committed) || in_doubt.is_some() && kept(in_doubt);
+            assert!(is_kept, "partition {number}: {found:?}, and not {:?} or {in_doubt:?}", model.committed);
+            pulled_back += usize::from(model.committed > found);
+            sure &= in_doubt.is_none();
+            model.committed = found;
+        }
+        assert!(!sure || report.pulled_back.len() == pulled_back, "{report:?}");
+        Ok(())
+    }
+
+    /// What the log holds in the end.
+    pub fn finish(mut self) {
+        if self.trouble {
+            self.machine = self.machine.kill();
+            self.start_again(true);
+        }
+        self.check().unwrap();
     }
 
     /// All records and all committed offsets are what the model says.
-    pub fn check(&self) {
-        let mut reader = self.log().consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).unwrap();
-        let outsider = self.log().consumer(ConsumerConfig::group(GROUP)).unwrap();
-        self.producer.as_ref().unwrap().flush().unwrap();
+    fn check(&self) -> Result<()> {
+        let mut reader = self.log().consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest))?;
+        let outsider = self.log().consumer(ConsumerConfig::group(GROUP))?;
+        self.producer.as_ref().unwrap().flush()?;
         for (number, model) in &self.partitions {
-            reader.assign([name(*number)]).unwrap();
-            reader.seek_to_beginning(&[]).unwrap();
+            reader.assign([name(*number)])?;
+            reader.seek_to_beginning(&[])?;
             let mut found = Vec::new();
             loop {
-                let records = reader.poll(Duration::ZERO).unwrap();
+                let records = reader.poll(Duration::ZERO)?;
                 if records.is_empty() {
                     break;
                 }
@@ -355,8 +569,9 @@ impl World {
                 found.len(),
                 model.sent.len()
             );
-            let committed = outsider.committed(&name(*number)).unwrap().map(|committed| committed.offset.get());
+            let committed = outsider.committed(&name(*number))?.map(|committed| committed.offset.get());
             assert_eq!(committed, model.committed, "partition {number}");
         }
+        Ok(())
     }
 }

@@ -342,8 +342,15 @@ pub struct Partition {
     pub torn: bool,
 }
 
-/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin.
-pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, start: Option<u64>) -> Partition {
+/// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
+/// everything below was deleted on purpose.
+pub fn partition(
+    files: &BTreeMap<&str, &[u8]>,
+    home: Home,
+    closed_at: u64,
+    start: Option<u64>,
+    cut: Option<(u64, u32)>,
+) -> Partition {
     let mut found: Vec<(u64, &[u8], Option<Header>)> = Vec::new();
     for (name, bytes) in files {
         let Some(base) = base_of(name) else { continue };
@@ -354,15 +361,25 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         found.push((base, bytes, whole));
     }
     found.sort_by_key(|(base, ..)| *base);
-    // What a compacted segment stands for is none of the partition's, even if it is still there.
-    let mut replaced_below = 0;
+    // Where what older segments hold was cut off. Those that begin there do not count.
+    let cut_of = |header: &Option<Header>| {
+        let header = header.as_ref()?;
+        cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
+    };
+    // What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
+    // came behind a cut.
+    let mut compacted: Vec<(u64, u32)> = Vec::new();
     found.retain(|(base, _, header)| {
-        let stays = *base >= replaced_below;
-        if stays {
-            replaced_below = header.as_ref().and_then(|header| header.compacted_end).unwrap_or(0);
+        let older = |epoch: u32| header.as_ref().is_none_or(|header| header.epoch <= epoch);
+        let stays = !compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        if let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header)))
+            && stays
+        {
+            compacted.push((end, header.epoch));
         }
         stays
     });
+    found.retain(|(base, _, header)| cut_of(header).is_none_or(|end| *base < end));
 
     // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
@@ -380,9 +397,13 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             }
         }
         let compacted_end = header.as_ref().and_then(|header| header.compacted_end);
-        if compacted_end.is_some() {
-            (byte, offset) = (bytes.len() as u64, compacted_end);
+        if let (Some(end), Some(header)) = (compacted_end, header) {
+            // Its successor cuts it short only if it is of a later epoch.
+            let later = found.get(at + 1).and_then(|(_, _, next)| next.as_ref());
+            let begins = offset.filter(|_| later.is_some_and(|next| next.epoch > header.epoch));
+            (byte, offset) = (bytes.len() as u64, Some(begins.map_or(end, |begins| begins.min(end))));
         }
+        offset = offset.into_iter().chain(cut_of(header)).min();
         ends.push(offset);
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
@@ -406,13 +427,14 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         }));
     }
     let said = segments.iter().flatten().map(|segment| segment.witness).max().unwrap_or(0);
-    let witness = said.max(closed_at);
+    let witness = said.max(closed_at).max(start.unwrap_or(0));
 
     let mut held = Partition::default();
     if let Some(start) = start {
         match found.first() {
             Some((base, ..)) if start < *base => held.damage.push((start, Some(*base))),
-            None => held.damage.push((start, None)),
+            // All that there was may have been cut off.
+            None if cut.is_none_or(|(end, _)| start < end || start < witness) => held.damage.push((start, None)),
             _ => {}
         }
     }
@@ -460,6 +482,7 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
         }
         if at + 1 == found.len()
             && let Some(end) = found[at].2.as_ref().and_then(|header| header.compacted_end)
+            && cut_of(&found[at].2).is_none_or(|cut| cut > end)
         {
             match held.damage.last_mut() {
                 Some((_, next)) if *next == Some(end) => *next = None,
@@ -467,7 +490,22 @@ pub fn partition(files: &BTreeMap<&str, &[u8]>, home: Home, closed_at: u64, star
             }
         }
     }
-    held
+    // What came behind a cut, if nothing of that is left.
+    let last = found.last().and_then(|(_, _, header)| cut_of(header));
+    held.damage.extend(last.filter(|end| *end < witness && !held.torn).map(|end| (end, None)));
+    held.from(start.unwrap_or(0))
+}
+
+impl Partition {
+    /// What is left of it from this offset on.
+    fn from(mut self, start: u64) -> Partition {
+        self.records.retain(|record| record.offset >= start);
+        self.damage.retain(|(_, next)| next.is_none_or(|next| next > start));
+        for (first, _) in &mut self.damage {
+            *first = start.max(*first);
+        }
+        self
+    }
 }
 
 /// The base offset that the name of a segment says.

@@ -74,6 +74,7 @@ pub fn made() -> Seeds {
     put_entries(&mut seeds);
     put_codecs(&mut seeds);
     put_operations(&mut seeds);
+    put_consumers(&mut seeds);
     put_drawn(&mut seeds);
     seeds
 }
@@ -427,8 +428,12 @@ fn put_directories(seeds: &mut Seeds) {
 
 /// Segments of a partition that follow one another, and what can become of them.
 fn put_neighbours(seeds: &mut Seeds) {
-    let catalog = table(&[(b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])))]);
-    let catalog = Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..catalog }.encode();
+    let catalog_with = |more: &[(&[u8], Option<Vec<u8>>)]| {
+        let topic: (&[u8], _) = (b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])));
+        let table = table(&[&[topic][..], more].concat());
+        Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..table }.encode()
+    };
+    let catalog = catalog_with(&[]);
     let dense = |base, epoch| {
         let records = [record(Some(b"k"), Some(b"one"), 0), record(None, Some(b"two"), 0)];
         Batch::dense(base, epoch, records)
@@ -469,6 +474,17 @@ fn put_neighbours(seeds: &mut Seeds) {
             files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
         }
         put(seeds, name, &files);
+    }
+    // What was deleted on purpose, in the middle of a segment, up to a boundary, and further than there is; its files may
+    // still be there.
+    let key = format!("start/{:032x}/0", 2);
+    for (start, first) in [(1u64, 0), (2, 0), (2, 1), (3, 0), (4, 2), (5, 0), (9, 0), (9, 2)] {
+        let catalog = catalog_with(&[(key.as_bytes(), Some(start.to_le_bytes().to_vec()))]);
+        let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog)]);
+        for segment in [segment(0, true), torn(1, true), unrolled(2, true)].into_iter().skip(first) {
+            files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
+        }
+        put(seeds, &format!("begins-at-{start}-from-{first}"), &files);
     }
     for (name, path) in [("unborn-beside", "4.log.new"), ("directory-beside", "4.log/x"), ("stray-beside", "4.txt")] {
         let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog.clone())]);
@@ -561,6 +577,42 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
+    put_trouble(seeds, script);
+}
+
+/// Calls that fail, machines that die within one, pages that are lost.
+fn put_trouble(seeds: &mut Seeds, script: impl Fn([u8; 3], &[Step]) -> Vec<u8>) {
+    let send = |bytes| Step::Send { partition: 0, bytes };
+    let work = [send(460), send(3000), Step::Wait, Step::Poll, Step::Commit, send(3000), send(3000), Step::Flush];
+    let after = [Step::Poll, Step::Commit, Step::PowerCut(0), Step::Poll];
+    let mut put = |name: String, level: u8, trouble: &[Step]| {
+        let steps = [&work[..3], trouble, &work, trouble, &work, &after].concat();
+        seeds.insert(("operations", name), script([0, level, 0], &steps));
+    };
+    for kind in 0..8 {
+        put(format!("fails-{kind}"), kind % 3, &[Step::Fail { kind, at: 1 }]);
+    }
+    for (how, at) in (0..7).zip([2, 5, 7, 11, 13, 3, 17]) {
+        put(format!("dies-{how}"), how as u8 % 3, &[Step::Die { at, how }]);
+    }
+    for level in 0..3 {
+        put(format!("page-lost-{level}"), level, &[send(460), Step::LosePage { partition: 0 }]);
+        put(format!("sync-loses-pages-{level}"), level, &[Step::Fail { kind: 16, at: 0 }]);
+        put(format!("full-{level}"), level, &[Step::Fail { kind: 8 + 2, at: 0 }]);
+    }
+}
+
+/// For each scenario a run in which nothing happens, and some in which something does, here and there.
+fn put_consumers(seeds: &mut Seeds) {
+    let mut chance = Chance(11);
+    for (scenario, name) in ["one-member", "two-members", "handler", "async"].into_iter().enumerate() {
+        seeds.insert(("consumer", format!("{name}-calm")), vec![scenario as u8]);
+        for (number, one_in) in [6, 6, 10, 10, 20, 20, 40, 40, 80, 80].into_iter().enumerate() {
+            let mut choice = || if chance.below(one_in) == 0 { 1 + chance.below(8) as u8 } else { 0 };
+            let tape: Vec<u8> = (0..400).map(|_| choice()).collect();
+            seeds.insert(("consumer", format!("{name}-{number}")), [&[scenario as u8][..], &tape].concat());
+        }
+    }
 }
 
 /// What is made of bytes by `arbitrary` is best drawn.

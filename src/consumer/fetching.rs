@@ -23,7 +23,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 pub(super) struct Fetch {
     pub(super) partition: Arc<Partition>,
     pub(super) position: Position,
-    cursor: Option<Cursor>,
+    cursor: Cursor,
     pub(super) paused: bool,
     /// How many offsets a reset has stepped over.
     pub(super) skipped: u64,
@@ -87,8 +87,8 @@ impl Consumer {
     /// [`Wakeup`](Error::Wakeup) if [`ConsumerWaker::wake`](crate::ConsumerWaker::wake) was called;
     /// [`Corrupt`](Error::Corrupt) where records that were promised cannot be read, again and again until the consumer
     /// seeks past them, or where what the group had committed cannot, until it seeks or commits;
-    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange) and [`NoOffsetForPartition`](Error::NoOffsetForPartition) with
-    /// [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
+    /// [`OffsetOutOfRange`](Error::OffsetOutOfRange), [`NoOffsetForPartition`](Error::NoOffsetForPartition) and
+    /// [`LogTruncated`](Error::LogTruncated) with [`OffsetReset::None`]; [`InvalidState`](Error::InvalidState) if neither subscribed nor assigned;
     /// [`InconsistentGroupProtocol`](Error::InconsistentGroupProtocol) and
     /// [`FencedInstanceId`](Error::FencedInstanceId) in a group; what the rebalance listener returns; what an automatic
     /// commit can meet. The positions are as they were.
@@ -200,7 +200,8 @@ impl Consumer {
             return true;
         }
         self.partitions.values().filter(|fetch| !fetch.paused).any(|fetch| match fetch.position {
-            Position::At(offset) => fetch.partition.listen(offset, &self.bell),
+            // The log may have been cut since it was looked at, and be as long again.
+            Position::At(offset) => fetch.partition.listen(offset, &self.bell) || fetch.has_news(),
             _ => false,
         })
     }
@@ -247,7 +248,7 @@ impl Consumer {
                     .ok_or_else(|| Error::NoOffsetForPartition { partition: name.clone() })?,
             },
         };
-        fetch.position = Position::At(offset);
+        fetch.move_to(Position::At(offset));
         Ok(offset)
     }
 
@@ -303,7 +304,8 @@ fn committed_of(group: Option<&Group>, fetch: &Fetch) -> Result<Option<OffsetAnd
 
 impl Fetch {
     pub(super) fn new(partition: Arc<Partition>) -> Self {
-        Fetch { partition, position: Position::Unknown, cursor: None, paused: false, skipped: 0, stored: None }
+        let cursor = partition.cursor();
+        Fetch { partition, position: Position::Unknown, cursor, paused: false, skipped: 0, stored: None }
     }
 
     pub(super) fn is_of(&self, partition: &Partition) -> bool {
@@ -316,16 +318,23 @@ impl Fetch {
 
     pub(super) fn move_to(&mut self, position: Position) {
         self.position = position;
+        self.partition.renew(&mut self.cursor);
     }
 
     /// Whether reading may find something: a record, or an error.
     fn has_news(&self) -> bool {
-        !self.paused && self.position != Position::At(self.partition.high_watermark())
+        let at_end = || self.position == Position::At(self.partition.high_watermark());
+        !self.paused && (!at_end() || self.partition.is_stale(&self.cursor))
     }
 
     fn read(&mut self, policy: OffsetReset, most: usize) -> Result<Option<Chunk>> {
         let Position::At(offset) = self.position else { return Ok(None) };
         let chunk = match self.partition.read(&mut self.cursor, offset, most) {
+            // As Kafka does it: whoever has a policy goes on where what was cut off began.
+            Err(Error::LogTruncated { end, .. }) if policy != OffsetReset::None => {
+                self.move_to(Position::At(end));
+                return self.read(policy, most);
+            }
             Err(out_of_range @ Error::OffsetOutOfRange { .. }) => {
                 let to = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
                 self.position = Position::At(to);

@@ -315,6 +315,9 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        if point::is_dead() {
+            return;
+        }
         // A panic in the middle of processing must not commit what it did not get to.
         if std::thread::panicking() && !self.closed && self.catalog.env().check_not_forked().is_ok() {
             self.closed = true;

@@ -5,6 +5,7 @@
 //! | [`reach`]       | write it down, let somebody else go on first, end the caller's life   |
 //! | [`note`]        | write it down; the caller may hold locks                              |
 //! | [`pass`]        | end the caller's life, if that has been decided meanwhile             |
+//! | [`is_dead`]     | say whether the caller's life is over: then it tells nobody           |
 //!
 //! Without the feature `sim` all three are empty and what they are given is never made: the library pays nothing. With
 //! it, a thread on which no simulation looks pays one look at a variable of its own.
@@ -68,6 +69,7 @@ mod looked_at {
         fn note(&self, what: What<'_>);
         fn reach(&self, what: What<'_>);
         fn pass(&self);
+        fn is_dead(&self) -> bool;
         /// Something outside of the log is about to be changed, was changed.
         fn before_effect(&self);
         fn after_effect(&self, store: usize);
@@ -167,4 +169,14 @@ pub(crate) fn note<'a>(what: impl FnOnce() -> What<'a>) {
 pub(crate) fn pass() {
     #[cfg(any(test, feature = "sim"))]
     looked_at::on_stage(|onlooker| onlooker.pass());
+}
+
+/// Whether the caller's life is over, and only its memory is left to be given back.
+#[inline(always)]
+pub(crate) fn is_dead() -> bool {
+    #[cfg(any(test, feature = "sim"))]
+    if is_looked_at() {
+        return onlooker().is_some_and(|onlooker| onlooker.is_dead());
+    }
+    false
 }

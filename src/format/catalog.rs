@@ -9,8 +9,9 @@
 //! | `topic/NAME`        | topic id u128, partitions u32, then settings: a count u32 and for each two texts, name and value |
 //! | `deleted/TOPIC ID`  | text: the name of a topic whose files are being removed; the id in 32 hexadecimal digits |
 //! | `group/NAME`        | no bytes: the files of the group are there, its committed offsets in them               |
-//! | `end/TOPIC ID/PARTITION` | u64: everything below this offset was durable when the log was last closed; of topics and groups |
+//! | `end/TOPIC ID/PARTITION` | u64: everything below this offset was durable when the log was last closed, or the partition cut; of topics and groups |
 //! | `start/TOPIC ID/PARTITION` | u64: everything below this offset was deleted on purpose; without it, nothing was         |
+//! | `cut/TOPIC ID/PARTITION` | offset u64, epoch u32: everything at or above this offset was cut off on purpose, as far as it lies in segments of an earlier epoch; the latest cut counts |
 //!
 //! The ends are the witnesses of last resort: of a partition whose newest pages or files are gone nothing else could
 //! tell. The id of a group is that in the headers of its segments, its partition is 0. If `closed` is `epoch`, nothing
@@ -24,6 +25,13 @@
 use crate::error::Flaw;
 use crate::format::bytes::{Reader, put_text};
 use crate::types::Offset;
+
+/// Where a partition was cut: what segments of an epoch before this one hold at or above `end` does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) end: Offset,
+    pub(crate) epoch: u32,
+}
 
 /// A record of the catalog, as a reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +55,10 @@ pub(crate) enum Fact {
     Start(u128, u32, Offset),
     /// The partition is gone.
     NoStart(u128, u32),
+    /// Where the partition of the topic with this id was cut last.
+    Cut(u128, u32, Cut),
+    /// The partition is gone.
+    NoCut(u128, u32),
     /// The opening with this number was closed cleanly.
     Closed(u32),
     /// From a newer library.
@@ -84,6 +96,8 @@ impl Fact {
                 (partition_key("start", *id, *partition), Some(start.get().to_le_bytes().to_vec()))
             }
             Fact::NoStart(id, partition) => (partition_key("start", *id, *partition), None),
+            Fact::Cut(id, partition, cut) => (partition_key("cut", *id, *partition), Some(cut.encode())),
+            Fact::NoCut(id, partition) => (partition_key("cut", *id, *partition), None),
             Fact::Closed(epoch) => ("closed".to_owned(), Some(epoch.to_le_bytes().to_vec())),
             Fact::Unknown => unreachable!("what is not known is never written"),
         };
@@ -127,6 +141,14 @@ impl Fact {
                 None => Fact::NoStart(id, partition),
             });
         }
+        if let Some(rest) = key.strip_prefix("cut/")
+            && let Some((id, partition)) = partition_of_key(rest)?
+        {
+            return Ok(match value {
+                Some(value) => Fact::Cut(id, partition, Cut::decode(value)?),
+                None => Fact::NoCut(id, partition),
+            });
+        }
         match (key, value) {
             ("epoch", Some(value)) => Ok(Fact::Epoch(Reader::new(value).u32()?)),
             ("closed", Some(value)) => Ok(Fact::Closed(Reader::new(value).u32()?)),
@@ -144,6 +166,17 @@ fn partition_of_key(rest: &str) -> Result<Option<(u128, u32)>, Flaw> {
     let Some((id, partition)) = rest.split_once('/') else { return Ok(None) };
     let id = u128::from_str_radix(id, 16).map_err(|_| Flaw::Field("topic id"))?;
     Ok(Some((id, partition.parse().map_err(|_| Flaw::Field("partition"))?)))
+}
+
+impl Cut {
+    fn encode(self) -> Vec<u8> {
+        [&self.end.get().to_le_bytes()[..], &self.epoch.to_le_bytes()[..]].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Cut, Flaw> {
+        let mut fields = Reader::new(bytes);
+        Ok(Cut { end: Offset::new(fields.u64()?), epoch: fields.u32()? })
+    }
 }
 
 impl TopicFact {
@@ -190,6 +223,8 @@ mod tests {
             Fact::NoEnd(3, 0),
             Fact::Start(7, 1, Offset::new(5)),
             Fact::NoStart(7, 1),
+            Fact::Cut(7, 1, Cut { end: Offset::new(5), epoch: 3 }),
+            Fact::NoCut(7, 1),
             Fact::Closed(9),
         ] {
             let (key, value) = fact.encode();

@@ -29,21 +29,32 @@
 //! The segments of a partition follow one another: the first holds the *log start offset*, or begins anywhere in catalog
 //! and groups, whose old segments go; each ends where its successor begins. The log start offset is what the catalog says,
 //! or else 0: everything below it was deleted on purpose. A file is none of the partition's segments if the next one begins
-//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown. The *successor* is the file with the next higher name. Its
+//! at or below that offset; its removal was interrupted. Records below it, in the first segment, are not shown.
+//!
+//! The tail of a partition can be *cut*: what the catalog then says is an offset and an epoch, and counts for the segments
+//! whose header says an earlier epoch, also for all that follows on these pages. One of them that begins at or above the
+//! offset is none of the partition's; its removal was interrupted. The others end at that offset at the latest: no batch
+//! reaches beyond it, and once it is due, nothing behind counts and nothing is missing. If all was cut, so that the offset
+//! is at or below the log start offset and the witness is not above that, no segment need be there. Later segments have
+//! that epoch or a higher one.
+//!
+//! The *successor* is the file with the next higher name. Its
 //! header says which segment it was made behind, and the position at which that one ended; if that is not the file
 //! before it, the one that it names is missing, and the file before ends at the base offset of the missing one. A
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
-//! rolled marker. Any other, also one whose successor has no whole header, goes to the end of the file.
+//! rolled marker, or what was cut off. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
 //! # Compacted segments
 //!
 //! Compaction leaves the records out of which there is a later one with the same key; what stays keeps its offset. It
 //! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
-//! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`): the file is
-//! none of the partition's segments if one before it ends behind its base offset. Its removal was interrupted.
+//! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`). A file is
+//! none of the partition's segments if one before it, of the same epoch or a later one, ends behind its base offset, or if
+//! one does and its own header is not whole: its removal was interrupted.
 //!
 //! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
-//! marker ends. It ends at its end offset, whatever its successor says, and is read up to the end of the file.
+//! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, what it says counts if it
+//! is less, because a tail was cut off in between. A compacted segment is read up to the end of the file.
 //! What its successor names is not missing if it lies in the compacted segment. Compaction does not put more than 2^28 offsets
 //! into one segment, unless they were in one before: it is what a segment has room for.
 //!
@@ -96,7 +107,7 @@
 //! after a sync, and, into the old segment, when its successor has got its name. The catalog is told where each
 //! partition ended when the log is closed, so that a marker that is gone is missed too.
 //!
-//! No offset is given twice. A partition that has lost its end goes on where it was closed, if the log was not opened
+//! No offset is given twice but those that were cut off. A partition that has lost its end goes on where it was closed, if the log was not opened
 //! since. Otherwise it goes on behind everything that can have been given: 2^28 offsets on, more than a segment can
 //! hold; or, if whole segments are gone, at 2^40 times the number of the opening, at least.
 

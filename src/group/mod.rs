@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::catalog::{Catalog, RecoveryReport};
+use crate::catalog::{Catalog, PulledBack, RecoveryReport};
 use crate::env::point::{self, What};
 #[cfg(test)]
 use crate::env::point::{Mistake, is_planted};
@@ -465,6 +465,25 @@ impl Group {
         let end = self.offsets.commit(&desk.encoded)?;
         drop(desk);
         end.map_or(Ok(()), |end| self.deliver(end))
+    }
+
+    /// What is committed for a partition beyond `end`.
+    pub(crate) fn committed_beyond(&self, partition: &Partition, end: Offset) -> Option<Offset> {
+        let committed = self.offsets.all_committed().into_iter().find(|(name, _)| name == partition.name());
+        committed.map(|(_, committed)| committed.offset).filter(|offset| *offset > end)
+    }
+
+    /// Sets what is committed beyond the end of a partition back to that end, durably, whoever is in the group.
+    pub(crate) fn pull_back(&self, partition: &Partition) -> Result<Option<PulledBack>> {
+        // Whoever has just looked where the partition ended has committed before this gets the desk.
+        let desk = self.desk();
+        let pulled_back = self.offsets.pull_back_to(partition)?;
+        drop(desk);
+        if pulled_back.is_some() {
+            // Whatever the level: records are going to be written where the group believed to have been.
+            self.sync()?;
+        }
+        Ok(pulled_back)
     }
 
     /// Takes away what is committed for these partitions. Not of topics that a member subscribes to.

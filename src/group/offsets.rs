@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport};
+use crate::catalog::{Catalog, GROUPS, PulledBack, RecoveryReport, check_not_copied};
 use crate::env::scheduling::Bell;
 use crate::error::{Error, Result};
 use crate::format::batch::Draft;
@@ -133,23 +133,36 @@ impl Offsets {
     }
 
     fn pull_back(&self, report: &mut RecoveryReport) -> Result<()> {
-        let Some(table) = self.table.lock().clone() else { return Ok(()) };
-        let mut changes = Vec::new();
-        for (name, mut entry) in self.entries() {
+        let pulled_back = self.pull_back_where(|_| true)?;
+        if pulled_back.is_empty() {
+            return Ok(());
+        }
+        report.pulled_back.extend(pulled_back);
+        // Whatever the level: records are going to be written where the group believed to have been.
+        self.sync()
+    }
+
+    /// Sets what is committed beyond the end of this partition back to that.
+    pub(super) fn pull_back_to(&self, partition: &Partition) -> Result<Option<PulledBack>> {
+        Ok(self.pull_back_where(|name| name == partition.name())?.pop())
+    }
+
+    fn pull_back_where(&self, concerns: impl Fn(&TopicPartition) -> bool) -> Result<Vec<PulledBack>> {
+        let (mut changes, mut pulled_back) = (Vec::new(), Vec::new());
+        let Some(table) = self.table.lock().clone() else { return Ok(pulled_back) };
+        for (name, mut entry) in self.entries().into_iter().filter(|(name, _)| concerns(name)) {
             let Ok(partition) = self.catalog.partition(&name) else { continue };
             let (from, to) = (entry.offset.offset, partition.log_end());
             if partition.topic_id() == entry.topic_id && from > to {
                 entry.offset.offset = to;
                 changes.push((committed::encode_key(&name), Some(committed::encode_value(&entry))));
-                report.pulled_back.push(PulledBack { group: self.group.clone(), partition: name, from, to });
+                pulled_back.push(PulledBack { group: self.group.clone(), partition: name, from, to });
             }
         }
-        if changes.is_empty() {
-            return Ok(());
+        if !changes.is_empty() {
+            table.change(&changes, self.catalog.env().clock.now())?;
         }
-        let end = table.change(&changes, self.catalog.env().clock.now())?;
-        // Whatever the level: records are going to be written where the group believed to have been.
-        table.partition().sync_to(end, None)
+        Ok(pulled_back)
     }
 
     /// What is committed, with the identity of the topics. What does not decode is damaged beyond its checksum.
@@ -251,6 +264,7 @@ impl Offsets {
         self.catalog.check_writable()?;
         let mut table = self.table.lock();
         let Some(found) = table.clone() else { return Ok(()) };
+        check_not_copied(std::slice::from_ref(found.partition()))?;
         let gone: Vec<Change> = found.entries().into_iter().map(|(key, _, _)| (key, None)).collect();
         if !gone.is_empty() {
             let end = found.change(&gone, self.catalog.env().clock.now())?;

@@ -189,6 +189,13 @@ impl Repair<'_> {
     fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
         for (hole, epoch) in segment.holes.iter().filter(|(hole, _)| !segment.is_torn_at(hole.first, survey.witness)) {
             let lost = hole.first..hole.next;
+            if hole.end - hole.start < MARKER_BYTES as u64 {
+                let (start, end) = (hole.start, hole.end);
+                let reason =
+                    format!("bytes {start}..{end} of {} are no batch, and no gap fits", segment.path.display());
+                self.report.beyond.push(format!("{}: {reason}", place.name));
+                continue;
+            }
             let action = format!("put a gap in the place of bytes {}..{}", hole.start, hole.end);
             self.note(place, &segment.path, action, lost.clone());
             self.patch(segment, hole.start..hole.end, hole.end - hole.start, *epoch, &lost)?;
@@ -205,7 +212,7 @@ impl Repair<'_> {
         segment: &Surveyed,
         successor: Option<&Surveyed>,
     ) -> Result<u64> {
-        let named = segment.next_of(successor);
+        let named = segment.until(successor);
         let promised = segment.promised(named, witness);
         if segment.next < promised {
             let lost = segment.next..named.unwrap_or(promised);
@@ -227,7 +234,10 @@ impl Repair<'_> {
             self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost)?;
             return Ok(segment.end + MARKER_BYTES as u64);
         }
-        if segment.rolled && successor.is_none() && segment.tail.is_none() {
+        if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
+            let before = Predecessor { base: segment.base, end_position: segment.end };
+            self.make_gap_segment(place, identity, Some(before), lost, cut.epoch)?;
+        } else if segment.rolled && named.is_none() && segment.tail.is_none() {
             // As many as a segment of this length can have held.
             let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
             let before = Predecessor { base: segment.base, end_position: segment.end };

@@ -3,6 +3,7 @@
 //! Recovery looks at what may be torn and believes the rest until somebody reads it. A survey reads everything.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::env::Env;
@@ -10,6 +11,7 @@ use crate::env::storage::region::{Pen, Region};
 use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
+use crate::format::catalog::Cut;
 use crate::format::segment::{self, CATALOG_ID, Compacted, HEADER_BYTES, Header, Identity, group_id};
 use crate::partition::{Hole, Met};
 use crate::types::Offset;
@@ -51,6 +53,8 @@ pub(super) struct Surveyed {
     pub(super) records: u64,
     /// Whether a rolled marker ends it: all of it was synced, and its successor had its name.
     pub(super) rolled: bool,
+    /// Where what it holds was cut off on purpose, whether it reaches there or not.
+    pub(super) cut: Option<Cut>,
 }
 
 /// All directories that may hold segments, in the order of their names.
@@ -161,36 +165,37 @@ fn identities(env: &Env, files: &[(Offset, PathBuf)]) -> Result<Vec<Identity>> {
 }
 
 /// Leaves out the segments that a compacted one before them stands for: their removal was interrupted, and the next opening
-/// removes them.
+/// removes them. Those of a later epoch came behind a cut.
 pub(super) fn drop_replaced(
     env: &Env,
     identity: Option<Identity>,
     files: Vec<(Offset, PathBuf)>,
 ) -> Result<Vec<(Offset, PathBuf)>> {
-    let (mut kept, mut replaced_below) = (Vec::new(), Offset::ZERO);
+    let (mut kept, mut compacted): (Vec<_>, Vec<(Offset, u32)>) = (Vec::new(), Vec::new());
     for (base, path) in files {
-        if base < replaced_below {
+        let bytes = map(env, &path, Access::Read)?;
+        let decode = |pen: &Pen| Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES))).ok();
+        let header = bytes.and_then(|(_, pen)| decode(&pen));
+        let header = header.filter(|header| Some(header.identity) == identity && header.base == base);
+        let replaces =
+            |(end, epoch): &(Offset, u32)| base < *end && header.as_ref().is_none_or(|header| header.epoch <= *epoch);
+        if compacted.iter().any(replaces) {
             continue;
         }
-        if let Some((_, pen)) = map(env, &path, Access::Read)?
-            && let Ok(header) = Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES)))
-            && Some(header.identity) == identity
-            && header.base == base
-        {
-            replaced_below = header.compacted.map_or(Offset::ZERO, |compacted| compacted.end);
-        }
+        compacted.extend(header.and_then(|header| Some((header.compacted?.end, header.epoch))));
         kept.push((base, path));
     }
     Ok(kept)
 }
 
 /// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
-/// of another base, says nothing that counts here.
+/// of another base, says nothing that counts here. `cut`: where the partition was cut last.
 pub(super) fn survey(
     env: &Env,
     identity: Option<Identity>,
     (base, path): (Offset, PathBuf),
     successor: Option<&Surveyed>,
+    cut: Option<Cut>,
 ) -> Result<Surveyed> {
     let mut surveyed = Surveyed {
         base,
@@ -204,6 +209,7 @@ pub(super) fn survey(
         witness: Offset::ZERO,
         records: 0,
         rolled: false,
+        cut: None,
         path,
     };
     let Some((_, pen)) = map(env, &surveyed.path, Access::Read)? else { return Ok(surveyed) };
@@ -215,7 +221,8 @@ pub(super) fn survey(
     });
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
-        let walk = Walk::begin(header, segment::salt(bytes)).until(surveyed.next_of(successor));
+        surveyed.cut = cut.filter(|cut| header.epoch < cut.epoch);
+        let walk = Walk::begin(header, segment::salt(bytes)).until(surveyed.until(successor));
         let end = successor.and_then(|successor| Some((surveyed.end_position(Some(successor))?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
@@ -226,6 +233,10 @@ pub(super) fn survey(
         }
         // All of it was synced, and the next segment had its name.
         surveyed.rolled |= surveyed.compacted().is_some();
+        if surveyed.cut.is_some_and(|cut| cut.end == surveyed.next) {
+            // What stands there was cut off.
+            surveyed.tail = None;
+        }
     }
     Ok(surveyed)
 }
@@ -269,17 +280,39 @@ impl Surveyed {
         self.header.as_ref().ok()?.compacted
     }
 
-    /// The offset at which it ended, if it says so or there is a successor.
-    pub(super) fn next_of(&self, successor: Option<&Surveyed>) -> Option<Offset> {
-        match self.compacted() {
-            Some(compacted) => Some(compacted.end),
-            None => successor.map(|successor| successor.follows(self.base)),
-        }
+    /// Where it ends, if it says so itself, or the next segment or a cut does.
+    pub(super) fn until(&self, successor: Option<&Surveyed>) -> Option<Offset> {
+        let follows = |successor: &Surveyed| successor.follows(self.base);
+        let said = match (&self.header, self.compacted()) {
+            (Ok(header), Some(compacted)) => {
+                // If it was cut since, it ends where its successor begins.
+                let is_later = |other: &&Surveyed| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
+                successor.filter(is_later).map(follows).into_iter().chain([compacted.end]).min()
+            }
+            _ => successor.map(follows),
+        };
+        said.into_iter().chain(self.cut.map(|cut| cut.end)).min()
+    }
+
+    /// Whether what came behind it is not there: it was compacted, so something always did, and it was not cut off.
+    pub(super) fn misses_successor(&self, successor: Option<&Surveyed>) -> bool {
+        let ends = self.compacted().map(|compacted| compacted.end);
+        successor.is_none() && ends.is_some_and(|end| self.cut.is_none_or(|cut| cut.end > end))
     }
 
     /// The position at which it ended, if its successor names it: one that was compacted since ends elsewhere.
     pub(super) fn end_position(&self, successor: Option<&Surveyed>) -> Option<u64> {
         successor.filter(|_| self.compacted().is_none())?.names(self.base)
+    }
+
+    /// What came behind the cut with which it ends, and is not there, as far as is known.
+    pub(super) fn lost_behind_cut(
+        &self,
+        successor: Option<&Surveyed>,
+        witness: Offset,
+    ) -> Option<(Cut, Range<Offset>)> {
+        let cut = self.cut.filter(|cut| successor.is_none() && cut.end < witness)?;
+        Some((cut, cut.end..witness))
     }
 
     /// Where the segment with this base ended, if this one's header says so.

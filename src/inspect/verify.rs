@@ -9,7 +9,7 @@ use crate::env::Env;
 use crate::env::storage::Access;
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Batch;
-use crate::format::catalog::{Fact, TopicFact};
+use crate::format::catalog::{Cut, Fact, TopicFact};
 use crate::format::committed::{self, Committed};
 use crate::format::segment::{HEADER_BYTES, Identity, group_id};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
@@ -75,6 +75,8 @@ pub(super) struct PlaceSurvey {
     pub(super) witness: Offset,
     /// Everything below was deleted on purpose.
     pub(super) start: Offset,
+    /// Whether all that there was has been cut off on purpose, so that no segment is missed.
+    all_cut: bool,
 }
 
 impl PlaceSurvey {
@@ -83,7 +85,7 @@ impl PlaceSurvey {
         let torn = |at: usize| {
             let segment = &self.segments[at];
             let successor = self.segments.get(at + 1)?;
-            let end = segment.next_of(Some(successor))?;
+            let end = segment.until(Some(successor))?;
             let holes = segment.holes.iter().map(|(hole, _)| hole.first).filter(|first| *first < end);
             let gap = (end < successor.base).then_some(end);
             let short = (segment.header.is_ok() && segment.next < end).then_some(segment.next);
@@ -105,6 +107,8 @@ pub(super) struct Recorded {
     start: Offset,
     /// Everything below was durable when the log was closed last.
     end: Offset,
+    /// Where it was cut last.
+    cut: Option<Cut>,
 }
 
 /// What the catalog says of the places beside its own, by their names: whose they are, where they begin, and where they
@@ -119,6 +123,7 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
                 Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
                 Ok(Fact::End(id, partition, end)) => by_id.entry((id, partition)).or_default().end = end,
                 Ok(Fact::Start(id, partition, start)) => by_id.entry((id, partition)).or_default().start = start,
+                Ok(Fact::Cut(id, partition, cut)) => by_id.entry((id, partition)).or_default().cut = Some(cut),
                 _ => {}
             }
         }
@@ -141,14 +146,14 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
 }
 
 /// Surveys all segments of a place. Each is told where its successor says that it ended. `recorded`: what the catalog
-/// says; segments that hold nothing but what was deleted on purpose are left out, the next opening removes them.
+/// says; segments that hold nothing but what was deleted or cut off on purpose are left out, the next opening removes them.
 pub(super) fn survey_place(
     env: &Env,
     place: &Place,
     recorded: Option<Recorded>,
     mut each: impl FnMut(&Surveyed),
 ) -> Result<PlaceSurvey> {
-    let Recorded { log, identity, start, end } = recorded.unwrap_or_default();
+    let Recorded { log, identity, start, end, cut } = recorded.unwrap_or_default();
     let files = survey::segment_files(env, &place.dir)?;
     let identity = match identity {
         Some(identity) => Some(identity),
@@ -159,13 +164,17 @@ pub(super) fn survey_place(
     files.drain(..deleted);
     let mut segments: Vec<Surveyed> = Vec::new();
     for file in files.into_iter().rev() {
-        let surveyed = survey::survey(env, identity, file, segments.last())?;
+        let surveyed = survey::survey(env, identity, file, segments.last(), cut)?;
+        if surveyed.cut.is_some_and(|cut| surveyed.base >= cut.end) {
+            continue;
+        }
         each(&surveyed);
         segments.push(surveyed);
     }
     segments.reverse();
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
-    Ok(PlaceSurvey { identity, segments, witness, start })
+    let all_cut = cut.is_some_and(|cut| cut.end <= start) && witness <= start;
+    Ok(PlaceSurvey { identity, segments, witness, start, all_cut })
 }
 
 struct Verification<'a> {
@@ -209,7 +218,7 @@ impl<'a> Verification<'a> {
             let path = self.env.storage.root().join(path);
             report.push(Finding { class, place: place.name.clone(), offsets, path, position, message });
         };
-        if survey.segments.is_empty() {
+        if survey.segments.is_empty() && !survey.all_cut {
             let message = "no segment is left; how many records there were, nothing says".to_owned();
             find(FindingClass::Missing, &place.dir, 0, Offset::ZERO..Offset::ZERO, message);
         }
@@ -326,7 +335,7 @@ fn check_segment(
     find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = segment.next_of(successor);
+    let named = segment.until(successor);
     let until = named.unwrap_or(segment.next.max(survey.witness));
     match &segment.header {
         Ok(_) => {}
@@ -346,7 +355,7 @@ fn check_segment(
         let message = "the first segment is not there".to_owned();
         find(FindingClass::Missing, &gone, 0, survey.start..segment.base, message);
     }
-    if let Some(gap) = before.and_then(|before| before.next_of(Some(segment))).filter(|gap| *gap < segment.base) {
+    if let Some(gap) = before.and_then(|before| before.until(Some(segment))).filter(|gap| *gap < segment.base) {
         let gone = path.with_file_name(crate::format::segment::file_name(gap));
         find(FindingClass::Missing, &gone, 0, gap..segment.base, "the segment is not there".to_owned());
     }
@@ -366,7 +375,7 @@ fn check_end(
     find: &mut impl FnMut(FindingClass, &Path, u64, Range<Offset>, String),
 ) {
     let path = &segment.path;
-    let named = segment.next_of(successor);
+    let named = segment.until(successor);
     let promised = segment.promised(named, witness);
     if segment.next < promised {
         let cut_short = segment.end_position(successor) > Some(segment.length);
@@ -381,10 +390,13 @@ fn check_end(
         };
         let message = format!("{flaw}; {what}");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
-    } else if segment.rolled && successor.is_none() {
-        let gone = path.with_file_name(crate::format::segment::file_name(segment.next));
+    }
+    let behind_roll = segment.rolled && named.is_none() && segment.next >= promised && segment.tail.is_none();
+    if behind_roll || segment.misses_successor(successor) || segment.lost_behind_cut(successor, witness).is_some() {
+        let next = named.unwrap_or(segment.next);
+        let gone = path.with_file_name(crate::format::segment::file_name(next));
         let message = "the segment is not there, and how much it held is not known".to_owned();
-        find(FindingClass::Missing, &gone, 0, segment.next..segment.next.saturating_advance(1), message);
+        find(FindingClass::Missing, &gone, 0, next..next.saturating_advance(1), message);
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use crate::config::{TopicConfig, WhenFull};
 use crate::error::{Error, Result};
 use crate::format::batch::Layout;
+use crate::partition::slot::Slot;
 use crate::partition::{MARKER_ROOM, Partition, Writer};
 
 /// How long a sender waits at most for somebody to make room before it looks for itself for what is no longer kept.
@@ -30,7 +31,10 @@ impl Partition {
     /// Refuses to take `more` bytes of the disk than the segments have, if that is over the bound.
     pub(super) fn check_bound(&self, bound: Bound, more: u64) -> Result<()> {
         let Some(limit) = bound.max_bytes else { return Ok(()) };
-        let bytes: u64 = self.slots.read().iter().map(|slot| slot.taken_bytes()).sum();
+        // What is deleted and only stays until it is copied does not count: it goes by itself.
+        let start = self.log_start();
+        let kept = |slot: &&Arc<Slot>| slot.next().is_none_or(|next| next > start);
+        let bytes: u64 = self.slots.read().iter().filter(kept).map(|slot| slot.taken_bytes()).sum();
         if bytes.saturating_add(more) <= limit {
             return Ok(());
         }
@@ -74,7 +78,9 @@ impl Partition {
     }
 
     fn drop_oldest(&self, full: Error) -> Result<()> {
-        let oldest = self.slots.read().first().and_then(|slot| slot.next());
+        let start = self.log_start();
+        let oldest = self.slots.read().iter().map(|slot| slot.next()).find(|next| next.is_none_or(|next| next > start));
+        let oldest = oldest.flatten();
         let (Some(next), Some(upkeep)) = (oldest, &self.upkeep) else { return Err(full) };
         // What a power cut could still take cannot be recorded as gone.
         self.deliver(next, None)?;

@@ -243,6 +243,9 @@ impl Compaction {
     ) -> Result<Option<Self>> {
         if !dry_run {
             partition.check_open()?;
+            if partition.is_pinned() {
+                return Err(partition.is_being_copied());
+            }
         }
         let (slots, cleanable) = partition.cleanable_slots(&compacting)?;
         if slots.is_empty() {
@@ -614,12 +617,18 @@ impl Partition {
     fn replace(&self, old: &[Arc<Slot>], copying: &mut Copying) -> Result<Option<Arc<Slot>>> {
         let _removing = self.removing.lock();
         self.check_open()?;
+        let pins = self.pins.lock();
+        if *pins > 0 {
+            return Err(self.is_being_copied());
+        }
         let copy = {
             // Whoever looks for a segment, and whoever opens it by its name, finds the same one.
             let mut slots = self.slots.write();
             let at = slots.partition_point(|slot| slot.base < old[0].base);
             let there = slots[at..].iter().zip(old).filter(|(slot, old)| Arc::ptr_eq(slot, old)).count();
-            if there < old.len() {
+            let end = old.last().and_then(|last| last.next());
+            // The last may have been cut meanwhile.
+            if there < old.len() || end != Some(copying.end()) {
                 return Ok(None);
             }
             let copy = copying.take_name()?;
@@ -634,8 +643,14 @@ impl Partition {
                 removed => removed.map_err(Error::io("remove", || self.home.full(&slot.path)))?,
             }
         }
+        drop(pins);
         self.room.ring();
         Ok(Some(copy))
+    }
+
+    fn is_being_copied(&self) -> Error {
+        let reason = format!("{} is being copied; compact it once that is done", self.home.partition);
+        Error::InvalidState { reason }
     }
 }
 
@@ -696,7 +711,7 @@ mod tests {
 
     /// Offsets and keys of what is there.
     fn held(partition: &Partition) -> Vec<(u64, u64)> {
-        let (mut held, mut cursor, mut offset) = (Vec::new(), None, Offset::ZERO);
+        let (mut held, mut cursor, mut offset) = (Vec::new(), partition.cursor(), Offset::ZERO);
         while let Some(chunk) = partition.read(&mut cursor, offset, 1000).unwrap() {
             offset = chunk.offsets.end;
             let key = |key: Option<&[u8]>| u64::from_le_bytes(key.unwrap().try_into().unwrap());
@@ -810,6 +825,18 @@ mod tests {
 
         case("c-dirty-offset-too-small");
         assert_eq!(first_dirty(&eight, Offset::new(15)), Offset::new(15));
+    }
+
+    #[test]
+    fn whoever_comes_too_late_for_a_segment_finds_that_another_has_its_name() {
+        let partition = partition();
+        (0..20).for_each(|at| append(&partition, at % 3, 800));
+        roll(&partition);
+        let old = Arc::clone(&partition.slots.read()[0]);
+        old.rest();
+        finish_pass(begin(&partition, 1 << 20));
+        assert!(matches!(old.get(&partition.home.env), Ok(Found::Replaced)));
+        assert_eq!(held(&partition), [(17, 2), (18, 0), (19, 1)]);
     }
 
     #[test]

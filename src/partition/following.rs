@@ -12,6 +12,7 @@ use crate::config::Durability;
 use crate::env::storage::Access;
 use crate::error::{Error, Result};
 use crate::format::batch;
+use crate::format::catalog::Cut;
 use crate::partition::recovery::{self, Active, Known};
 use crate::partition::slot::Slot;
 use crate::partition::{Partition, Writer};
@@ -22,12 +23,21 @@ impl Partition {
     ///
     /// The next segment is looked for under the name that follows from the last offset; `thoroughly`: under any name,
     /// which costs a listing, and finds the one that was begun behind damage.
-    pub(crate) fn follow(&self, thoroughly: bool) -> Result<()> {
+    ///
+    /// `recorded`: where the other process says that it has cut the log last.
+    pub(crate) fn follow(&self, thoroughly: bool, recorded: impl Fn() -> Option<Cut>) -> Result<()> {
         let mut writer = self.writer.lock();
+        if thoroughly {
+            self.follow_cut(&mut writer, recorded())?;
+        }
         loop {
             let is_there = self.follow_active(&mut writer)?;
             if !self.has_rolled(&writer, thoroughly || !is_there)? {
                 break;
+            }
+            // It may have been begun behind a cut, and then that was recorded before.
+            if self.follow_cut(&mut writer, recorded())? {
+                continue;
             }
             // Whoever began the next segment appended to this one before: now all of it is there.
             self.follow_active(&mut writer)?;
@@ -111,7 +121,8 @@ impl Partition {
     /// Goes on with the newest segment that the other process has begun, and with what it has compacted. `false`: none of
     /// those that have a later name counts.
     fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
-        let fresh = recovery::recover(&self.home, Access::Read, Known::default())?;
+        let known = Known { cut: writer.cut, ..Known::default() };
+        let fresh = recovery::recover(&self.home, Access::Read, known)?;
         let mut slots = self.slots.write();
         let last = slots.last().cloned();
         let base = last.as_ref().map(|slot| slot.base);

@@ -72,6 +72,10 @@ impl File for Handle {
         self.with(|file| file.reclaim(range))
     }
 
+    fn is_shared(&self) -> io::Result<bool> {
+        self.with(|file| file.is_shared())
+    }
+
     fn room(&self) -> io::Result<u64> {
         self.with(|file| file.room())
     }

@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// An entry for a batch that begins at least this many bytes behind the last one indexed. Kafka:
 /// `index.interval.bytes`, which is 4096: there the index is a file.
 pub(super) const INTERVAL_BYTES: u64 = 1024;
-/// Entries are made room for in blocks, so that a large segment that holds little costs little.
+/// Entries are made room for in blocks, so that a large segment that holds little costs little. A small segment has one that
+/// is shorter.
 const BLOCK: usize = 512;
 
 #[derive(Debug)]
 pub(crate) struct Index {
-    blocks: Box<[OnceLock<Box<[AtomicU64; BLOCK]>>]>,
+    blocks: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    /// How many entries there can be.
+    most: usize,
     length: AtomicUsize,
     /// The position of the last entry.
     last: AtomicU64,
@@ -28,6 +31,7 @@ impl Index {
         let entries = usize::try_from(capacity / INTERVAL_BYTES + 1).expect("a segment is at most 2 GiB");
         Index {
             blocks: (0..entries.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect(),
+            most: entries,
             length: AtomicUsize::new(0),
             last: AtomicU64::new(0),
         }
@@ -46,8 +50,9 @@ impl Index {
         let (Ok(ahead), Ok(position32)) = (u32::try_from(ahead), u32::try_from(position)) else { return };
         let length = self.length.load(Ordering::Relaxed);
         let Some(block) = self.blocks.get(length / BLOCK) else { return };
-        let block = block.get_or_init(|| Box::new([const { AtomicU64::new(0) }; BLOCK]));
-        block[length % BLOCK].store(u64::from(ahead) << 32 | u64::from(position32), Ordering::Relaxed);
+        let block = block.get_or_init(|| (0..self.most.min(BLOCK)).map(|_| AtomicU64::new(0)).collect());
+        let Some(entry) = block.get(length % BLOCK) else { return };
+        entry.store(u64::from(ahead) << 32 | u64::from(position32), Ordering::Relaxed);
         self.last.store(position, Ordering::Relaxed);
         self.length.store(length + 1, Ordering::Release);
     }

@@ -1,7 +1,7 @@
 //! A partition: append, sync, read, roll.
 //!
 //! One mutex guards what an append changes; readers do not take it. Three offsets say how far the log is, each only
-//! ever growing, published in this order by whoever holds the mutex:
+//! ever growing but for a [`truncation`], published in this order by whoever holds the mutex:
 //!
 //! | offset         | everything below it                                        |
 //! |----------------|------------------------------------------------------------|
@@ -14,6 +14,7 @@
 
 mod bound;
 mod callbacks;
+mod capturing;
 mod compaction;
 mod copying;
 mod following;
@@ -29,6 +30,7 @@ mod slot;
 mod syncing;
 mod time_index;
 mod times;
+mod truncation;
 
 use std::fmt;
 use std::io;
@@ -36,7 +38,7 @@ use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -49,11 +51,13 @@ use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
+use crate::format::catalog::Cut;
 use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor};
 use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 
 use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
+pub(crate) use crate::partition::capturing::{Capture, CapturedSegment, Pin, capture_all};
 pub(crate) use crate::partition::compaction::{Compaction, Step, Tally};
 use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
@@ -169,6 +173,11 @@ pub(crate) struct Partition {
     removing: Mutex<()>,
     /// Held during a step of a compaction; taken before `removing`.
     compacting: Mutex<()>,
+    /// How many copy the files, which must not go meanwhile.
+    pins: Mutex<usize>,
+    /// Where the log was cut since it was opened, and how often.
+    cuts: Mutex<Vec<Offset>>,
+    cut_count: AtomicUsize,
     /// Rings when there is more room than there was.
     room: Bell,
 }
@@ -207,6 +216,8 @@ struct Writer {
     looked_after: bool,
     quiet: (Offset, Duration),
     listeners: Vec<Listener>,
+    /// The last cut that a follower knows of.
+    cut: Option<Cut>,
 }
 
 /// A segment that was rolled: the pen for its marker and the file for its sync.
@@ -277,7 +288,8 @@ impl Partition {
     pub(crate) fn open_read_only(home: Home, known: Known, config: &TopicConfig) -> Result<(Self, PartitionReport)> {
         let mut recovered = recovery::recover(&home, Access::Read, known)?;
         let report = mem::take(&mut recovered.report);
-        let partition = Self::new(home, 0, config, None, recovered);
+        let mut partition = Self::new(home, 0, config, None, recovered);
+        partition.writer.get_mut().cut = known.cut;
         partition.state.store(CLOSED, Ordering::Release);
         Ok((partition, report))
     }
@@ -324,6 +336,7 @@ impl Partition {
             looked_after: false,
             quiet: (next, Duration::ZERO),
             listeners: Vec::new(),
+            cut: None,
         };
         Partition {
             epoch: AtomicU32::new(epoch),
@@ -342,6 +355,9 @@ impl Partition {
             callbacks: Callbacks::default(),
             removing: Mutex::new(()),
             compacting: Mutex::new(()),
+            pins: Mutex::new(0),
+            cuts: Mutex::default(),
+            cut_count: AtomicUsize::new(0),
             room: home.env.scheduler.bell(),
             home,
         }
@@ -422,8 +438,9 @@ impl Partition {
     }
 
     fn run_callbacks(&self) {
-        self.callbacks
-            .run(|offset| if self.high_watermark() > offset { Some(Ok(())) } else { self.check_open().err().map(Err) });
+        // What was cut off had been delivered, or is done with.
+        let is_delivered = |offset| self.high_watermark() > offset || self.log_end() <= offset;
+        self.callbacks.run(|offset| if is_delivered(offset) { Some(Ok(())) } else { self.check_open().err().map(Err) });
     }
 }
 

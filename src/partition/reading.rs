@@ -71,9 +71,17 @@ impl<'a> Iterator for ChunkRecords<'a> {
     }
 }
 
-/// Where a reader is, so that it need not search again.
+/// What a reader keeps from one read to the next.
 #[derive(Clone, Debug)]
 pub(crate) struct Cursor {
+    /// How often the log had been cut when the reader came to where it is.
+    cuts: usize,
+    place: Option<ReadPlace>,
+}
+
+/// Where a reader is, so that it need not search again.
+#[derive(Clone, Debug)]
+struct ReadPlace {
     segment: Arc<Segment>,
     position: u64,
     offset: Offset,
@@ -81,7 +89,7 @@ pub(crate) struct Cursor {
 
 /// What comes of going to a segment.
 enum Entered {
-    At(Cursor),
+    At(ReadPlace),
     /// It may be there under another name: look again.
     Replaced(Error),
     Not(Error),
@@ -147,9 +155,51 @@ impl Partition {
     /// The records from `offset` on, at most `most` of them, at least one if there is one; `None` at the end.
     ///
     /// `cursor` is where the last read ended, if there was one; it is moved to where this one ends.
-    pub(crate) fn read(&self, cursor: &mut Option<Cursor>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::LogTruncated`] if the log was cut below `offset` since the reader came there, again and again until
+    /// the reader moves: see [`renew`](Self::renew).
+    pub(crate) fn read(&self, cursor: &mut Cursor, offset: Offset, most: usize) -> Result<Option<Chunk>> {
+        let came = cursor.cuts;
+        loop {
+            let cuts = self.cut_count();
+            if cuts != came {
+                if let Some(end) = self.lowest_cut_since(came).filter(|end| *end < offset) {
+                    let partition = self.home.partition.clone();
+                    return Err(Error::LogTruncated { partition, position: offset, end });
+                }
+                *cursor = Cursor { cuts, place: None };
+            }
+            let read = self.read_uncut(&mut cursor.place, offset, most);
+            // What was cut off while this read it may be old bytes under an offset that was given again.
+            if self.cut_count() == cuts {
+                return read;
+            }
+        }
+    }
+
+    /// A reader that is anywhere.
+    pub(crate) fn cursor(&self) -> Cursor {
+        Cursor { cuts: self.cut_count(), place: None }
+    }
+
+    /// Says that the reader has come to where it is just now.
+    pub(crate) fn renew(&self, cursor: &mut Cursor) {
+        if self.is_stale(cursor) {
+            *cursor = self.cursor();
+        }
+    }
+
+    /// Whether the log was cut since the reader came to where it is.
+    #[inline]
+    pub(crate) fn is_stale(&self, cursor: &Cursor) -> bool {
+        cursor.cuts != self.cut_count()
+    }
+
+    fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
-        self.read_until(end, start, cursor, offset, most).map_err(|error| match error {
+        self.read_until(end, start, place, offset, most).map_err(|error| match error {
             // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on.
             Error::Corrupt(mut damage) => {
                 damage.offsets.end = damage.offsets.end.min(end);
@@ -163,7 +213,7 @@ impl Partition {
         &self,
         end: Offset,
         start: Offset,
-        cursor: &mut Option<Cursor>,
+        place: &mut Option<ReadPlace>,
         offset: Offset,
         most: usize,
     ) -> Result<Option<Chunk>> {
@@ -173,14 +223,14 @@ impl Partition {
         if offset < start || offset > end {
             return Err(self.out_of_range(offset));
         }
-        let mut at = match cursor.take() {
-            Some(cursor) if cursor.offset == offset => cursor,
-            Some(cursor) if cursor.segment.is_known_to_hold(offset) => self.find_in(cursor.segment, offset)?,
+        let mut at = match place.take() {
+            Some(place) if place.offset == offset => place,
+            Some(place) if place.segment.is_known_to_hold(offset) => self.find_in(place.segment, offset)?,
             _ => self.seek(offset)?,
         };
         loop {
             if let Some(chunk) = self.read_here(&mut at, end, most)? {
-                *cursor = Some(at);
+                *place = Some(at);
                 return Ok(Some(chunk));
             }
             if at.offset >= end {
@@ -192,7 +242,7 @@ impl Partition {
             if Arc::ptr_eq(&left, &at.segment) {
                 // It should hold more, and does not.
                 at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
-                    Entered::At(cursor) => cursor,
+                    Entered::At(place) => place,
                     Entered::Replaced(error) | Entered::Not(error) => return Err(error),
                 };
             }
@@ -200,8 +250,8 @@ impl Partition {
         }
     }
 
-    /// Records of the cursor's segment.
-    fn read_here(&self, at: &mut Cursor, end: Offset, most: usize) -> Result<Option<Chunk>> {
+    /// Records of the reader's segment.
+    fn read_here(&self, at: &mut ReadPlace, end: Offset, most: usize) -> Result<Option<Chunk>> {
         let first = at.offset;
         let mut start = at.position;
         let mut taken = Taken { next: first, count: 0, position: start, end: start };
@@ -247,11 +297,11 @@ impl Partition {
         }))
     }
 
-    fn seek(&self, offset: Offset) -> Result<Cursor> {
+    fn seek(&self, offset: Offset) -> Result<ReadPlace> {
         let mut slot = self.slot_with(offset)?;
         loop {
             match self.enter(&slot, offset) {
-                Entered::At(cursor) => return Ok(cursor),
+                Entered::At(place) => return Ok(place),
                 Entered::Not(error) => return Err(error),
                 // Compacted since it was looked for. If it was not, its file is gone, or another has its name.
                 Entered::Replaced(error) => {
@@ -320,9 +370,9 @@ impl Partition {
         }
     }
 
-    fn find_in(&self, segment: Arc<Segment>, offset: Offset) -> Result<Cursor> {
+    fn find_in(&self, segment: Arc<Segment>, offset: Offset) -> Result<ReadPlace> {
         let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
-        Ok(Cursor { segment, position, offset })
+        Ok(ReadPlace { segment, position, offset })
     }
 
     /// Lets go of the segment with this base, from which a reader has gone on to the next, and of the few before it, which
@@ -337,7 +387,7 @@ impl Partition {
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Entered {
         match slot.get(&self.home.env) {
             Ok(Found::Segment(segment)) => match self.find_in(segment, offset) {
-                Ok(cursor) => Entered::At(cursor),
+                Ok(place) => Entered::At(place),
                 Err(error) => Entered::Not(error),
             },
             Ok(Found::Broken(flaw)) => Entered::Not(self.broken(slot, flaw)),

@@ -14,6 +14,8 @@
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
 //! | segments that a compacted one before them stands for            | compaction was interrupted  | remove them, if that one is whole   |
+//! | segments of an earlier epoch beyond the cut that it knows       | cut off on purpose          | remove them                         |
+//! | batches at or above the cut, in the last segment, of an earlier epoch | the same              | pass them over, go on in a new one  |
 //!
 //! The *witness* is the highest durable end offset that any whole batch or header says, or the catalog, which was told
 //! when the log was last closed. A damaged newest segment is never appended to: a new one begins behind everything that
@@ -36,6 +38,7 @@ use crate::env::storage::region::{PAGE, Pen, Region};
 use crate::env::storage::{Access, File, Kind, are_zero};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
+use crate::format::catalog::Cut;
 use crate::format::segment::{self, Compacted, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
@@ -60,6 +63,8 @@ pub(crate) struct Known {
     pub(crate) made: bool,
     /// Where it begins; `None`: wherever its first segment does.
     pub(crate) start: Option<Offset>,
+    /// Where it was cut last.
+    pub(crate) cut: Option<Cut>,
     /// Everything below was durable when the log was last closed.
     pub(crate) durable_end: Offset,
     /// Whether nothing was appended since.
@@ -134,8 +139,10 @@ struct Scan {
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
     let heads = drop_replaced(home, access, read_heads(home, access)?)?;
     let heads = drop_deleted(home, access, heads, known.start)?;
-    // What was deleted on purpose was durable.
-    let (witness, epoch) = (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), 0);
+    let heads = drop_cut(home, access, heads, known.cut)?;
+    // What was deleted on purpose was durable, and so was what a cut left.
+    let (witness, epoch) =
+        (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
@@ -246,35 +253,32 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
         }
     }
     if access == Access::Write && deleted > 0 {
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+        sync_names(home)?;
     }
     Ok(heads)
 }
 
 /// Leaves out the segments that a compacted one before them stands for, and removes them: their removal was interrupted,
-/// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them.
+/// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them, and so does what has no
+/// whole header. Those of a later epoch came behind a cut.
 fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>) -> Result<Vec<Head>> {
-    let storage = &home.env.storage;
-    let mut kept: Vec<Head> = Vec::new();
-    let mut removable: Vec<PathBuf> = Vec::new();
+    let (mut kept, mut removable): (Vec<Head>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for head in heads {
-        match kept.last() {
-            Some(before) if before.compacted().is_some_and(|compacted| compacted.end > head.base) => {
-                let ours = !matches!(head.header, Err(Flaw::Foreign));
-                if ours && access == Access::Write && is_whole(home, before)? {
-                    removable.push(head.path);
-                }
+        match kept.iter().find(|before| before.stands_for(&head)) {
+            None => kept.push(head),
+            Some(before) if head.header.is_ok() && access == Access::Write && is_whole(home, before)? => {
+                removable.push(head.path);
             }
-            _ => kept.push(head),
+            Some(_) => {}
         }
     }
     if !removable.is_empty() {
         // First the name of the one that stands for them.
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+        sync_names(home)?;
         for path in removable {
-            storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
+            home.env.storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
         }
-        storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
+        sync_names(home)?;
     }
     Ok(kept)
 }
@@ -291,6 +295,41 @@ fn is_whole(home: &Home, head: &Head) -> Result<bool> {
     let (mut walk, bytes) = (Walk::begin(header, head.salt), pen.unread(0..head.length));
     while matches!(walk.step(bytes), Ok(Some(_))) {}
     Ok(walk.due == compacted.end)
+}
+
+/// Leaves out the segments that hold nothing but what was cut off on purpose, and removes them, the newest first. Those
+/// whose header does not say that they are older than the cut are left alone.
+fn drop_cut(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
+    let Some(cut) = cut else { return Ok(heads) };
+    let is_cut =
+        |head: &Head| head.base >= cut.end && head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch);
+    let (gone, left): (Vec<_>, Vec<_>) = heads.into_iter().partition(is_cut);
+    if access == Access::Write && !gone.is_empty() {
+        for head in gone.iter().rev() {
+            remove_segment(home, &head.path, false, cut.epoch)?;
+        }
+        sync_names(home)?;
+    }
+    Ok(left)
+}
+
+fn sync_names(home: &Home) -> Result<()> {
+    home.env.storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))
+}
+
+/// Removes the file of a segment. One that is somebody else's is only set aside: whoever put it there may want it.
+pub(crate) fn remove_segment(home: &Home, path: &Path, foreign: bool, epoch: u32) -> Result<Option<PathBuf>> {
+    let storage = &home.env.storage;
+    if foreign {
+        let aside = path.with_extension(format!("foreign-{epoch}"));
+        storage.rename(path, &aside).map_err(Error::io("rename", || home.full(path)))?;
+        return Ok(Some(aside));
+    }
+    match storage.remove(path) {
+        // Whoever removed it did what was to be done.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        removed => removed.map(|()| None).map_err(Error::io("remove", || home.full(path))),
+    }
 }
 
 fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
@@ -335,14 +374,22 @@ impl Recovery<'_> {
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
             let end = head.end_position(successor);
-            // Compaction makes no other than proven ones.
-            let proven = successor.is_some_and(|next| next.base <= self.witness || head.compacted().is_some());
+            let whole = |successor: &Head| match head.compacted() {
+                // Compaction makes no other than proven ones.
+                Some(compacted) => self.end_of(head, Some(successor)) == Some(compacted.end),
+                None => {
+                    let follows = successor.follows(head.base);
+                    successor.base <= self.witness && self.end_of(head, Some(successor)) == Some(follows)
+                }
+            };
+            let proven = successor.is_some_and(whole);
             let short = end.is_some_and(|end| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
                 continue;
             }
-            let scan = match self.closed(head, header, successor.is_none())? {
+            let newest = successor.is_none() && self.cut_end(head).is_none();
+            let scan = match self.closed(head, header, newest)? {
                 Some(scan) => scan,
                 None => self.scan(head, header, successor)?,
             };
@@ -351,6 +398,21 @@ impl Recovery<'_> {
         }
         scans.reverse();
         Ok(scans)
+    }
+
+    /// Where what a segment holds was cut off, whether it reaches there or not.
+    fn cut_end(&self, head: &Head) -> Option<Offset> {
+        let cut = self.known.cut?;
+        head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch).then_some(cut.end)
+    }
+
+    /// Where a segment ends, if something behind it says so.
+    fn end_of(&self, head: &Head, successor: Option<&Head>) -> Option<Offset> {
+        let begins = match head.compacted() {
+            Some(_) => head.compacted_end(successor),
+            None => successor.map(|successor| successor.follows(head.base)),
+        };
+        begins.into_iter().chain(self.cut_end(head)).min()
     }
 
     /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
@@ -418,7 +480,7 @@ impl Recovery<'_> {
             check_readable(&*file, &pen, head.length).map_err(Error::io("read", || home.full(&head.path)))?;
         }
         let end = successor.and_then(|successor| Some((head.end_position(Some(successor))?, successor.base)));
-        let until = head.next(successor);
+        let until = self.end_of(head, successor);
         let mut walk = Walk::begin(header, head.salt).until(until);
         let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
         let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
@@ -456,6 +518,8 @@ impl Recovery<'_> {
         }
         // All of it was synced, and the next segment had its name.
         rolled |= header.compacted.is_some();
+        // What stands behind a cut was cut off.
+        let tail = tail.filter(|_| self.cut_end(head) != Some(walk.due));
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let active = self.active(head, segment, pen, file, walk);
@@ -473,7 +537,7 @@ impl Recovery<'_> {
             let rolled = scan.as_ref().is_some_and(|scan| scan.rolled);
             // Behind a name that a power cut took, unpromised, nothing counts that came later.
             let unpromised = |successor: &&Head| {
-                let gap = head.next(Some(successor)).unwrap_or(successor.base);
+                let gap = self.end_of(head, Some(successor)).unwrap_or(successor.base);
                 gap < successor.base && gap >= self.witness && !rolled && head.compacted().is_none()
             };
             let torn_off = heads.get(at + 1).filter(unpromised).is_some();
@@ -495,9 +559,12 @@ impl Recovery<'_> {
             }
         }
         self.prove_name(active.as_ref())?;
-        if heads.is_empty() && self.known.made {
-            next = self.behind_all(first);
-            self.report_missing(first..next);
+        let cut = heads.last().map_or(self.known.cut.map(|cut| cut.end), |last| self.cut_end(last));
+        let all_cut = heads.is_empty() && cut.is_some_and(|cut| cut <= first);
+        if (heads.is_empty() && self.known.made && !all_cut) || (cut.is_some() && next < self.witness) {
+            let behind = self.behind_all(next);
+            self.report_missing(next..behind);
+            next = behind;
         }
         let start = self.known.start.unwrap_or(first);
         if start < first {
@@ -524,7 +591,7 @@ impl Recovery<'_> {
         let path = head.path.clone();
         let (slot, next) = match &head.header {
             Ok(header) => {
-                let next = head.next(successor).unwrap_or(head.base);
+                let next = self.end_of(head, successor).unwrap_or(head.base);
                 let end = head.end_position(successor).unwrap_or(head.length);
                 let slot = Slot::on_disk(path, Walk::begin(header, head.salt), (next, end));
                 (slot.compacted(header.compacted.map(|compacted| compacted.clean_end)), next)
@@ -559,9 +626,11 @@ impl Recovery<'_> {
 
     fn judge_scan(&mut self, scan: Scan, head: &Head, successor: Option<&Head>) -> Result<Judged> {
         let Scan { active, holes, tail, rolled, .. } = scan;
+        // The offsets that no batch of this segment holds, and those of them that were promised.
+        let next = self.end_of(head, successor);
         let mut damaged = false;
         for hole in holes {
-            let at_successor = head.next(successor).is_some_and(|next| hole.first >= next);
+            let at_successor = next.is_some_and(|next| hole.first >= next);
             if hole.first >= self.witness && !at_successor && !rolled {
                 return self.cut(active, hole.before(), damaged);
             }
@@ -572,14 +641,15 @@ impl Recovery<'_> {
             damaged = true;
         }
         let walk = active.walk;
-        if rolled && successor.is_none() {
+        // Behind what was compacted there always was another segment, unless it was cut off.
+        let compacted_end = head.compacted().map(|compacted| compacted.end).filter(|_| successor.is_none());
+        let misses = compacted_end.is_some_and(|end| self.cut_end(head).is_none_or(|cut| cut > end));
+        if rolled && (next.is_none() || misses) {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
-            let behind = self.behind_all(head.next(None).unwrap_or(walk.due));
+            let behind = self.behind_all(compacted_end.unwrap_or(walk.due));
             self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
-        // The offsets that no batch of this segment holds, and those of them that were promised.
-        let next = head.next(successor);
         let promised = match next {
             Some(next) if rolled => next,
             Some(next) => next.min(self.witness),
@@ -594,7 +664,7 @@ impl Recovery<'_> {
             return self.keep(active, Some(next));
         }
         let short = next.is_some_and(|next| walk.due < next);
-        if short || (tail.is_some() && successor.is_none()) {
+        if short || (tail.is_some() && next.is_none()) {
             return self.cut(active, (walk.position, walk.due), damaged);
         }
         if let Some(flaw) = tail.filter(|_| walk.due < self.witness || rolled) {
@@ -627,7 +697,7 @@ impl Recovery<'_> {
     fn cut(&mut self, mut active: Active, (position, due): (u64, Offset), damaged: bool) -> Result<Judged> {
         let walk = Walk { position, due, until: Offset::new(u64::MAX), ..active.walk };
         active.walk = walk;
-        if damaged {
+        if damaged || self.is_shared(&*active.file)? {
             // It is never written to again, not even zeros: its successor will say that it ended here.
             let (segment, next) = (Arc::clone(&active.segment), due.max(active.segment.base().saturating_advance(1)));
             let judged = self.keep(active, Some(next))?;
@@ -645,6 +715,11 @@ impl Recovery<'_> {
         active.segment.cut(position);
         let slot = Arc::clone(&active.slot);
         Ok(Judged { slot, next: walk.due, end_position: walk.position, active: Some(active), cut: true })
+    }
+
+    /// Whether the file is another log's, too.
+    fn is_shared(&self, file: &dyn File) -> Result<bool> {
+        file.is_shared().map_err(Error::io("measure", || self.home.full(&self.home.dir)))
     }
 
     /// Makes every page above the witness dirty again and syncs the file.
@@ -666,20 +741,15 @@ impl Recovery<'_> {
         if self.access == Access::Read {
             return Ok(());
         }
-        let storage = &self.home.env.storage;
         for head in heads.iter().rev() {
-            if matches!(head.header, Err(Flaw::Foreign)) {
-                // Whoever put it there may want it. It makes way for a segment of ours, and stays.
-                let aside = head.path.with_extension(format!("foreign-{}", self.known.epoch));
-                storage.rename(&head.path, &aside).map_err(Error::io("rename", || self.home.full(&head.path)))?;
-                let aside =
-                    Head { path: aside, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
+            let foreign = matches!(head.header, Err(Flaw::Foreign));
+            if let Some(path) = remove_segment(self.home, &head.path, foreign, self.known.epoch)? {
+                let aside = Head { path, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
                 self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
             } else {
                 self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
-                storage.remove(&head.path).map_err(Error::io("remove", || self.home.full(&head.path)))?;
             }
-            storage.sync_dir(&self.home.dir).map_err(Error::io("sync", || self.home.full(&self.home.dir)))?;
+            sync_names(self.home)?;
         }
         Ok(())
     }
@@ -687,11 +757,7 @@ impl Recovery<'_> {
     /// Makes the name of the active segment durable, if nothing proves that it is.
     fn prove_name(&self, active: Option<&Active>) -> Result<()> {
         let unproven = active.is_some_and(|active| active.segment.base() >= self.witness);
-        if self.access == Access::Write && unproven {
-            let dir = &self.home.dir;
-            self.home.env.storage.sync_dir(dir).map_err(Error::io("sync", || self.home.full(dir)))?;
-        }
-        Ok(())
+        if self.access == Access::Write && unproven { sync_names(self.home) } else { Ok(()) }
     }
 }
 
@@ -710,12 +776,18 @@ impl Head {
         self.header.as_ref().ok()?.compacted
     }
 
-    /// The offset at which the segment ended, if it says so or there is a successor.
-    fn next(&self, successor: Option<&Head>) -> Option<Offset> {
-        match self.compacted() {
-            Some(compacted) => Some(compacted.end),
-            None => successor.map(|successor| successor.follows(self.base)),
-        }
+    /// Whether this is a compacted segment in whose place the other one was, which has a higher name.
+    fn stands_for(&self, other: &Head) -> bool {
+        let (Some(compacted), Ok(header)) = (self.compacted(), &self.header) else { return false };
+        other.base < compacted.end && other.header.as_ref().map_or(true, |other| other.epoch <= header.epoch)
+    }
+
+    /// The offset at which a compacted segment ended: where it says, or, if it was cut since, where its successor begins.
+    fn compacted_end(&self, successor: Option<&Head>) -> Option<Offset> {
+        let (compacted, header) = (self.compacted()?, self.header.as_ref().ok()?);
+        let is_later = |other: &&Head| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
+        let begins = successor.filter(is_later).map(|successor| successor.follows(self.base));
+        begins.into_iter().chain([compacted.end]).min()
     }
 
     /// The position at which the segment ended, if its successor names it: one that was compacted since ends elsewhere.

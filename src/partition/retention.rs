@@ -171,12 +171,16 @@ impl Partition {
     }
 
     /// Removes the segments that hold nothing at or behind `start`; the oldest first, so that what is left is always a log.
-    /// Whoever reads them goes on reading them.
+    /// Whoever reads them goes on reading them. While somebody copies them, they stay.
     pub(crate) fn remove_below(&self, start: Offset) -> Result<Removal> {
         let storage = &self.home.env.storage;
         // First, so that whoever finds a file gone finds out why.
         self.log_start.fetch_max(start.get(), Ordering::AcqRel);
         let mut removal = Removal { offsets: start..start, segments: 0, bytes: 0 };
+        let pins = self.pins.lock();
+        if *pins > 0 {
+            return Ok(removal);
+        }
         loop {
             let is_over = |slot: &&Arc<Slot>| slot.next().is_some_and(|next| next <= start);
             let Some(oldest) = self.slots.read().first().filter(is_over).cloned() else { break };

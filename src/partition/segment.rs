@@ -289,6 +289,25 @@ impl Segment {
         }
     }
 
+    /// The position at which a batch begins with `offset`, or would; or the offsets, of a batch or of a hole, between which
+    /// it lies.
+    ///
+    /// # Errors
+    ///
+    /// What the disk said.
+    pub(crate) fn boundary(&self, offset: Offset) -> io::Result<Result<u64, Range<Offset>>> {
+        let position = match self.find(offset) {
+            Ok(position) => position,
+            Err(Obstacle::Hole(hole)) if hole.first == offset => hole.start,
+            Err(Obstacle::Hole(hole)) => return Ok(Err(hole.first..hole.next)),
+            Err(Obstacle::Unreadable(error)) => return Err(error),
+        };
+        Ok(match self.batch_at(position) {
+            Ok(Some(batch)) if batch.base() < offset => Err(batch.base()..batch.next()),
+            _ => Ok(position),
+        })
+    }
+
     /// The first record with one of these offsets that is from `since` or later. What lies in a hole has no timestamp.
     ///
     /// # Errors

@@ -118,6 +118,28 @@ impl Slot {
         self.state.lock().end = Some((next, end_position));
     }
 
+    /// Says that it ends there, although it holds more. Who holds it goes on seeing all of it; whoever comes has it mapped
+    /// up to there.
+    pub(crate) fn cut(&self, next: Offset, end_position: u64) {
+        let mut state = self.state.lock();
+        (state.end, state.latest) = (Some((next, end_position)), None);
+        state.content = match &state.content {
+            Content::Mapped(segment) => Content::OnDisk(segment.begin(), Weak::new()),
+            Content::OnDisk(begin, _) => Content::OnDisk(*begin, Weak::new()),
+            Content::Broken(flaw) => Content::Broken(*flaw),
+        };
+    }
+
+    /// Whether its file is somebody else's.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.state.lock().content, Content::Broken(Flaw::Foreign))
+    }
+
+    /// The byte behind its last batch, if it is sealed.
+    pub(crate) fn end_position(&self) -> Option<u64> {
+        self.state.lock().end.map(|(_, position)| position)
+    }
+
     /// The offset behind its last, if it is sealed.
     pub(crate) fn next(&self) -> Option<Offset> {
         self.state.lock().end.map(|(next, _)| next)

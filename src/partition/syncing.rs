@@ -79,12 +79,17 @@ impl Turn {
     }
 
     /// Takes the turn, whoever waits, if nobody has it.
-    fn take(&mut self) -> bool {
+    pub(super) fn take(&mut self) -> bool {
         !mem::replace(&mut self.syncing, true)
     }
 
     fn end(&mut self, took: Duration) {
         (self.syncing, self.took) = (false, took);
+    }
+
+    /// Gives back a turn in which nothing was synced.
+    pub(super) fn release(&mut self) {
+        self.syncing = false;
     }
 }
 
@@ -99,14 +104,15 @@ pub(crate) enum Look {
 
 /// Syncing.
 impl Partition {
-    /// Waits until everything below `target` is durable, syncing if nobody else does. `timeout`: `None` is for ever.
+    /// Waits until everything below `target` is durable, syncing if nobody else does, or was cut off. `timeout`: `None`
+    /// is for ever.
     pub(crate) fn sync_to(&self, target: Offset, timeout: Option<Duration>) -> Result<()> {
         let clock = &self.home.env.clock;
         let start = timeout.map(|_| clock.monotonic());
         let (mut arrived, mut patient) = (false, true);
         loop {
             let seen = self.synced.rung();
-            if self.durable_end() >= target {
+            if self.durable_end() >= target || self.log_end() < target {
                 return Ok(());
             }
             self.check_open()?;
@@ -165,7 +171,7 @@ impl Partition {
         if self.check_open().is_err() {
             // The files are gone, so nothing can be said of them.
             drop(writer);
-            self.turn.lock().syncing = false;
+            self.turn.lock().release();
             self.synced.ring();
             return;
         }
@@ -251,14 +257,13 @@ impl Partition {
         }
     }
 
-    /// Syncs a segment that held nothing at or behind `next`. One that was removed meanwhile, or compacted into another,
-    /// need not be made durable, and may not be there to be opened.
+    /// Syncs a segment that held nothing at or behind `next`. One that was removed or cut off meanwhile, or compacted into
+    /// another, need not be made durable, and may not be there to be opened.
     pub(super) fn sync_file(&self, file: &dyn File, next: Offset) -> io::Result<()> {
         match file.sync() {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && next <= self.log_start().max(self.durable_end()) =>
-            {
-                Ok(())
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_needless = next <= self.log_start().max(self.durable_end()) || self.cut_count() > 0;
+                if is_needless { Ok(()) } else { Err(error) }
             }
             synced => synced,
         }
@@ -418,10 +423,15 @@ impl Partition {
         self.run_callbacks();
     }
 
+    /// Whether everything below `next`, which was appended, is delivered, or has been cut off since: that is done with, too.
+    fn is_delivered(&self, next: Offset) -> bool {
+        self.high_watermark() >= next || self.log_end() < next
+    }
+
     /// Whether everything below `next` is delivered; waits for it up to `timeout`.
     pub(crate) fn deliver(&self, next: Offset, timeout: Option<Duration>) -> Result<()> {
         self.home.env.check_not_forked()?;
-        if self.high_watermark() >= next { Ok(()) } else { self.sync_to(next, timeout) }
+        if self.is_delivered(next) { Ok(()) } else { self.sync_to(next, timeout) }
     }
 
     /// Whether everything below `next` is delivered: `None` if not yet, and then `listener` is told of the next change.
@@ -430,7 +440,7 @@ impl Partition {
             return Some(Err(error));
         }
         let mut writer = self.writer.lock();
-        if self.high_watermark() >= next {
+        if self.is_delivered(next) {
             return Some(Ok(()));
         }
         if let Err(error) = self.check_open() {

@@ -14,14 +14,17 @@ use crate::types::Timestamp;
 
 /// What one number stands for.
 pub(crate) const STRETCH_BYTES: u64 = 4096;
-/// Numbers are made room for in blocks, so that a large segment that holds little costs little.
+/// Numbers are made room for in blocks, so that a large segment that holds little costs little. A small segment has one that
+/// is shorter.
 const BLOCK: usize = 512;
 /// No batch begins in the stretch.
 const NEVER: i64 = i64::MIN;
 
 #[derive(Debug)]
 pub(crate) struct TimeIndex {
-    blocks: Box<[OnceLock<Box<[AtomicI64; BLOCK]>>]>,
+    blocks: Box<[OnceLock<Box<[AtomicI64]>>]>,
+    /// How many stretches there are.
+    stretches: usize,
     /// Of all stretches.
     latest: AtomicI64,
 }
@@ -32,6 +35,7 @@ impl TimeIndex {
         let stretches = usize::try_from(capacity.div_ceil(STRETCH_BYTES)).expect("a segment is at most 2 GiB");
         TimeIndex {
             blocks: (0..stretches.div_ceil(BLOCK)).map(|_| OnceLock::new()).collect(),
+            stretches,
             latest: AtomicI64::new(NEVER),
         }
     }
@@ -41,8 +45,9 @@ impl TimeIndex {
     pub(crate) fn note(&self, position: u64, latest: Timestamp) {
         let stretch = (position / STRETCH_BYTES) as usize;
         let Some(block) = self.blocks.get(stretch / BLOCK) else { return };
-        let block = block.get_or_init(|| Box::new([const { AtomicI64::new(NEVER) }; BLOCK]));
-        raise(&block[stretch % BLOCK], latest.as_millis());
+        let block = block.get_or_init(|| (0..self.stretches.min(BLOCK)).map(|_| AtomicI64::new(NEVER)).collect());
+        let Some(number) = block.get(stretch % BLOCK) else { return };
+        raise(number, latest.as_millis());
         raise(&self.latest, latest.as_millis());
     }
 
@@ -75,11 +80,8 @@ impl TimeIndex {
     /// before `position` must be noted again. Only before anybody reads.
     pub(crate) fn truncate(&self, position: u64) -> u64 {
         let first = position / STRETCH_BYTES;
-        for stretch in first as usize..self.blocks.len() * BLOCK {
-            match self.blocks[stretch / BLOCK].get() {
-                Some(block) => block[stretch % BLOCK].store(NEVER, Ordering::Relaxed),
-                None => break,
-            }
+        for number in (first..self.stretches as u64).map_while(|stretch| self.number(stretch)) {
+            number.store(NEVER, Ordering::Relaxed);
         }
         let latest = self.latest_in(0..first).map_or(NEVER, Timestamp::as_millis);
         self.latest.store(latest, Ordering::Relaxed);
@@ -87,8 +89,12 @@ impl TimeIndex {
     }
 
     fn of_stretch(&self, stretch: u64) -> i64 {
-        let block = self.blocks.get(stretch as usize / BLOCK).and_then(OnceLock::get);
-        block.map_or(NEVER, |block| block[stretch as usize % BLOCK].load(Ordering::Relaxed))
+        self.number(stretch).map_or(NEVER, |number| number.load(Ordering::Relaxed))
+    }
+
+    /// The number of a stretch, if there is room for it yet.
+    fn number(&self, stretch: u64) -> Option<&AtomicI64> {
+        self.blocks.get(stretch as usize / BLOCK)?.get()?.get(stretch as usize % BLOCK)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::sim::scenario::Sim;
 use crate::sim::shrink::shrink;
 use crate::sim::stage::message_of;
 use crate::sim::tape::{Choice, Tape, next_in_order};
+use crate::sim::tried::Tried;
 
 /// So many seeds are tried if nothing else is said.
 const SEEDS: u64 = 1_000;
@@ -100,6 +101,9 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
     }
 
     /// How many runs are drawn at random. Default: 1,000. The variable `TIDELOG_SIM_RUNS` overrides it.
+    ///
+    /// A seed that draws what an earlier one has drawn stands for the same run, which is not made again.
+    /// [`Search::different`] says how many were.
     #[must_use]
     pub fn seeds(mut self, seeds: u64) -> Self {
         self.seeds = seeds;
@@ -140,6 +144,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
         if let Some(failure) = &found.failure {
             panic!("{}", failure.report);
         }
+        println!("{} runs, {} of them different", found.runs, found.different);
         if let Some(schedules) = &found.schedules {
             println!("{schedules}");
         }
@@ -147,7 +152,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
 
     /// Searches, and returns what was found.
     pub fn search(self) -> Search {
-        let mut search = Search { runs: 0, schedules: None, failure: None };
+        let mut search = Search { runs: 0, different: 0, schedules: None, failure: None };
         let found = self.replay_saved(&mut search);
         let found = found.or_else(|| match seed_of_environment() {
             Some(seed) => self.try_seeds(seed, 1, &mut search),
@@ -165,6 +170,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
     fn replay_saved(&self, search: &mut Search) -> Option<Found> {
         for saved in self.folder.iter().flat_map(|folder| saved::load(folder, &self.name)) {
             search.runs += 1;
+            search.different += 1;
             let plan = saved.plan;
             let trial = try_once(&self.scenario, Tape::replay(&plan.numbers), plan.scope.clone(), plan.most_records);
             if trial.broken.is_some() {
@@ -176,7 +182,8 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
 
     /// Tries so many seeds, on as many threads as there are processors; of several failures the one with the first seed.
     fn try_seeds(&self, first: u64, count: u64, search: &mut Search) -> Option<Found> {
-        let (next, runs) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (next, runs, different) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let tried = Mutex::new(Tried::new());
         let failed: Mutex<Option<(u64, Trial)>> = Mutex::new(None);
         let work = || {
             loop {
@@ -185,10 +192,22 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
                 if number >= count || beaten() {
                     return;
                 }
-                let trial = self.once(Tape::random(first.wrapping_add(number)), None);
+                let tape = || Tape::random(first.wrapping_add(number));
                 runs.fetch_add(1, Ordering::Relaxed);
-                if trial.broken.is_some() && !beaten() {
-                    *failed.lock() = Some((number, trial));
+                if tried.lock().knows(tape()) {
+                    continue;
+                }
+                let trial = self.once(tape(), None);
+                if trial.broken.is_none() {
+                    // Only what holds is known: of equal seeds that fail the first is the one to be told of.
+                    let mut tried = tried.lock();
+                    let is_new = !tried.has_room() || tried.add(&trial.drawn);
+                    different.fetch_add(u64::from(is_new), Ordering::Relaxed);
+                } else {
+                    different.fetch_add(1, Ordering::Relaxed);
+                    if !beaten() {
+                        *failed.lock() = Some((number, trial));
+                    }
                 }
             }
         };
@@ -201,6 +220,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
             work();
         });
         search.runs += runs.into_inner();
+        search.different += different.into_inner();
         let (number, trial) = failed.into_inner()?;
         let plan = Plan { numbers: trial.numbers.clone(), scope: None, most_records: usize::MAX };
         Some(Found { origin: Origin::Seed(first.wrapping_add(number)), plan, trial })
@@ -232,6 +252,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
             }
         };
         search.runs += schedules.tried;
+        search.different += schedules.tried;
         search.schedules = Some(schedules);
         found
     }
@@ -322,8 +343,10 @@ pub(crate) enum Origin {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Search {
-    /// How many runs were made, before any was made shorter.
+    /// How many runs were tried, before any was made shorter.
     pub runs: u64,
+    /// How many of them were different. The others were not made: that would have been the same again.
+    pub different: u64,
     /// How many schedules there are in the scope, if all were asked for and nothing was found before.
     pub schedules: Option<Schedules>,
     /// The failure, if there is one.

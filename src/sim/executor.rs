@@ -17,19 +17,20 @@ thread_local! {
     static NEXT: RefCell<Option<Duration>> = const { RefCell::new(None) };
 }
 
-/// Runs a future to its end. If the caller's life ends, the future is dropped where it waits.
-pub(crate) fn block_on<T>(stage: &Arc<Stage>, future: impl Future<Output = T>) -> T {
+/// Runs a future to its end. `None`: the caller's life has ended before, and the future is dropped where it waits. So
+/// nothing is unwound, which would take longer than much of a short run.
+pub(crate) fn block_on<T>(stage: &Arc<Stage>, future: impl Future<Output = T>) -> Option<T> {
     let alarm = Arc::new(Alarm { stage: Arc::clone(stage), bell: stage.next_bell(), rang: AtomicBool::new(false) });
     let waker = Waker::from(Arc::clone(&alarm));
     let mut future = pin!(future);
     loop {
         alarm.rang.store(false, Ordering::SeqCst);
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return value;
+            return Some(value);
         }
         let until = NEXT.with(|next| next.borrow_mut().take());
-        if !alarm.rang.load(Ordering::SeqCst) {
-            stage.wait_for_bell(alarm.bell, until);
+        if !alarm.rang.load(Ordering::SeqCst) && !stage.rest(alarm.bell, until) {
+            return None;
         }
     }
 }

@@ -82,6 +82,30 @@ impl Machine {
         EventLog::open_in(self.env(), config)
     }
 
+    /// Opens a copy of the log, which lies in this directory of the machine, below that of the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`EventLog::open_with`].
+    pub fn open_copy(&self, path: impl AsRef<Path>, config: LogConfig) -> Result<EventLog> {
+        EventLog::open_in(self.env_of_copy(path.as_ref())?, config)
+    }
+
+    /// [`inspect::verify`](fn@crate::inspect::verify) of such a copy.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn verify_copy(&self, path: impl AsRef<Path>) -> Result<VerifyReport> {
+        verify_in(&self.env_of_copy(path.as_ref())?, |_| {})
+    }
+
+    fn env_of_copy(&self, path: &Path) -> Result<Env> {
+        let env = self.env();
+        let storage = env.storage.elsewhere(path, false)?;
+        Ok(Env { storage, ..env })
+    }
+
     /// Opens the log for reading beside whoever writes it.
     ///
     /// # Errors

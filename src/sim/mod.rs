@@ -104,7 +104,7 @@
 //! # How it is searched
 //!
 //! Every choice is a number drawn from one tape, and 0 is the dull one. The same tape gives the same run, on every machine.
-//! [`seeds`](Check::seeds) draws the numbers at random; [`exhaustive`](Check::exhaustive) makes every run in a
+//! [`seeds`](Check::seeds) draws the numbers at random, and makes no run twice; [`exhaustive`](Check::exhaustive) makes every run in a
 //! [`Scope`] and says if it could not make all; [`fuzz_one`] takes them from a fuzzer; a failure is saved with its tape, and
 //! shorter tapes are tried until none fails. Saved failures lie in `tests/sim-regressions`; commit them.
 //!
@@ -113,6 +113,35 @@
 //! | `TIDELOG_SIM_SEED` | one run only, with this seed                                       |
 //! | `TIDELOG_SIM_RUNS` | so many seeds, whatever the test says: few at the desk, many at night |
 //! | `TIDELOG_SIM_HTML` | the file to which the timeline of a failure is written             |
+//!
+//! # With a fuzzer
+//!
+//! A fuzzer sees which branches of your code and of the library a tape has reached, and goes on from there: it finds what
+//! needs three unlikely things in a row. With `cargo fuzz init`, a scenario that the tests have too is all that a target needs:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidelog::sim::{Faults, Sim, fuzz_one};
+//!
+//! fn no_order_is_forgotten(sim: &mut Sim) {
+//!     sim.topic("orders").records(["first", "second"]);
+//!     sim.group("billing").run(|mut consumer| {
+//!         loop {
+//!             consumer.poll(Duration::from_millis(100))?.iter().for_each(drop);
+//!             consumer.commit()?;
+//!         }
+//!     });
+//!     sim.faults(Faults::none().crashes(2).power_cuts(1));
+//!     sim.run_until_idle().no_offset_skipped().drained();
+//! }
+//!
+//! // libfuzzer_sys::fuzz_target!(|tape: &[u8]| fuzz_one(tape, no_order_is_forgotten));
+//! # for tape in [&[][..], &[0, 0, 1], &[0, 2, 0, 1, 3]] { fuzz_one(tape, no_order_is_forgotten) }
+//! ```
+//!
+//! Each byte is a choice, 0 is the dull one, and behind the end come zeros: so the fuzzer begins with the run in which nothing
+//! goes wrong. A panic shows the same report as a test does, of the shortest run that breaks the guarantee. The repository has
+//! such targets, of a loop, of two members, of a handler and of an async function: `fuzz/src/consumers.rs`.
 //!
 //! # Less than that
 //!
@@ -135,6 +164,7 @@ mod shrink;
 mod stage;
 mod story;
 mod tape;
+mod tried;
 
 use std::time::Duration;
 

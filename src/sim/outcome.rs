@@ -19,8 +19,7 @@ use crate::types::{Offset, TopicPartition};
 /// A record that was in a topic from the beginning.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sent {
-    pub(crate) partition: TopicPartition,
-    pub(crate) offset: Offset,
+    pub(crate) place: Place,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Vec<u8>,
     pub(crate) print: u64,
@@ -28,19 +27,19 @@ pub struct Sent {
 
 impl fmt::Debug for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sent({})", self.place())
+        write!(f, "Sent({})", self.place)
     }
 }
 
 impl Sent {
     /// The topic and the partition.
     pub fn topic_partition(&self) -> &TopicPartition {
-        &self.partition
+        &self.place.partition
     }
 
     /// The offset.
     pub fn offset(&self) -> Offset {
-        self.offset
+        Offset::new(self.place.offset)
     }
 
     /// The key, if there is one.
@@ -51,10 +50,6 @@ impl Sent {
     /// The value.
     pub fn value(&self) -> &[u8] {
         &self.value
-    }
-
-    fn place(&self) -> Place {
-        Place { partition: self.partition.clone(), offset: self.offset.get() }
     }
 }
 
@@ -201,10 +196,10 @@ impl Outcome {
         }
         let handled = self.handled();
         for (group, (name, topics)) in self.groups.iter().enumerate() {
-            let mine = self.sent.iter().filter(|sent| topics.iter().any(|topic| topic == sent.partition.topic()));
-            let lost: Vec<Place> = mine
-                .map(Sent::place)
-                .filter(|place| !handled.get(&(group, place.clone())).is_some_and(|handled| handled.processed))
+            let mine = self.sent.iter().filter(|sent| topics.iter().any(|topic| topic == sent.place.partition.topic()));
+            let lost: Vec<&Place> = mine
+                .map(|sent| &sent.place)
+                .filter(|place| !handled.get(&(group, *place)).is_some_and(|handled| handled.processed))
                 .collect();
             if !lost.is_empty() {
                 let what = if self.has_stores { "taken and followed by an effect" } else { "processed" };
@@ -220,19 +215,21 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut taken: BTreeSet<(usize, Place)> = BTreeSet::new();
+        let mut taken: BTreeSet<(usize, &Place)> = BTreeSet::new();
         for (at, event) in self.story.iter().enumerate() {
             match (&event.what, self.group_of_event(event)) {
                 (Happening::Takes { place, .. }, Some(group)) => {
-                    taken.insert((group, place.clone()));
+                    taken.insert((group, place));
                 }
                 (Happening::Committed { group: name, offsets }, _) => {
                     let Some(group) = self.groups.iter().position(|(known, _)| known == name) else { continue };
                     let below = |sent: &&Sent| {
-                        offsets.iter().any(|(name, offset)| *name == sent.partition && sent.offset < *offset)
+                        offsets
+                            .iter()
+                            .any(|(name, offset)| sent.place.offset < offset.get() && *name == sent.place.partition)
                     };
-                    let places = self.sent.iter().filter(below).map(Sent::place);
-                    let skipped: Vec<Place> = places.filter(|place| !taken.contains(&(group, place.clone()))).collect();
+                    let places = self.sent.iter().filter(below).map(|sent| &sent.place);
+                    let skipped: Vec<&Place> = places.filter(|place| !taken.contains(&(group, *place))).collect();
                     if !skipped.is_empty() {
                         let says =
                             format!("group {name} has committed behind what nobody had taken yet: {}", list(&skipped));
@@ -260,12 +257,15 @@ impl Outcome {
                 continue;
             }
             let key = self.find(place).and_then(|sent| sent.key.as_ref());
+            if key.is_none() {
+                continue;
+            }
             let before = self.sent.iter().filter(|sent| {
-                sent.partition == place.partition && sent.offset.get() < place.offset && sent.key.as_ref() == key
+                sent.place.offset < place.offset && sent.key.as_ref() == key && sent.place.partition == place.partition
             });
-            let late: Vec<Place> =
-                before.map(Sent::place).filter(|earlier| !taken.contains(&(group, earlier))).collect();
-            if key.is_some() && !late.is_empty() {
+            let late: Vec<&Place> =
+                before.map(|sent| &sent.place).filter(|earlier| !taken.contains(&(group, *earlier))).collect();
+            if !late.is_empty() {
                 self.fail_at(at, "key order", format!("{place} was taken before {} of the same key", list(&late)));
                 break;
             }
@@ -423,7 +423,7 @@ impl Outcome {
         let wrong = self.sent.iter().find(|sent| is_poison(sent) != letters.contains(&sent.print));
         if let Some(sent) = wrong {
             let is = if is_poison(sent) { "was never put aside" } else { "was put aside, and is no poison" };
-            self.fail("poison ends in the dead-letter topic", format!("{} {is} in {topic}", sent.place()));
+            self.fail("poison ends in the dead-letter topic", format!("{} {is} in {topic}", sent.place));
         }
         self
     }
@@ -433,11 +433,11 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut prints: BTreeMap<Place, u64> = self.sent.iter().map(|sent| (sent.place(), sent.print)).collect();
+        let mut prints: BTreeMap<&Place, u64> = self.sent.iter().map(|sent| (&sent.place, sent.print)).collect();
         for (at, event) in self.story.iter().enumerate() {
             match &event.what {
                 Happening::Sends { place, print } => {
-                    prints.insert(place.clone(), *print);
+                    prints.insert(place, *print);
                 }
                 Happening::Takes { place, print } if prints.get(place) != Some(print) => {
                     self.fail_at(at, "true records", format!("{place} is not what was sent there"));
@@ -503,10 +503,10 @@ impl Outcome {
         is_good: impl Fn(u64) -> bool,
     ) -> &Self {
         if self.stands() {
-            let counted = |sent: &Sent| (sent.place(), store.look(|state| count(state, sent)));
-            let bad: Vec<_> = self.sent.iter().map(counted).filter(|(_, times)| !is_good(*times)).collect();
-            if !bad.is_empty() {
-                let list: Vec<String> = bad.iter().map(|(place, times)| format!("{place} {times} times")).collect();
+            let counted = self.sent.iter().map(|sent| (&sent.place, store.look(|state| count(state, sent))));
+            let bad = counted.filter(|(_, times)| !is_good(*times));
+            let list: Vec<String> = bad.map(|(place, times)| format!("{place} {times} times")).collect();
+            if !list.is_empty() {
                 self.fail(guarantee, list.join(", "));
             }
         }
@@ -540,7 +540,7 @@ impl Outcome {
     }
 
     fn find(&self, place: &Place) -> Option<&Sent> {
-        self.sent.iter().find(|sent| sent.offset.get() == place.offset && sent.partition == place.partition)
+        self.sent.iter().find(|sent| sent.place == *place)
     }
 
     pub(crate) fn name(&self, who: Who) -> &str {
@@ -551,8 +551,8 @@ impl Outcome {
     }
 
     /// What each group has done with each record.
-    fn handled(&self) -> BTreeMap<(usize, Place), Handled> {
-        let mut handled: BTreeMap<(usize, Place), Handled> = BTreeMap::new();
+    fn handled(&self) -> BTreeMap<(usize, &Place), Handled> {
+        let mut handled: BTreeMap<(usize, &Place), Handled> = BTreeMap::new();
         // What each member has taken in this life and not yet processed.
         let mut open: BTreeMap<Who, Vec<&Place>> = BTreeMap::new();
         for event in &self.story {
@@ -576,19 +576,19 @@ impl Outcome {
             };
             if processes {
                 for place in mine.drain(..) {
-                    handled.entry((group, place.clone())).or_default().processed = true;
+                    handled.entry((group, place)).or_default().processed = true;
                 }
             }
             if let Happening::Sends { print, .. } = &event.what {
                 // Sent on as it is: to a dead-letter topic, for instance.
                 let sent_on = mine.iter().position(|place| self.find(place).is_some_and(|sent| sent.print == *print));
                 if let Some(at) = sent_on {
-                    handled.entry((group, mine.remove(at).clone())).or_default().processed = true;
+                    handled.entry((group, mine.remove(at))).or_default().processed = true;
                 }
             }
             if let Happening::Takes { place, .. } = &event.what {
                 mine.push(place);
-                handled.entry((group, place.clone())).or_default().taken += 1;
+                handled.entry((group, place)).or_default().taken += 1;
             }
         }
         handled
@@ -596,7 +596,7 @@ impl Outcome {
 }
 
 /// Places, and no more of them than can be read.
-fn list(places: &[Place]) -> String {
+fn list(places: &[&Place]) -> String {
     const MOST: usize = 8;
     let mut list: Vec<String> = places.iter().take(MOST).map(ToString::to_string).collect();
     if places.len() > MOST {

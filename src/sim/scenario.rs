@@ -25,7 +25,7 @@ use crate::sim::executor::block_on;
 use crate::sim::faults::{Budget, Faults, Scope};
 use crate::sim::outcome::{Outcome, Sent};
 use crate::sim::stage::{Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler};
-use crate::sim::story::{Happening, Who, print_of};
+use crate::sim::story::{Happening, Place, Who, print_of};
 use crate::sim::tape::Tape;
 use crate::types::{Offset, TopicPartition};
 
@@ -189,7 +189,7 @@ impl Group {
         F: Fn(Consumer) -> W + Send + Sync + 'static,
         W: Future<Output = Result<()>>,
     {
-        self.code = Some(Arc::new(move |stage, consumer, _| block_on(stage, member(consumer))));
+        self.code = Some(Arc::new(move |stage, consumer, _| block_on(stage, member(consumer)).unwrap_or(Ok(()))));
     }
 
     /// What is done with a record. The library polls, calls the handler for each record, and commits when it has
@@ -198,14 +198,22 @@ impl Group {
     where
         F: Fn(&ConsumerRecord<'_>) -> Result<()> + Send + Sync + 'static,
     {
-        self.code = Some(Arc::new(move |_, mut consumer, _| {
-            loop {
-                let records = consumer.poll(HANDLER_POLL)?;
-                records.iter().try_for_each(|record| handler(&record))?;
-                if !records.is_empty() {
-                    consumer.commit()?;
+        self.code = Some(Arc::new(move |stage, mut consumer, _| {
+            let handling = async {
+                loop {
+                    let records = consumer.poll_async(HANDLER_POLL).await?;
+                    for record in &records {
+                        let Some(handled) = stage.unless_over(|| handler(&record)) else { return Ok(()) };
+                        handled?;
+                    }
+                    if !records.is_empty() {
+                        consumer.commit()?;
+                    }
                 }
-            }
+            };
+            // It returns from wherever its life ends, but for the handler: to be unwound takes as long as much of a run.
+            stage.look(true);
+            block_on(stage, handling).unwrap_or(Ok(()))
         }));
     }
 
@@ -216,15 +224,18 @@ impl Group {
         F: Fn(&ConsumerRecord<'_>) -> Result<(), ProcessingError> + Send + Sync + 'static,
     {
         let topic = topic.to_owned();
-        self.code = Some(Arc::new(move |_, mut consumer, log| {
+        self.code = Some(Arc::new(move |stage, mut consumer, log| {
             let mut dead_letters = DeadLetterQueue::new(log.producer(), topic.as_str(), config.clone())?;
-            loop {
-                let records = consumer.poll(HANDLER_POLL)?;
-                dead_letters.process(&mut consumer, &records, &handler)?;
-                if !records.is_empty() {
-                    consumer.commit()?;
+            let handling = async {
+                loop {
+                    let records = consumer.poll_async(HANDLER_POLL).await?;
+                    dead_letters.process(&mut consumer, &records, &handler)?;
+                    if !records.is_empty() {
+                        consumer.commit()?;
+                    }
                 }
-            }
+            };
+            block_on(stage, handling).unwrap_or(Ok(()))
         }));
     }
 
@@ -456,7 +467,7 @@ impl Run<'_> {
         let follow = |group: &Group| Followed { group: Arc::clone(&group.name), topics: group.topics_of(&all) };
         let mut ends: BTreeMap<TopicPartition, u64> = BTreeMap::new();
         for record in &sent {
-            *ends.entry(record.partition.clone()).or_default() += 1;
+            *ends.entry(record.place.partition.clone()).or_default() += 1;
         }
         self.stage.start(self.sim.groups.iter().map(follow).collect(), ends);
         let mut bodies: Vec<Body> = Vec::new();
@@ -468,10 +479,10 @@ impl Run<'_> {
         loop {
             self.stage.set_log(Some(log.clone()));
             self.stage.play(&bodies, &log);
-            // The dead life's log finds a dead disk; one that is over is not worth closing.
+            // The dead close nothing, and would find a dead disk; what is over is not worth closing.
             disk.end();
             drop(self.stage.set_log(None));
-            drop(log);
+            log.abandon();
             if self.stage.over().is_some() {
                 return sent;
             }
@@ -496,8 +507,7 @@ impl Run<'_> {
                 }
                 let delivery = producer.send(record).unwrap_or_else(|error| panic!("a record cannot be sent: {error}"));
                 sent.push(Sent {
-                    partition: TopicPartition::new(topic.name.as_str(), delivery.partition()),
-                    offset: delivery.offset(),
+                    place: Place { offset: delivery.offset().get(), partition: delivery.topic_partition().clone() },
                     print: print_of(key.as_deref(), Some(value)),
                     key: key.clone(),
                     value: value.clone(),

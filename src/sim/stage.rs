@@ -12,7 +12,8 @@
 //!
 //! A crash is decided at a point or in an operation of the disk. From that moment the disk takes nothing more, and every
 //! member is unwound as soon as it has the baton and is about to return from the library, or waits in it: so user code sees nothing
-//! of what came after. The next life begins with what the disk held at that moment.
+//! of what came after. Where the kit itself calls the library, for a handler, it looks whether the life is over and returns:
+//! to be unwound takes longer than much of a short run. The next life begins with what the disk held at that moment.
 //!
 //! Locks: whoever holds the lock of the stage calls neither disk nor log; the disk calls the stage under its own.
 
@@ -56,6 +57,9 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// How often somebody looks who spins: often enough to see what comes soon, seldom enough to be simulated.
 const LOOKS_EVERY: Duration = Duration::from_micros(50);
+
+/// So many events are a short run.
+const SHORT_STORY: usize = 128;
 
 /// A run that has come by so many points does not come to rest.
 const MOST_POINTS: u64 = 100_000;
@@ -141,6 +145,8 @@ struct Member {
     polling: bool,
     /// Whether its function has returned for good.
     ended: bool,
+    /// Whether whoever calls the library looks for itself whether its life is over, and need not be unwound.
+    looks: bool,
     /// What its thread is yet to be given.
     job: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -175,7 +181,7 @@ impl Stage {
         let state = State {
             tape,
             left,
-            story: Vec::new(),
+            story: Vec::with_capacity(SHORT_STORY),
             members: Vec::new(),
             players: Vec::new(),
             started: false,
@@ -298,7 +304,7 @@ impl Stage {
         let member = |(number, body): (usize, &Body)| {
             let (stage, body, log) = (Arc::clone(self), Arc::clone(body), log.clone());
             let job: Box<dyn FnOnce() + Send> = Box::new(move || stage.act(number, &body, log));
-            Member { waits: Waits::No, polling: false, ended: false, job: Some(job) }
+            Member { waits: Waits::No, polling: false, ended: false, looks: false, job: Some(job) }
         };
         let mut members: Vec<Member> = bodies.iter().enumerate().map(member).collect();
         if let [only] = &mut members[..] {
@@ -337,6 +343,7 @@ impl Stage {
         #[cfg(test)]
         plant(self.mistake);
         loop {
+            self.look(false);
             self.note_event(Who::Member(me), Happening::Starts);
             let outcome = catch_unwind(AssertUnwindSafe(|| body(&self, log.clone())));
             if self.curtain_has_fallen() {
@@ -393,10 +400,43 @@ impl Stage {
         state.dead.is_some() || state.over.is_some()
     }
 
-    /// Unwinds the caller if its life is over.
-    fn unwind_the_dead(&self) {
-        if self.curtain_has_fallen() && !thread::panicking() {
+    /// Unwinds the caller if its life is over. If it looks for that itself, it is only told so.
+    fn unwind_the_dead(&self) -> bool {
+        let me = self.me();
+        let state = self.state.lock();
+        let is_over = state.dead.is_some() || state.over.is_some();
+        let looks = state.members.get(me).is_some_and(|member| member.looks);
+        drop(state);
+        if is_over && !looks && !thread::panicking() {
             resume_unwind(Box::new(Curtain));
+        }
+        is_over
+    }
+
+    /// Unwinds the caller if its life is over, also one that looks for itself: it would wait for ever.
+    fn unwind_who_waits(&self) {
+        if self.curtain_has_fallen() {
+            self.look(false);
+            self.unwind_the_dead();
+        }
+    }
+
+    /// Calls code of the user from code of the kit, which looks for itself whether its life is over. `None`: it is.
+    pub(crate) fn unless_over<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        if self.curtain_has_fallen() {
+            return None;
+        }
+        self.look(false);
+        let result = call();
+        self.look(true);
+        Some(result)
+    }
+
+    /// From now on the caller looks for itself whether its life is over, or is unwound again.
+    pub(crate) fn look(&self, looks: bool) {
+        let me = self.me();
+        if let Some(member) = self.state.lock().members.get_mut(me) {
+            member.looks = looks;
         }
     }
 
@@ -441,6 +481,12 @@ impl Stage {
         self.wait(Waits::ForBell { bell, until, rang: false });
     }
 
+    /// [`wait_for_bell`](Self::wait_for_bell) for who can return: false if the caller's life is over.
+    pub(crate) fn rest(&self, bell: u64, until: Option<Duration>) -> bool {
+        self.give_up_the_baton(Waits::ForBell { bell, until, rang: false });
+        !self.curtain_has_fallen()
+    }
+
     /// Whoever waits for the bell may go on.
     pub(crate) fn ring(&self, rung: u64) {
         for member in &mut self.state.lock().members {
@@ -452,8 +498,15 @@ impl Stage {
         }
     }
 
-    /// Gives the baton up until what is waited for has come.
+    /// Gives the baton up until what is waited for has come; whoever is dead by then is unwound.
     fn wait(&self, waits: Waits) {
+        self.give_up_the_baton(waits);
+        if self.me() != DRIVER {
+            self.unwind_who_waits();
+        }
+    }
+
+    fn give_up_the_baton(&self, waits: Waits) {
         let me = self.me();
         if me == DRIVER {
             return self.wait_alone(waits);
@@ -479,8 +532,6 @@ impl Stage {
             state = self.state.lock();
         }
         state.members[me].waits = Waits::No;
-        drop(state);
-        self.unwind_the_dead();
     }
 
     fn hand_to(&self, mut state: MutexGuard<'_, State>, next: usize) {
@@ -724,12 +775,7 @@ impl Stage {
 
     /// Comes by a point where everything may happen. `what`: to be written down.
     fn come_by(&self, what: What<'_>) {
-        if thread::panicking() {
-            return;
-        }
-        self.unwind_the_dead();
-        let me = self.me();
-        if me == DRIVER {
+        if thread::panicking() || self.unwind_the_dead() || self.me() == DRIVER {
             return;
         }
         // A record that is taken is in the story even if its taker dies with it in hand; all else is decided first.
@@ -740,8 +786,7 @@ impl Stage {
         }
         self.come_by_unseen();
         if let Some(what) = what {
-            let mut state = self.state.lock();
-            self.see(&mut state, what);
+            self.note(what);
         }
     }
 
@@ -766,10 +811,9 @@ impl Stage {
     }
 
     fn come_by_unseen(&self) {
-        if thread::panicking() {
+        if thread::panicking() || self.unwind_the_dead() {
             return;
         }
-        self.unwind_the_dead();
         let me = self.me();
         if me != DRIVER {
             let fate = {
@@ -838,6 +882,10 @@ impl Onlooker for Stage {
 
     fn pass(&self) {
         self.unwind_the_dead();
+    }
+
+    fn is_dead(&self) -> bool {
+        self.curtain_has_fallen()
     }
 
     fn before_effect(&self) {
@@ -915,7 +963,7 @@ impl Scheduler for StageScheduler {
     fn spin(&self, ready: &dyn Fn() -> bool, at_most: Duration) {
         let end = self.0.clock.monotonic().saturating_add(at_most);
         while !ready() && self.0.clock.monotonic() < end {
-            self.0.unwind_the_dead();
+            self.0.unwind_who_waits();
             self.0.sleep_for(LOOKS_EVERY);
         }
     }
@@ -940,7 +988,7 @@ impl Parking for StageParking {
         if rung.load(Ordering::SeqCst) != seen {
             return;
         }
-        self.stage.unwind_the_dead();
+        self.stage.unwind_who_waits();
         let until = timeout.and_then(|timeout| self.stage.clock.monotonic().checked_add(timeout));
         self.stage.wait_for_bell(self.bell, until);
     }

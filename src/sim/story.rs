@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::env::storage::sim::{Operation, PowerCut};
 use crate::types::{Offset, TopicPartition};
 
-/// A record's place.
+/// A record's place. The offset comes first: it tells most places apart, sooner than the name of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
-    pub(crate) partition: TopicPartition,
     pub(crate) offset: u64,
+    pub(crate) partition: TopicPartition,
 }
 
 impl fmt::Display for Place {

@@ -6,11 +6,12 @@
 
 use crate::env::random::Random;
 
-/// A number, and how many there were to choose from.
+/// A number, how many there were to choose from, and whether each was as likely as the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Choice {
     pub(crate) value: u32,
     pub(crate) limit: u32,
+    pub(crate) evenly: bool,
 }
 
 /// Where the numbers come from.
@@ -24,6 +25,9 @@ enum Source {
     Numbers(Vec<u32>),
     Bytes(Vec<u8>),
 }
+
+/// So many choices are a short run.
+const FEW: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Tape {
@@ -63,7 +67,7 @@ impl Tape {
 
     /// A number below `limit`, mostly 0: whether something happens that seldom does.
     pub(crate) fn seldom(&mut self, limit: u32) -> u32 {
-        self.draw(limit, |random, one_in| {
+        self.draw(limit, false, |random, one_in| {
             let interesting = 1.0 / one_in as f64;
             if random.below(one_in) == 0 {
                 let others = limit - 1;
@@ -76,15 +80,18 @@ impl Tape {
 
     /// A number below `limit`, each as likely as the other: how something happens.
     pub(crate) fn evenly(&mut self, limit: u32) -> u32 {
-        self.draw(limit, |random, _| (random.below(u64::from(limit)) as u32, 1.0 / f64::from(limit)))
+        self.draw(limit, true, |random, _| (random.below(u64::from(limit)) as u32, 1.0 / f64::from(limit)))
     }
 
     /// `chance`: a number, and how likely it was.
-    fn draw(&mut self, limit: u32, chance: impl FnOnce(&mut Random, u64) -> (u32, f64)) -> u32 {
+    fn draw(&mut self, limit: u32, evenly: bool, chance: impl FnOnce(&mut Random, u64) -> (u32, f64)) -> u32 {
         if limit <= 1 {
             return 0;
         }
         let at = self.drawn.len();
+        if at == 0 {
+            self.drawn.reserve(FEW);
+        }
         let value = match &mut self.source {
             Source::Random { random, one_in } => {
                 let (value, odds) = chance(random, *one_in);
@@ -95,7 +102,7 @@ impl Tape {
             Source::Numbers(numbers) => numbers.get(at).map_or(0, |number| (*number).min(limit - 1)),
             Source::Bytes(bytes) => bytes.get(at).map_or(0, |byte| u32::from(*byte) % limit),
         };
-        self.drawn.push(Choice { value, limit });
+        self.drawn.push(Choice { value, limit, evenly });
         value
     }
 

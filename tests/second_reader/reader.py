@@ -218,25 +218,32 @@ class Segment:
 # A partition --------------------------------------------------------------------------------------------------------
 
 
-def read_partition(directory, home, closed_at=0, start=None):
+def read_partition(directory, home, closed_at=0, start=None, cut=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
-    found, replaced_below = [], 0
+    found, compacted = [], []
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
             data = file.read()
-        # What a compacted segment stands for is none of the partition's, even if it is still there.
-        if int(name[:20]) >= replaced_below:
-            header = header_of(data, name, home)
-            replaced_below = (header or {}).get("compacted_end", 0)
-            found.append((name, data, header))
+        # What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
+        # came behind a cut.
+        header = header_of(data, name, home)
+        if any(int(name[:20]) < end and (not header or header["epoch"] <= epoch) for end, epoch in compacted):
+            continue
+        if header and "compacted_end" in header:
+            compacted.append((header["compacted_end"], header["epoch"]))
+        found.append((name, data, header))
     if start is not None:
         # What lies in front of the segment that holds the start was deleted on purpose.
         deleted = sum(int(name[:20]) <= start for name, _, _ in found) - 1
         found = found[max(deleted, 0):]
     names, files, headers = ([one[part] for one in found] for part in range(3))
     bases = [int(name[:20]) for name in names]
+    # Segments of an earlier epoch than the cut: gone if they begin behind it, or else they end there.
+    older = [bool(cut and header and header["epoch"] < cut[1]) for header in headers]
+    left = [at for at in range(len(names)) if not (older[at] and bases[at] >= cut[0])]
+    names, bases, files, headers, older = ([list[at] for at in left] for list in (names, bases, files, headers, older))
 
     segments, ends = [], []
     for at, (data, header) in enumerate(zip(files, headers)):
@@ -248,7 +255,11 @@ def read_partition(directory, home, closed_at=0, start=None):
             elif successor and bases[at] < successor["predecessor_base"] < next_base:
                 next_base = successor["predecessor_base"]
         if header and "compacted_end" in header:
-            end, next_base, named = len(data), header["compacted_end"], False
+            later = at + 1 < len(files) and headers[at + 1] and headers[at + 1]["epoch"] > header["epoch"]
+            next_base = min(next_base, header["compacted_end"]) if later else header["compacted_end"]
+            end, named = len(data), False
+        if older[at]:
+            next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)
         segments.append(Segment(data, header, end, next_base) if header else None)
         if header and named:
@@ -256,7 +267,8 @@ def read_partition(directory, home, closed_at=0, start=None):
     witness = max([closed_at, start or 0] + [segment.witness for segment in segments if segment])
 
     torn, damage, kept = None, [], 0
-    if start is not None and (not bases or start < bases[0]):
+    all_cut = not bases and cut and cut[0] <= (start or 0) and witness <= (start or 0)
+    if start is not None and (not bases or start < bases[0]) and not all_cut:
         damage.append([start, bases[0] if bases else None])
     for at, segment in enumerate(segments):
         if at and ends[at - 1] < bases[at]:
@@ -286,9 +298,11 @@ def read_partition(directory, home, closed_at=0, start=None):
             break
 
     last = segments[kept - 1] if kept else None
+    if last and kept == len(segments) and older[-1] and cut[0] < witness:
+        damage.append([cut[0], None])  # what came behind the cut
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
-    if last and last.compacted and kept == len(names):
+    if last and last.compacted and kept == len(names) and not (older[-1] and cut[0] <= headers[-1]["compacted_end"]):
         if damage and damage[-1][1] == ends[-1]:
             damage[-1][1] = None
         else:
@@ -337,6 +351,8 @@ def read_catalog(said):
             catalog["groups"].append(name)
         elif kind == "end":
             catalog["ends"][name] = value.numbers("Q")[0]
+        elif kind == "cut":
+            catalog.setdefault("cuts", {})[name] = value.numbers("QI")
         elif kind == "start":
             catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
     return catalog
@@ -401,7 +417,9 @@ def read_log(root):
             closed_at = catalog["ends"].get(f"{topic['id']}/{number}", 0)
             home = (log_id, topic["id"], number)
             start = catalog.get("starts", {}).get(f"{topic['id']}/{number}", 0)
-            held[f"{name}/{number}"], files[place] = read_partition(os.path.join(root, place), home, closed_at, start)
+            cut = catalog.get("cuts", {}).get(f"{topic['id']}/{number}")
+            there = read_partition(os.path.join(root, place), home, closed_at, start, cut)
+            held[f"{name}/{number}"], files[place] = there
     for directory in directory_list(root, "groups"):
         if name := group_of(directory):
             place, own_id = f"groups/{directory}", group_id(name)

@@ -109,6 +109,23 @@ pub(crate) enum Command {
     Compact(Compact),
     /// Show where the room on the disk is
     Stats,
+    /// Make a fork of the log in a moment: a directory that shares with it what is sealed, and goes its own way
+    #[command(long_about = FORK)]
+    Fork {
+        /// The directory of the fork, on the file system of the log; must not be there yet
+        #[arg(value_name = "COPY")]
+        copy: PathBuf,
+    },
+    /// Make a backup of the log, also while another process writes it
+    #[command(long_about = BACKUP)]
+    Backup {
+        /// The directory of the backup; must not be there yet
+        #[arg(value_name = "COPY")]
+        copy: PathBuf,
+        /// An earlier backup on the same file system: what is the same there is shared and not written again
+        #[arg(long, value_name = "COPY")]
+        previous: Option<PathBuf>,
+    },
     /// Read every byte of the log, and report everything that is not as it should be
     #[command(long_about = VERIFY)]
     Verify,
@@ -144,6 +161,21 @@ pub(crate) enum Command {
     #[command(hide = true)]
     DemoConsume(DemoConsume),
 }
+
+const FORK: &str = "\
+Make a fork of the log in a moment: a directory that shares with it what is sealed, and goes its own way.
+
+Sealed segments get a second name (a hard link), for nobody writes to them; the last one of each partition is copied. So it takes \
+no longer for more records. Works beside the process that writes the log. Of a file that both share, damage is in both: what \
+shall outlive the disk is a `backup`.";
+
+const BACKUP: &str = "\
+Make a backup of the log, also while another process writes it.
+
+The backup is a log of its own: restore it by opening it, or a copy of it (`tidelog --dir COPY ..`), look at it with \
+`tidelog --dir COPY verify`. No group in it is beyond a partition. Until it is complete, its name ends in `.unfinished`; what an \
+interrupted backup leaves, the next one removes. With --previous, what is the same in an earlier backup is read and \
+compared, but not written again; either can be deleted without the other.";
 
 const VERIFY: &str = "\
 Read every byte of the log, and report everything that is not as it should be.
@@ -225,6 +257,9 @@ pub(crate) enum Topics {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Cut the tail of a partition off: delete its last records, whose offsets are given again
+    #[command(override_usage = "tidelog topics truncate [OPTIONS] --to <N> <TOPIC>")]
+    Truncate(Truncate),
     /// Delete a topic, its records, and what groups have committed for it
     #[command(override_usage = "tidelog topics delete [OPTIONS] <TOPIC>")]
     Delete {
@@ -353,6 +388,24 @@ pub(crate) struct Compact {
     #[arg(long, value_name = "BYTES", conflicts_with = "dry_run")]
     pub(crate) memory: Option<usize>,
     /// Remove nothing; say how much it would be, beside whoever writes the log, and of any topic
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Truncate {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// The partition; need not be said if there is only one
+    #[arg(long, value_name = "P")]
+    pub(crate) partition: Option<u32>,
+    /// The offset at which it ends then: all records from there on are cut off
+    #[arg(long, value_name = "N")]
+    pub(crate) to: u64,
+    /// Set groups back that have committed more, instead of refusing
+    #[arg(long)]
+    pub(crate) pull_back_groups: bool,
+    /// Cut nothing off; say what it would be
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

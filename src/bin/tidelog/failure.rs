@@ -108,7 +108,8 @@ impl From<Error> for Failure {
             Error::Locked { path, holder } => {
                 let holder = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
                 let path = path.display();
-                let beside = "`topics list`, `topics describe`, `groups`, and `consume` without --group";
+                let beside =
+                    "`topics list`, `topics describe`, `groups`, `fork`, `backup`, and `consume` without --group";
                 (
                     LOCKED,
                     format!(

@@ -7,7 +7,7 @@
 //! | `output`   | standard output, standard error, tables, JSON, base64                    |
 //! | `template` | `--format '%p %o %v'`                                                    |
 //! | `moment`   | `--from-time '2h ago'`                                                  |
-//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `compact`, `stats`, `inspect` | the commands |
+//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `compact`, `stats`, `copies`, `inspect` | the commands |
 //! | `demo`     | the whole model in a few seconds, killed in the middle                   |
 //!
 //! What only reads opens the log read-only, and so works beside the process that writes it.
@@ -15,6 +15,7 @@
 mod args;
 mod compact;
 mod consume;
+mod copies;
 mod demo;
 mod failure;
 mod groups;
@@ -56,6 +57,8 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::DeleteRecords(what) => offsets::delete_records(arguments, what),
         Command::Compact(what) => compact::run(arguments, what),
         Command::Stats => stats::run(arguments),
+        Command::Fork { copy } => copies::fork(arguments, copy),
+        Command::Backup { copy, previous } => copies::backup(arguments, copy, previous.as_deref()),
         Command::Verify => inspect::verify(arguments),
         Command::Dump { file, bytes } => inspect::dump(arguments, file, *bytes),
         Command::Repair { execute } => inspect::repair(arguments, *execute),

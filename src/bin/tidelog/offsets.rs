@@ -1,9 +1,9 @@
-//! `tidelog offsets` and `tidelog delete-records`.
+//! `tidelog offsets`, `tidelog delete-records` and `tidelog topics truncate`.
 
 use serde_json::json;
-use tidelog::{ConsumerConfig, EventLog, Offset, TopicPartition};
+use tidelog::{ConsumerConfig, EventLog, GroupsBeyond, Offset, TopicPartition};
 
-use crate::args::{Arguments, Before, DeleteRecords, Offsets, Point};
+use crate::args::{Arguments, Before, DeleteRecords, Offsets, Point, Truncate};
 use crate::failure::{Failure, Outcome};
 use crate::moment::Moment;
 use crate::output::{Output, Screen, Table, grouped};
@@ -94,6 +94,49 @@ pub(crate) fn delete_records(arguments: &Arguments, what: &DeleteRecords) -> Out
         }
     }
     log.close()?;
+    screen.flush()
+}
+
+/// Cuts a tail off, or says what it would.
+pub(crate) fn truncate(arguments: &Arguments, what: &Truncate) -> Outcome {
+    let log = if what.dry_run { open_for_reading(arguments)? } else { open_for_writing(arguments, false)? };
+    let topic = what.topic.name();
+    let mut partitions = partitions(&log, topic, what.partition.as_slice())?;
+    let (Some(name), true) = (partitions.pop(), partitions.is_empty()) else {
+        return Err(Failure::usage(format!("{topic} has more than one partition; say which with --partition")));
+    };
+    let groups = if what.pull_back_groups { GroupsBeyond::PullBack } else { GroupsBeyond::Refuse };
+    let cut = match what.dry_run {
+        true => log.plan_truncation(&name, what.to)?,
+        false => log.truncate(&name, what.to, groups)?,
+    };
+    log.close()?;
+    let records = cut.offsets.end.since(cut.offsets.start);
+    let mut screen = Screen::new();
+    if arguments.output == Output::Json {
+        let group = |beyond: &tidelog::PulledBack| json!({ "group": beyond.group, "from": beyond.from.get(), "to": beyond.to.get() });
+        screen.json(&json!({
+            "topic": name.topic(),
+            "partition": name.partition(),
+            "log_end": what.to,
+            "cut": records,
+            "segments": cut.segments,
+            "bytes": cut.bytes,
+            "groups": cut.groups.iter().map(group).collect::<Vec<_>>(),
+            "dry_run": what.dry_run,
+        }))?;
+        return screen.flush();
+    }
+    let (verb, ends) = if what.dry_run { ("would cut", "would end") } else { ("cut", "ends") };
+    screen.line(&format!("{verb} {} records off {name}, which {ends} at {}", grouped(records), what.to))?;
+    for beyond in &cut.groups {
+        let verb = match (what.dry_run, what.pull_back_groups) {
+            (true, false) => "refused without --pull-back-groups: would pull",
+            (true, true) => "would pull",
+            (false, _) => "pulled",
+        };
+        screen.line(&format!("{verb} group {} back from {} to {}", beyond.group, beyond.from, beyond.to))?;
+    }
     screen.flush()
 }
 

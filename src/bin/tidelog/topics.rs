@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, action: &Topics) -> Outcome {
                 format!("{state} {name}{exists}: {count} {partitions}, durability {}", topic.config.durability_level())
             })
         }
+        Topics::Truncate(what) => crate::offsets::truncate(arguments, what),
         Topics::Alter { topic, settings, dry_run } => alter(arguments, topic.name(), settings, *dry_run),
         Topics::Delete { topic, if_exists } => {
             let name = topic.name();

@@ -18,6 +18,7 @@ compile_error!(
     "tidelog needs a 64-bit Unix: it maps whole segments, and opens files relative to the descriptor of a directory"
 );
 
+use std::any::Any;
 use std::ffi::OsStr;
 use std::fs::TryLockError;
 use std::io;
@@ -250,6 +251,18 @@ impl Storage for Disk {
         cfg!(target_os = "linux") && self.open_files.load(Ordering::Relaxed) as u64 > limit / 2
     }
 
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>> {
+        Ok(Arc::new(Disk::open(root, create)?))
+    }
+
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
+        let other: &dyn Any = other;
+        let other: &Disk = other.downcast_ref().ok_or(io::ErrorKind::CrossesDevices)?;
+        let (from_parent, from_name) = self.parent(path)?;
+        let (to_parent, to_name) = other.parent(to)?;
+        Ok(rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty())?)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         std::fs::File::from(self.directory(dir)?).sync_all()
     }
@@ -338,6 +351,10 @@ impl File for DiskFile {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             done => done,
         }
+    }
+
+    fn is_shared(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() > 1)
     }
 
     fn room(&self) -> io::Result<u64> {
@@ -797,6 +814,27 @@ mod tests {
 
         assert_eq!(disk.open(Path::new("other/a"), Access::Read).unwrap().len().unwrap(), 1);
         assert_eq!(disk.open(Path::new("b"), Access::Read).unwrap().len().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_one_file_and_goes_with_the_last_of_them() {
+        let (dir, disk) = disk();
+        let copy = disk.elsewhere(&dir.path().join("copy"), true).unwrap();
+        let file = disk.create(Path::new("log")).unwrap();
+        file.allocate(0, 4096).unwrap();
+        assert!(!file.is_shared().unwrap());
+
+        disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap();
+
+        let (_, mut pen) = Region::new(file.map(4096).unwrap(), 4096);
+        pen.publish(0, 42, 8);
+        let (_, other) = Region::new(copy.open(Path::new("log"), Access::Read).unwrap().map(4096).unwrap(), 4096);
+        assert_eq!((other.word(0), file.is_shared().unwrap()), (42, true));
+        let again = disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        disk.remove(Path::new("log")).unwrap();
+        assert!(!copy.open(Path::new("log"), Access::Read).unwrap().is_shared().unwrap());
+        assert_eq!(disk.link(Path::new("log"), &*copy, Path::new("x")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

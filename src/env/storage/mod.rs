@@ -14,12 +14,15 @@ pub(crate) mod region;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod sim;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::env::storage::region::Memory;
+use crate::error::Result;
 
 /// What a name in a directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ pub(crate) enum LockError {
 pub(crate) trait Lock: Send + Sync + fmt::Debug {}
 
 /// A directory tree that holds one log.
-pub(crate) trait Storage: Send + Sync + fmt::Debug {
+pub(crate) trait Storage: Any + Send + Sync + fmt::Debug {
     /// Where the log lies, for messages: an absolute path on a real disk.
     fn root(&self) -> &Path;
 
@@ -92,6 +95,15 @@ pub(crate) trait Storage: Send + Sync + fmt::Debug {
     /// Whether so many files are open that those that can be opened again should not stay open.
     fn is_crowded(&self) -> bool;
 
+    /// Another directory tree, where a copy of the log lies or shall lie: the one below `root`, which is made if it is
+    /// missing and `create` says so.
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>>;
+
+    /// Gives a file a second name, `to`, in a tree that comes from [`elsewhere`](Self::elsewhere). From then on the file is
+    /// both: what is stored to the one is stored to the other. `AlreadyExists` if the name is taken, `CrossesDevices` and
+    /// others where that cannot be.
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()>;
+
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -113,6 +125,9 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     /// Really allocates bytes below the length, whether they were or not, so that storing to them cannot fail. They stay
     /// what they are.
     fn reclaim(&self, range: Range<u64>) -> io::Result<()>;
+
+    /// Whether it has more names than one: then another log reads it, too.
+    fn is_shared(&self) -> io::Result<bool>;
 
     /// How many bytes of the disk the file takes.
     fn room(&self) -> io::Result<u64>;

@@ -14,11 +14,13 @@ use parking_lot::Mutex;
 use crate::env::point::{Mistake, is_planted};
 use crate::env::storage::region::Memory;
 use crate::env::storage::sim::SimDisk;
+use crate::env::storage::sim::below::Below;
 use crate::env::storage::sim::contents::Contents;
 use crate::env::storage::sim::directory::{Change, Directory};
 use crate::env::storage::sim::faults::Operation;
 use crate::env::storage::sim::world::{Node, World};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
+use crate::error::Error;
 
 impl Storage for SimDisk {
     fn root(&self) -> &Path {
@@ -43,10 +45,7 @@ impl Storage for SimDisk {
         world.begin(Operation::List, dir)?;
         let node = world.find(dir)?;
         let entry = |(name, node): (&Arc<str>, &u64)| {
-            let kind = match &world.nodes[node] {
-                Node::File(_) => Kind::File,
-                Node::Directory(_) => Kind::Directory,
-            };
+            let kind = if world.directory(*node).is_ok() { Kind::Directory } else { Kind::File };
             Entry { name: name.as_ref().to_owned(), kind }
         };
         Ok(world.directory(node)?.names.iter().map(entry).collect())
@@ -77,11 +76,15 @@ impl Storage for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Rename, from)?;
-        let node = world.find(from)?;
         let (from_directory, from_name) = world.parent(from)?;
         let (to_directory, to_name) = world.parent(to)?;
-        if world.directory(to_directory)?.names.contains_key(&to_name) {
+        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        if world.directory(to_directory)?.names.contains_key(to_name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (from_name, to_name) = (from_name.into(), to_name.into());
+        if world.directory(node).is_ok() {
+            world.known.clear();
         }
         if from_directory == to_directory {
             let change = Change::Rename { from: from_name, to: to_name, node };
@@ -98,12 +101,14 @@ impl Storage for SimDisk {
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Rename, from)?;
-        let node = world.find(from)?;
-        let other = world.find(to)?;
-        world.contents(other)?;
         let (directory, from_name) = world.parent(from)?;
         let (_, to_name) = world.parent(to)?;
-        world.directory_mut(directory)?.change(Change::Rename { from: from_name, to: to_name, node });
+        let names = &world.directory(directory)?.names;
+        let node = *names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let other = *names.get(to_name).ok_or(io::ErrorKind::NotFound)?;
+        world.contents(other)?;
+        let change = Change::Rename { from: from_name.into(), to: to_name.into(), node };
+        world.directory_mut(directory)?.change(change);
         Ok(())
     }
 
@@ -122,7 +127,52 @@ impl Storage for SimDisk {
         if !world.directory(node)?.names.is_empty() {
             return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
+        world.known.clear();
         world.unlink(dir, node)
+    }
+
+    fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>, Error> {
+        let below = match root.strip_prefix(self.root()) {
+            Ok(below) => below.to_path_buf(),
+            Err(_) => return Err(Error::NotALog { path: root.to_path_buf() }),
+        };
+        let disk = SimDisk { life: Arc::clone(&self.life) };
+        let mut made = PathBuf::new();
+        for name in &below {
+            made.push(name);
+            if disk.life.world.lock().find(&made).is_ok() {
+                continue;
+            }
+            if !create {
+                return Err(Error::NotALog { path: root.to_path_buf() });
+            }
+            disk.create_dir(&made).map_err(Error::io("create", || root))?;
+            let parent = made.parent().unwrap_or(Path::new(""));
+            disk.sync_dir(parent).map_err(Error::io("sync", || root))?;
+        }
+        Ok(if below.as_os_str().is_empty() {
+            Arc::new(disk)
+        } else {
+            Arc::new(Below { disk, below, root: root.into() })
+        })
+    }
+
+    fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
+        let to = match other.root().strip_prefix(self.root()) {
+            Ok(below) => below.join(to),
+            Err(_) => return Err(io::ErrorKind::CrossesDevices.into()),
+        };
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Link, path)?;
+        let node = world.find(path)?;
+        world.contents(node)?;
+        let (directory, name) = world.parent(&to)?;
+        let directory = world.directory_mut(directory)?;
+        if directory.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        directory.change(Change::Link { name: name.into(), node });
+        Ok(())
     }
 
     /// In every other life, so that both ways are walked.
@@ -232,6 +282,17 @@ impl File for SimFile {
         Ok(())
     }
 
+    fn is_shared(&self) -> io::Result<bool> {
+        let world = self.life.world.lock();
+        world.check_alive()?;
+        let directories = world.nodes.iter().flatten().filter_map(|node| match node {
+            Node::Directory(directory) => Some(directory),
+            Node::File(_) => None,
+        });
+        let names = directories.flat_map(|directory| directory.names.values()).filter(|node| **node == self.node);
+        Ok(names.count() > 1)
+    }
+
     fn room(&self) -> io::Result<u64> {
         let world = self.life.world.lock();
         world.check_alive()?;
@@ -272,7 +333,7 @@ impl File for SimFile {
         world.number(Operation::Sync, &self.path)?;
         let refusal = world.refusal(Operation::Sync);
         let world = &mut *world;
-        let Some(Node::File(contents)) = world.nodes.get_mut(&self.node) else {
+        let Some(Node::File(contents)) = &mut world.nodes[self.node as usize] else {
             return Err(io::ErrorKind::NotFound.into());
         };
         match refusal {

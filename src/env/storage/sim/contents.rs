@@ -46,7 +46,11 @@ impl Default for Contents {
 
 impl Contents {
     /// A file of this length that a power cut leaves as it is: these bytes, and zeros.
-    pub(super) fn durable(bytes: Vec<u8>, len: u64) -> Self {
+    pub(super) fn durable(mut bytes: Vec<u8>, len: u64) -> Self {
+        // Most of a file is room that nothing was written to yet, which nobody need copy and compare.
+        while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
+            bytes.truncate(bytes.len() - last.len());
+        }
         let mut contents = Contents {
             cache: None,
             len,
@@ -96,9 +100,13 @@ impl Contents {
             bytes.resize(self.len.min(cache.extent()) as usize, 0);
             cache.read(0, &mut bytes);
         }
+        self.assert_held(&bytes);
+        bytes
+    }
+
+    fn assert_held(&self, bytes: &[u8]) {
         let behind = bytes.get(self.held as usize..).unwrap_or_default();
         assert!(are_zero(behind), "bytes are stored where there is no room: a real disk may be full");
-        bytes
     }
 
     /// Takes care that `capacity` bytes can be mapped.
@@ -177,12 +185,27 @@ impl Contents {
     }
 
     pub(super) fn sync(&mut self) {
-        let cached = self.cached();
-        for number in self.dirty(&cached) {
-            self.store(number, sector(&cached, number));
+        if self.lost.is_empty() {
+            self.store_all();
+        } else {
+            let cached = self.cached();
+            for number in self.dirty(&cached) {
+                self.store(number, sector(&cached, number));
+            }
         }
         self.store_length();
         self.mark_synced();
+    }
+
+    /// Stores everything that differs: nothing of it passes for clean.
+    fn store_all(&mut self) {
+        let Some(cache) = &self.cache else { return };
+        let end = self.len.min(cache.extent()) as usize;
+        if self.platter.len() < end {
+            self.platter.resize(end.next_multiple_of(SECTOR), 0);
+        }
+        cache.read(0, &mut self.platter[..end]);
+        self.assert_held(&self.platter);
     }
 
     fn store_length(&mut self) {
@@ -191,8 +214,8 @@ impl Contents {
     }
 
     fn mark_synced(&mut self) {
-        let sectors = self.platter.len().div_ceil(SECTOR);
-        self.synced = (0..sectors).map(|number| sector(&self.platter, number) != [0; SECTOR]).collect();
+        self.synced.clear();
+        self.synced.extend(self.platter.chunks(SECTOR).map(|sector| !are_zero(sector)));
     }
 
     /// Stores any of the dirty sectors, and perhaps the length.

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use crate::env::random::Random;
 use crate::env::storage::sim::power_cut::{Bias, PowerCut};
 
-/// The names that lead to `path` from the root.
-pub(super) fn names(path: &Path) -> impl Iterator<Item = io::Result<&str>> {
-    let not_below = || Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log"));
+/// A path, as the path of its directory and its name there; `None` of the root.
+pub(super) fn split(path: &Path) -> io::Result<Option<(&str, &str)>> {
+    let not_below = || io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log");
     // Taken apart by hand: `components` looks at every byte several times, and every call to the disk comes by here.
-    let path = path.to_str().filter(|path| !path.starts_with('/')).unwrap_or("..");
-    let names = path.split('/').filter(|name| !name.is_empty() && *name != ".");
-    names.map(move |name| if name == ".." { not_below() } else { Ok(name) })
+    let path = path.to_str().filter(|path| !path.starts_with('/')).ok_or_else(not_below)?;
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if matches!(name, "" | "." | "..") { Err(not_below()) } else { Ok(Some((above, name))) }
 }
 
 /// Names and the nodes that they stand for. Lives and syncs share a map until somebody changes it.

@@ -19,6 +19,8 @@ pub enum Operation {
     Open,
     /// Giving a file another name.
     Rename,
+    /// Giving a file a second name.
+    Link,
     /// Removing a file.
     Remove,
     /// Removing a directory.

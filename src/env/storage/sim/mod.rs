@@ -12,6 +12,7 @@
 //! | grew the file                           | a length that it has had since it was last synced                        |
 //! | made, removed a name, synced the directory | the change                                                            |
 //! | made, removed a name                    | the change or not, each by itself; below a lost directory nothing        |
+//! | gave a file a second name               | as made a name; the bytes of both are the same                           |
 //! | renamed within a directory              | the old name or the new one                                              |
 //! | renamed into another directory          | the old name, the new one, or both                                       |
 //! | stored bytes, sync failed, pages lost   | the old bytes, even if later syncs say that all is well                  |
@@ -22,6 +23,7 @@
 //! What is kinder after all: a sector that holds synced bytes is never garbled by a write to bytes beside them (powersafe
 //! overwrite), and an aligned word is never torn.
 
+mod below;
 mod calls;
 mod contents;
 mod directory;
@@ -31,9 +33,7 @@ mod power_cut;
 mod tests;
 mod world;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,11 +42,11 @@ use parking_lot::Mutex;
 use crate::env::random::Random;
 use crate::env::storage::sim::calls::Life;
 use crate::env::storage::sim::contents::Contents;
-use crate::env::storage::sim::directory::{Directory, names};
+use crate::env::storage::sim::directory::{Directory, split};
 pub(crate) use crate::env::storage::sim::faults::{Director, Verdict};
 pub use crate::env::storage::sim::faults::{Failure, Fault, Operation, SyncFailure};
 pub use crate::env::storage::sim::power_cut::PowerCut;
-use crate::env::storage::sim::world::{Node, ROOT, World};
+use crate::env::storage::sim::world::{MANY_NODES, Node, ROOT, World};
 
 /// A disk in memory, during one life of the machine. See the head of this file.
 pub(crate) struct SimDisk {
@@ -56,11 +56,12 @@ pub(crate) struct SimDisk {
 impl SimDisk {
     /// An empty disk.
     pub(crate) fn new(seed: u64) -> Arc<SimDisk> {
-        let nodes = BTreeMap::from([(ROOT, Node::Directory(Directory::default()))]);
+        let mut nodes = Vec::with_capacity(MANY_NODES);
+        nodes.push(Some(Node::Directory(Directory::default())));
         SimDisk::start(World {
             random: Random::new(seed),
             nodes,
-            next_node: ROOT + 1,
+            known: Vec::new(),
             next_move: 0,
             locked: false,
             write_back: true,
@@ -177,7 +178,7 @@ impl SimDisk {
         let mut world = self.life.world.lock();
         let node = world.find(path.as_ref()).expect("the file is there");
         let World { nodes, random, .. } = &mut *world;
-        let Some(Node::File(contents)) = nodes.get_mut(&node) else { panic!("it is a file") };
+        let Some(Node::File(contents)) = &mut nodes[node as usize] else { panic!("it is a file") };
         contents.lose_in_background(random)
     }
 
@@ -196,7 +197,7 @@ impl SimDisk {
     ///
     /// Panics if there is no such file.
     pub(crate) fn read_file(&self, path: impl AsRef<Path>) -> Vec<u8> {
-        let world = self.life.world.lock();
+        let mut world = self.life.world.lock();
         let node = world.find(path.as_ref()).expect("the file is there");
         let contents = world.contents(node).expect("it is a file");
         let mut bytes = contents.cached();
@@ -213,12 +214,10 @@ impl SimDisk {
         let mut world = self.life.world.lock();
         world.assert_closed();
         let file = world.add(Node::File(Contents::durable(bytes.to_vec(), bytes.len() as u64)));
+        let (above, name) = split(path.as_ref()).expect("a path below the root").expect("a file has a name");
         let mut directory = ROOT;
-        let names: io::Result<Vec<&str>> = names(path.as_ref()).collect();
-        let names = names.expect("a path below the root");
-        let (name, above) = names.split_last().expect("a file has a name");
-        for name in above {
-            directory = match world.directory(directory).expect("it is a directory").names.get(*name) {
+        for name in above.split('/').filter(|name| !name.is_empty()) {
+            directory = match world.directory(directory).expect("it is a directory").names.get(name) {
                 Some(&node) => node,
                 None => {
                     let node = world.add(Node::Directory(Directory::default()));
@@ -240,8 +239,8 @@ impl SimDisk {
         world.assert_closed();
         let (directory, name) = world.parent(path.as_ref()).expect("the directory is there");
         let directory = world.directory_mut(directory).expect("it is a directory");
-        assert!(directory.names.contains_key(&name), "the file is there");
-        directory.put(&name, None);
+        assert!(directory.names.contains_key(name), "the file is there");
+        directory.put(name, None);
     }
 
     /// Turns one bit of a file over, durably.

@@ -234,6 +234,32 @@ fn a_rename_into_another_directory_never_leaves_neither_name() {
 }
 
 #[test]
+fn a_file_with_two_names_is_one_file_whichever_of_them_a_power_cut_takes() {
+    let disk = SimDisk::new(1);
+    let copy = disk.elsewhere(Path::new("/simulated/copy"), true).unwrap();
+    let (file, mut pen) = create(&disk, "log", 4096);
+    disk.sync_dir(Path::new("")).unwrap();
+    assert!(!file.is_shared().unwrap());
+
+    disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap();
+
+    let (_, other) = Region::new(copy.open(Path::new("log"), Access::Read).unwrap().map(4096).unwrap(), 4096);
+    pen.publish(0, 42, 8);
+    assert_eq!((other.word(0), file.is_shared().unwrap()), (42, true));
+    let again = disk.link(Path::new("log"), &*copy, Path::new("log")).unwrap_err();
+    assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+    file.sync().unwrap();
+    assert_eq!(disk.power_cut(PowerCut::LoseUnsynced).files(), [Path::new("log")]);
+    copy.sync_dir(Path::new("")).unwrap();
+    disk.remove(Path::new("log")).unwrap();
+    assert!(!copy.open(Path::new("log"), Access::Read).unwrap().is_shared().unwrap());
+    disk.sync_dir(Path::new("")).unwrap();
+    let next = disk.power_cut(PowerCut::LoseUnsynced);
+    assert_eq!(next.files(), [Path::new("copy/log")]);
+    assert_eq!(next.read_file("copy/log")[0], 42);
+}
+
+#[test]
 fn a_removed_file_comes_back_unless_its_directory_is_synced() {
     let disk = lazy(1);
     let (file, mut pen) = create(&disk, LOG, 100);

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::env::random::Random;
 use crate::env::storage::sim::contents::Contents;
-use crate::env::storage::sim::directory::{Change, Directory, names};
+use crate::env::storage::sim::directory::{Change, Directory, split};
 use crate::env::storage::sim::faults::{Director, Fault, Operation, Verdict};
 use crate::env::storage::sim::power_cut::PowerCut;
 
 /// One call in so many lets the kernel write back what nobody has asked for.
 const WRITE_BACK_ONE_IN: u64 = 4;
+
+/// A disk has room for the nodes of a small log before it has to look for more.
+pub(super) const MANY_NODES: usize = 32;
 
 /// The node of the root directory.
 pub(super) const ROOT: u64 = 0;
@@ -33,8 +37,11 @@ impl std::error::Error for Died {}
 /// Everything that there is in one life.
 pub(super) struct World {
     pub(super) random: Random,
-    pub(super) nodes: BTreeMap<u64, Node>,
-    pub(super) next_node: u64,
+    /// By their numbers; none for what no name leads to any more.
+    pub(super) nodes: Vec<Option<Node>>,
+    /// Directories that were found by their paths, until one of them is renamed or removed: nearly every call names a file in
+    /// one of a few.
+    pub(super) known: Vec<(Box<str>, u64)>,
     pub(super) next_move: u64,
     pub(super) locked: bool,
     pub(super) write_back: bool,
@@ -127,14 +134,14 @@ impl World {
 
     /// What a kernel does when it is bored.
     fn write_something_back(&mut self) {
-        let files = self.nodes.values().filter(|node| matches!(node, Node::File(_))).count() as u64;
+        let files = self.nodes.iter().filter(|node| matches!(node, Some(Node::File(_)))).count() as u64;
         if files == 0 {
             return;
         }
         let chosen = self.random.below(files) as usize;
-        let mut files = self.nodes.values_mut().filter_map(|node| match node {
-            Node::File(contents) => Some(contents),
-            Node::Directory(_) => None,
+        let mut files = self.nodes.iter_mut().filter_map(|node| match node {
+            Some(Node::File(contents)) => Some(contents),
+            _ => None,
         });
         if let Some(contents) = files.nth(chosen) {
             contents.write_back(&mut self.random);
@@ -144,71 +151,77 @@ impl World {
     /// How many bytes the files take: those that have a name, and those that somebody still uses.
     pub(super) fn used(&self) -> u64 {
         let mut named = Vec::new();
-        for node in self.nodes.values() {
+        for node in self.nodes.iter().flatten() {
             if let Node::Directory(directory) = node {
                 named.extend(directory.names.values().copied());
             }
         }
-        let taken = |(number, node): (&u64, &Node)| match node {
-            Node::File(contents) if named.contains(number) || contents.is_mapped() => contents.held,
+        let taken = |(number, node): (usize, &Option<Node>)| match node {
+            Some(Node::File(contents)) if named.contains(&(number as u64)) || contents.is_mapped() => contents.held,
             _ => 0,
         };
-        self.nodes.iter().map(taken).sum()
+        self.nodes.iter().enumerate().map(taken).sum()
     }
 
     pub(super) fn add(&mut self, node: Node) -> u64 {
-        let number = self.next_node;
-        self.next_node += 1;
-        self.nodes.insert(number, node);
-        number
+        self.nodes.push(Some(node));
+        self.nodes.len() as u64 - 1
     }
 
-    pub(super) fn find(&self, path: &Path) -> io::Result<u64> {
-        let mut node = ROOT;
-        for name in names(path) {
-            node = *self.directory(node)?.names.get(name?).ok_or(io::ErrorKind::NotFound)?;
+    pub(super) fn find(&mut self, path: &Path) -> io::Result<u64> {
+        match split(path)? {
+            None => Ok(ROOT),
+            Some((above, name)) => {
+                let directory = self.find_directory(above)?;
+                Ok(*self.directory(directory)?.names.get(name).ok_or(io::ErrorKind::NotFound)?)
+            }
+        }
+    }
+
+    /// The directory that `path` lies in, and its name there.
+    pub(super) fn parent<'a>(&mut self, path: &'a Path) -> io::Result<(u64, &'a str)> {
+        let (above, name) = split(path)?.ok_or(io::ErrorKind::InvalidInput)?;
+        let directory = self.find_directory(above)?;
+        self.directory(directory).map(|_| (directory, name))
+    }
+
+    fn find_directory(&mut self, path: &str) -> io::Result<u64> {
+        if path.is_empty() {
+            return Ok(ROOT);
+        }
+        if let Some((_, node)) = self.known.iter().find(|(known, _)| **known == *path) {
+            return Ok(*node);
+        }
+        let node = self.find(Path::new(path))?;
+        if self.directory(node).is_ok() {
+            self.known.push((path.into(), node));
         }
         Ok(node)
     }
 
-    /// The directory that `path` lies in, and its name there.
-    pub(super) fn parent(&self, path: &Path) -> io::Result<(u64, Arc<str>)> {
-        let mut names = names(path).peekable();
-        let mut directory = ROOT;
-        while let Some(name) = names.next() {
-            let there = self.directory(directory)?;
-            let name = name?;
-            if names.peek().is_none() {
-                return Ok((directory, name.into()));
-            }
-            directory = *there.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        }
-        Err(io::ErrorKind::InvalidInput.into())
-    }
-
     pub(super) fn directory(&self, node: u64) -> io::Result<&Directory> {
-        match &self.nodes[&node] {
-            Node::Directory(directory) => Ok(directory),
-            Node::File(_) => Err(io::ErrorKind::NotADirectory.into()),
+        match &self.nodes[node as usize] {
+            Some(Node::Directory(directory)) => Ok(directory),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
 
     pub(super) fn directory_mut(&mut self, node: u64) -> io::Result<&mut Directory> {
-        match self.nodes.get_mut(&node) {
+        match &mut self.nodes[node as usize] {
             Some(Node::Directory(directory)) => Ok(directory),
             _ => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
 
     pub(super) fn contents(&self, node: u64) -> io::Result<&Contents> {
-        match &self.nodes[&node] {
-            Node::File(contents) => Ok(contents),
-            Node::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+        match &self.nodes[node as usize] {
+            Some(Node::File(contents)) => Ok(contents),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
         }
     }
 
     pub(super) fn contents_mut(&mut self, node: u64) -> io::Result<&mut Contents> {
-        match self.nodes.get_mut(&node) {
+        match &mut self.nodes[node as usize] {
             Some(Node::File(contents)) => Ok(contents),
             _ => Err(io::ErrorKind::IsADirectory.into()),
         }
@@ -219,24 +232,25 @@ impl World {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (directory, name) = self.parent(path)?;
-        if self.directory(directory)?.names.contains_key(&name) {
+        if self.directory(directory)?.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let node = self.add(node);
-        self.directory_mut(directory)?.change(Change::Link { name, node });
+        self.directory_mut(directory)?.change(Change::Link { name: name.into(), node });
         Ok(node)
     }
 
     pub(super) fn unlink(&mut self, path: &Path, node: u64) -> io::Result<()> {
         let (directory, name) = self.parent(path)?;
-        self.directory_mut(directory)?.change(Change::Unlink { name, node });
+        self.directory_mut(directory)?.change(Change::Unlink { name: name.into(), node });
         Ok(())
     }
 
     pub(super) fn collect_files(&self, node: u64, path: &mut PathBuf, files: &mut Vec<PathBuf>) {
-        match &self.nodes[&node] {
-            Node::File(_) => files.push(path.clone()),
-            Node::Directory(directory) => {
+        match &self.nodes[node as usize] {
+            None => {}
+            Some(Node::File(_)) => files.push(path.clone()),
+            Some(Node::Directory(directory)) => {
                 for (name, node) in directory.names.iter() {
                     path.push(&**name);
                     self.collect_files(*node, path, files);
@@ -256,17 +270,16 @@ impl World {
 
     /// The same files in memory of their own, and a life in which nothing has happened yet. Two copies go different ways.
     fn copy(&mut self) -> World {
-        let nodes = self.nodes.iter_mut().map(|(number, node)| {
-            let node = match node {
-                Node::File(contents) => Node::File(contents.copy()),
-                Node::Directory(directory) => Node::Directory(directory.clone()),
-            };
-            (*number, node)
-        });
+        let mut nodes = Vec::with_capacity(self.nodes.len().max(MANY_NODES));
+        nodes.extend(self.nodes.iter_mut().map(|node| match node {
+            Some(Node::File(contents)) => Some(Node::File(contents.copy())),
+            Some(Node::Directory(directory)) => Some(Node::Directory(directory.clone())),
+            None => None,
+        }));
         World {
-            nodes: nodes.collect(),
+            nodes,
+            known: Vec::new(),
             random: Random::new(self.random.next()),
-            next_node: self.next_node,
             next_move: self.next_move,
             locked: false,
             write_back: self.write_back,
@@ -286,27 +299,26 @@ impl World {
     pub(super) fn cut(&mut self, how: PowerCut) {
         let World { nodes, random, .. } = self;
         let mut moved = BTreeMap::new();
-        for node in nodes.values_mut() {
+        for node in nodes.iter_mut().flatten() {
             if let Node::Directory(directory) = node {
                 directory.choose(how, random, &mut moved);
             }
         }
-        for node in nodes.values_mut() {
+        for node in nodes.iter_mut().flatten() {
             match node {
                 Node::Directory(directory) => directory.cut(&moved),
                 Node::File(contents) => *contents = contents.cut(how, random),
             }
         }
-        let mut reached = BTreeMap::new();
+        let mut reached = vec![false; nodes.len()];
         let mut ahead = vec![ROOT];
         while let Some(number) = ahead.pop() {
-            if let Some(node) = nodes.remove(&number) {
-                if let Node::Directory(directory) = &node {
-                    ahead.extend(directory.names.values());
-                }
-                reached.insert(number, node);
+            if !mem::replace(&mut reached[number as usize], true)
+                && let Some(Node::Directory(directory)) = &nodes[number as usize]
+            {
+                ahead.extend(directory.names.values());
             }
         }
-        *nodes = reached;
+        nodes.iter_mut().zip(reached).filter(|(_, reached)| !reached).for_each(|(node, _)| *node = None);
     }
 }
