@@ -13,6 +13,8 @@ pub(super) fn split(path: &Path) -> io::Result<Option<(&str, &str)>> {
     let not_below = || io::Error::new(io::ErrorKind::InvalidInput, "not a path below the root of the log");
     // Taken apart by hand: `components` looks at every byte several times, and every call to the disk comes by here.
     let path = path.to_str().filter(|path| !path.starts_with('/')).ok_or_else(not_below)?;
+    // A directory joined with the empty path of its root.
+    let path = path.strip_suffix('/').unwrap_or(path);
     if path.is_empty() {
         return Ok(None);
     }
