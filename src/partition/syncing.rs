@@ -151,6 +151,9 @@ impl Partition {
             let leads = self.turn.lock().take();
             if leads {
                 self.lead_sync(true);
+                if self.writer.lock().sealed.is_empty() {
+                    return self.check_open();
+                }
             } else {
                 self.synced.wait(seen, None);
             }

@@ -162,6 +162,8 @@ impl Partition {
         }
         self.epoch.fetch_max(cut.epoch, Ordering::Relaxed);
         self.end_at(&mut writer, cut.end);
+        // Nor do those who sync write a marker any more: what waited for that was let go of.
+        slots.iter().for_each(|slot| slot.finish());
         writer.predecessor = place.predecessor;
         drop(slots);
         for slot in gone.iter().rev() {
