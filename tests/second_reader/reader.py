@@ -317,6 +317,8 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
         shown_segments.append({"file": name, "header": header})
     records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
     records = [record for record in records if record["offset"] >= (start or 0)]
+    # Nobody misses what is not shown.
+    damage = [[max(first, start or 0), after] for first, after in damage if after is None or after > (start or 0)]
     files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
     return records, files
 
