@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
-    CleanupPolicy, Compacted, Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetReset,
-    ProducerRecord, Retention, TableView, Timestamp, TopicConfig, TopicPartition,
+    CleanupPolicy, Compacted, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig,
+    OffsetReset, ProducerRecord, Retention, TableView, Timestamp, TopicConfig, TopicPartition,
 };
 
 const TOPIC: &str = "users";
@@ -625,6 +625,49 @@ fn a_topic_that_is_deleted_or_cut_short_while_it_is_compacted_is_not_the_worse_f
         let unborn = machine.files().into_iter().find(|path| path.extension().is_some_and(|name| name == "new"));
         assert_eq!(unborn, None, "after {maintained} steps");
     }
+}
+
+#[test]
+fn a_cut_before_while_or_after_a_partition_is_compacted_takes_its_tail_and_nothing_else() {
+    let mut cuts = 0;
+    for (maintained, at) in (0..40).flat_map(|maintained| [7, 40, 63, 99].map(|at| (maintained, at))) {
+        let case = format!("cut at {at} after {maintained} steps");
+        let machine = Machine::new(maintained + at);
+        let (log, mut sent) = (open(&machine), Vec::new());
+        log.create_topic(TOPIC, config()).unwrap();
+        send_many(&log, &mut sent, 100, 30);
+        (0..maintained).for_each(|_| {
+            log.maintain();
+        });
+        let (mut table, held) = (log.table_view(TOPIC).unwrap(), read(&log));
+        match log.truncate(&users(), at, GroupsBeyond::PullBack) {
+            Ok(_) => sent.truncate(at as usize),
+            // Inside of a batch that was compacted.
+            Err(Error::InvalidState { .. }) => continue,
+            Err(error) => panic!("{case}: {error}"),
+        }
+        cuts += 1;
+        // What had replaced a record may be gone, and does not bring it back.
+        let before: BTreeMap<u64, Sent> = held.range(..at).map(|(offset, record)| (*offset, record.clone())).collect();
+        assert_eq!(read(&log), before, "{case}");
+        table.refresh().unwrap();
+        assert_eq!(shown(&table, &sent), shown(&log.table_view(TOPIC).unwrap(), &sent), "{case}");
+        let machine = if maintained % 2 == 0 { machine } else { machine.kill() };
+        let log = if maintained % 2 == 0 { log } else { open(&machine) };
+        assert_eq!(read(&log), before, "{case}");
+        send_many(&log, &mut sent, 30, 30);
+        compact(&log);
+        send_many(&log, &mut sent, 30, 30);
+        idle(&machine, &log);
+        let machine = machine.power_cut(PowerCut::LoseUnsynced);
+        assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
+        let again = open(&machine);
+        assert!(again.recovery_report().is_clean(), "{case}: {:?}", again.recovery_report());
+        assert_eq!(state(&again).2, sent.len() as u64, "{case}");
+        assert_eq!(read(&again), read(&log), "{case}");
+        check_seeks(&again, &case);
+    }
+    assert!(cuts > 60, "{cuts}");
 }
 
 #[test]

@@ -25,8 +25,8 @@
 //!
 //! *Clean end*: what compaction looked at when it made the segment. No record in the segment has a key of which there is
 //! a later record below the clean end. It tells a compaction to come what it need not look at again; to a reader it
-//! means nothing. The predecessor is that of the first segment which it stands for, the durable end at or above the end
-//! offset.
+//! means nothing. The predecessor is that of the first segment which it stands for, the durable end no more than the base
+//! offset: the end offset says the rest, as far as it is not cut off.
 //!
 //! The topic id of a group is the FNV-1a hash, 128 bits, of its name: begin with 0x6c62272e07bb014262b821756295c58d, and
 //! for each byte XOR it in and multiply by 2^88 + 0x13b, modulo 2^128.

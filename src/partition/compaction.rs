@@ -367,7 +367,8 @@ impl Compaction {
         let header = Header::decode(header).map_err(damaged)?;
         let end = slots.last().and_then(|last| last.next()).expect("what is compacted is sealed");
         let compacted = Some(Compacted { end, clean_end: self.pass.end });
-        let (epoch, durable_end) = (self.partition.epoch(), self.partition.durable_end());
+        // All of it is durable, and its header says so by what it is; but what a cut takes off it was never promised.
+        let (epoch, durable_end) = (self.partition.epoch(), header.base);
         let header = Header { epoch, durable_end, compacted, ..header };
         Copying::begin(&self.partition.home, header, bytes)
     }

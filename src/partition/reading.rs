@@ -200,8 +200,10 @@ impl Partition {
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
         self.read_until(end, start, place, offset, most).map_err(|error| match error {
-            // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on.
+            // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on. Nor is what lies
+            // before the log start, which nobody misses.
             Error::Corrupt(mut damage) => {
+                damage.offsets.start = damage.offsets.start.max(start);
                 damage.offsets.end = damage.offsets.end.min(end);
                 Error::Corrupt(damage)
             }
