@@ -26,7 +26,8 @@
 //! that, and is true whatever became of the pass.
 //!
 //! What stays true:
-//! - The last record of a key is never left out: only one that is durable and visible takes the place of another.
+//! - The last record of a key is never left out: only one that is durable and visible takes the place of another, and if it
+//!   is cut off before the other is, the compaction ends.
 //! - Offsets stay, and so does their order. Where records were there is a gap, so offsets are never given again.
 //! - A tombstone is given its time when its segment is copied, and all before it was: what it deletes is durably gone.
 //! - What is damaged is never copied: the compaction ends there, and says so.
@@ -214,6 +215,8 @@ pub(crate) struct Compaction {
     /// Whether only to look.
     dry_run: bool,
     secret: Random,
+    /// How often the log had been cut when this began: what was cut since takes the place of nothing.
+    cuts: usize,
     /// Those that are compacted, in order; of one that was already, its copy.
     slots: Vec<Arc<Slot>>,
     dirty: Range<Offset>,
@@ -247,6 +250,7 @@ impl Compaction {
                 return Err(partition.is_being_copied());
             }
         }
+        let cuts = partition.cut_count();
         let (slots, cleanable) = partition.cleanable_slots(&compacting)?;
         if slots.is_empty() {
             return Ok(None);
@@ -270,6 +274,7 @@ impl Compaction {
             segment_bytes: u64::from(segment_bytes.min(MAX_COMPACTED_BYTES)),
             dry_run,
             secret,
+            cuts,
             slots,
             dirty: cleanable.dirty,
             pass,
@@ -302,6 +307,7 @@ impl Compaction {
             partition.check_open()?;
         }
         match std::mem::replace(&mut self.work, Work::Done) {
+            _ if partition.cut_count() != self.cuts => self.end_early(0)?,
             Work::Map => self.map_more()?,
             Work::Copy(group, copying) => self.copy_more(group, copying)?,
             Work::Done => {}
@@ -427,13 +433,17 @@ impl Compaction {
         let Some(mut copying) = copying else { return self.begin_copying(group.end) };
         copying.finish()?;
         self.tally.bytes_moved += copying.bytes();
-        let Some(copy) = self.partition.replace(&self.slots[group.clone()], &mut copying)? else {
-            // Somebody has removed some of it meanwhile: what is left is for another compaction.
-            self.pass.end = self.slots[group.start].base;
-            return self.end();
+        let Some(copy) = self.partition.replace(&self.slots[group.clone()], &mut copying, self.cuts)? else {
+            return self.end_early(group.start);
         };
         self.slots.splice(group.clone(), [copy]);
         self.begin_copying(group.start + 1)
+    }
+
+    /// Somebody has removed or cut off some of it meanwhile: what is left, from this segment on, is for another compaction.
+    fn end_early(&mut self, at: usize) -> Result<()> {
+        self.pass.end = self.slots[at].base.min(self.dirty.start);
+        self.end()
     }
 
     fn end_pass(&mut self) -> Result<()> {
@@ -614,8 +624,9 @@ impl Partition {
         }
     }
 
-    /// Lets a copy take the place of these segments, durably. `None`: they are not all there any more.
-    fn replace(&self, old: &[Arc<Slot>], copying: &mut Copying) -> Result<Option<Arc<Slot>>> {
+    /// Lets a copy take the place of these segments, durably. `None`: they are not all there any more, or the log was cut
+    /// since it had been cut so often.
+    fn replace(&self, old: &[Arc<Slot>], copying: &mut Copying, cuts: usize) -> Result<Option<Arc<Slot>>> {
         let _removing = self.removing.lock();
         self.check_open()?;
         let pins = self.pins.lock();
@@ -627,9 +638,7 @@ impl Partition {
             let mut slots = self.slots.write();
             let at = slots.partition_point(|slot| slot.base < old[0].base);
             let there = slots[at..].iter().zip(old).filter(|(slot, old)| Arc::ptr_eq(slot, old)).count();
-            let end = old.last().and_then(|last| last.next());
-            // The last may have been cut meanwhile.
-            if there < old.len() || end != Some(copying.end()) {
+            if there < old.len() || self.cut_count() != cuts {
                 return Ok(None);
             }
             let copy = copying.take_name()?;

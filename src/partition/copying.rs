@@ -165,11 +165,6 @@ impl Copying {
         Ok(Arc::new(slot.compacted(clean_end).with_latest(self.latest)))
     }
 
-    /// The offset behind its last, once it is finished.
-    pub(super) fn end(&self) -> Offset {
-        self.due
-    }
-
     /// How many bytes it has so far.
     pub(super) fn bytes(&self) -> u64 {
         self.position
