@@ -3,6 +3,7 @@
 //! A topic's settings have Kafka's names in text form too (`segment.bytes=67108864`): that is how the catalog keeps
 //! them, so that a newer library adds one without a new format, and how the tool takes and shows them.
 
+mod cleanup;
 mod retention;
 
 use std::fmt;
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::partitioner::Partitioner;
 use crate::types::TimestampType;
 
+pub use crate::config::cleanup::CleanupPolicy;
+pub(crate) use crate::config::cleanup::{Compacting, Ratio};
 pub use crate::config::retention::{Retention, WhenFull};
 
 /// What a power cut may take from a topic. The death of the process takes nothing at any level.
@@ -113,6 +116,8 @@ pub struct TopicConfig {
     pub(crate) retention: Retention,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) when_full: WhenFull,
+    pub(crate) cleanup_policy: CleanupPolicy,
+    pub(crate) compacting: Compacting,
 }
 
 /// The smallest segment: one page.
@@ -140,9 +145,14 @@ impl Default for TopicConfig {
             retention: Retention::default(),
             max_bytes: None,
             when_full: WhenFull::default(),
+            cleanup_policy: CleanupPolicy::default(),
+            compacting: Compacting::default(),
         }
     }
 }
+
+/// The largest segment of a topic that is compacted: a copy of it may be longer, but not twice as long.
+pub(crate) const MAX_COMPACTED_BYTES: u32 = 1 << 30;
 
 impl TopicConfig {
     /// One partition, [`Durability::Sync`], segments of 64 MiB, records of at most 1 MiB, create time, everything kept.
@@ -232,7 +242,8 @@ impl TopicConfig {
         self
     }
 
-    /// What is kept. Default: everything. Kafka: `retention.ms`, `retention.bytes`, `cleanup.policy=delete`.
+    /// What is kept. Default: everything. Means nothing for a topic that is only compacted. Kafka: `retention.ms`,
+    /// `retention.bytes`.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -244,7 +255,7 @@ impl TopicConfig {
     /// Unlike [`Retention::bytes`] it is never exceeded, not even for a moment. Default: `None`, whatever there is. From
     /// two segments ([`segment_bytes`](Self::segment_bytes)), because room is made by a segment at a time; below that,
     /// creating or altering the topic fails with [`Error::InvalidConfig`]. A partition that already holds more takes
-    /// nothing until it holds less.
+    /// nothing until it holds less. The copy of a segment that compaction is making comes on top.
     #[must_use]
     pub fn max_bytes(mut self, bytes: Option<u64>, when_full: WhenFull) -> Self {
         self.max_bytes = bytes;
@@ -252,26 +263,88 @@ impl TopicConfig {
         self
     }
 
+    /// What becomes of old records. Default: [`CleanupPolicy::Delete`]. Kafka: `cleanup.policy`.
+    ///
+    /// To compact, segments may have at most 1 GiB ([`segment_bytes`](Self::segment_bytes)); of those that are longer,
+    /// because they were made before, and of what lies behind them, nothing is compacted.
+    #[must_use]
+    pub fn cleanup_policy(mut self, policy: CleanupPolicy) -> Self {
+        self.cleanup_policy = policy;
+        self
+    }
+
+    /// How much of a partition must be new, by its bytes without the segment that is appended to, before it is compacted:
+    /// more than this part of the whole. Kafka: `min.cleanable.dirty.ratio`.
+    ///
+    /// Less means more work and less room for old records. Default: 0.5. Range: 0 to 1, in millionths; outside of it,
+    /// creating or altering the topic fails with [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn min_cleanable_dirty_ratio(mut self, ratio: f64) -> Self {
+        self.compacting.dirty_ratio = Ratio::new(ratio);
+        self
+    }
+
+    /// How long a tombstone stays after everything that it deletes has gone, so that whoever reads from the beginning
+    /// meets it in time. It goes with the first compaction after that. Kafka: `delete.retention.ms`.
+    ///
+    /// Default: 24 hours. In milliseconds, the rest is cut off.
+    #[must_use]
+    pub fn delete_retention(mut self, retention: Duration) -> Self {
+        self.compacting.delete_retention = retention;
+        self
+    }
+
+    /// How old a record is at least before compaction may remove it; told by the latest timestamp of its segment. Kafka:
+    /// `min.compaction.lag.ms`.
+    ///
+    /// Default: zero. In milliseconds, the rest is cut off.
+    #[must_use]
+    pub fn min_compaction_lag(mut self, lag: Duration) -> Self {
+        self.compacting.lag_min = lag;
+        self
+    }
+
+    /// How old a record may grow before its partition is compacted, however little of it is new; also how much the records
+    /// of a segment may differ in time, as by [`segment_age`](Self::segment_age). Kafka: `max.compaction.lag.ms`.
+    ///
+    /// Default: `None`, any age. From 1 ms and from [`min_compaction_lag`](Self::min_compaction_lag), in milliseconds, the
+    /// rest is cut off; below that, creating or altering the topic fails with [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn max_compaction_lag(mut self, lag: Option<Duration>) -> Self {
+        self.compacting.lag_max = lag;
+        self
+    }
+
     /// How much the records of a segment may differ in time.
     pub(crate) fn segment_span(&self) -> Option<Duration> {
-        let of_retention = || self.retention.time.map(|time| time.clamp(Duration::from_millis(1), SEGMENT_AGE_MAX));
-        self.segment_age.or_else(of_retention)
+        let of_retention = || self.limits().time.map(|time| time.clamp(Duration::from_millis(1), SEGMENT_AGE_MAX));
+        let of_compaction = self.compacting.lag_max.filter(|_| self.cleanup_policy.compacts());
+        self.segment_age.or_else(of_retention).into_iter().chain(of_compaction).min()
+    }
+
+    /// What goes by age and size.
+    pub(crate) fn limits(&self) -> Retention {
+        if self.cleanup_policy.deletes() { self.retention.clone() } else { Retention::new() }
     }
 
     /// Sets one setting from text.
     ///
     /// By its name in Kafka: `segment.bytes`, `max.message.bytes`, `message.timestamp.type` (`CreateTime` or
     /// `LogAppendTime`), `message.timestamp.before.max.ms`, `message.timestamp.after.max.ms`, `segment.ms`,
-    /// `retention.ms`, `retention.bytes`, where -1 is no limit. The log's own are `durability` and `when.full` (see
-    /// their `FromStr`), `partition.max.bytes`, `retention.records` (-1: no limit), and `retention.groups`, names
-    /// between commas.
+    /// `retention.ms`, `retention.bytes`, where -1 is no limit; `cleanup.policy` (see its `FromStr`),
+    /// `min.cleanable.dirty.ratio`, `delete.retention.ms`, `min.compaction.lag.ms`, `max.compaction.lag.ms` (-1: no limit).
+    /// The log's own are `durability` and `when.full` (see their `FromStr`), `partition.max.bytes`, `retention.records`
+    /// (-1: no limit), and `retention.groups`, names between commas.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidConfig`] if there is no such setting, or it cannot have this value.
     pub fn set(mut self, name: &str, value: &str) -> Result<Self> {
         match name {
+            "cleanup.policy" => self.cleanup_policy = value.parse()?,
+            "delete.retention.ms" => self.compacting.delete_retention = millis("delete.retention.ms", value)?,
             "durability" => self.durability = value.parse()?,
+            "max.compaction.lag.ms" => self.compacting.lag_max = duration("max.compaction.lag.ms", value)?,
             "max.message.bytes" => self.max_record_bytes = bytes_below_4_gib("max.message.bytes", value)?,
             "message.timestamp.after.max.ms" => {
                 self.timestamp_after_max = duration("message.timestamp.after.max.ms", value)?;
@@ -291,6 +364,14 @@ impl TopicConfig {
                     }
                 }
             }
+            "min.cleanable.dirty.ratio" => {
+                let ratio = value.parse().map_err(|_| Error::InvalidConfig {
+                    setting: "min.cleanable.dirty.ratio",
+                    reason: format!("{value:?} is not a number"),
+                })?;
+                self = self.min_cleanable_dirty_ratio(ratio);
+            }
+            "min.compaction.lag.ms" => self.compacting.lag_min = millis("min.compaction.lag.ms", value)?,
             "partition.max.bytes" => self.max_bytes = limit("partition.max.bytes", value)?,
             "retention.bytes" => self.retention.bytes = limit("retention.bytes", value)?,
             "retention.groups" => {
@@ -323,11 +404,16 @@ impl TopicConfig {
         let millis =
             |limit: Option<Duration>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.as_millis().to_string());
         vec![
+            ("cleanup.policy", self.cleanup_policy.to_string()),
+            ("delete.retention.ms", self.compacting.delete_retention.as_millis().to_string()),
             ("durability", self.durability.to_string()),
+            ("max.compaction.lag.ms", millis(self.compacting.lag_max)),
             ("max.message.bytes", self.max_record_bytes.to_string()),
             ("message.timestamp.after.max.ms", millis(self.timestamp_after_max)),
             ("message.timestamp.before.max.ms", millis(self.timestamp_before_max)),
             ("message.timestamp.type", timestamp_type.to_owned()),
+            ("min.cleanable.dirty.ratio", self.compacting.dirty_ratio.to_string()),
+            ("min.compaction.lag.ms", self.compacting.lag_min.as_millis().to_string()),
             ("partition.max.bytes", number(self.max_bytes)),
             ("retention.bytes", number(self.retention.bytes)),
             ("retention.groups", self.retention.groups.join(",")),
@@ -358,6 +444,11 @@ impl TopicConfig {
         self.durability
     }
 
+    /// What becomes of old records.
+    pub fn policy(&self) -> CleanupPolicy {
+        self.cleanup_policy
+    }
+
     /// Everything that can be wrong with a configuration, whatever topic it is for.
     pub(crate) fn check(&self, topic: &str) -> Result<()> {
         if self.partitions == 0 || self.partitions > MAX_PARTITIONS {
@@ -380,7 +471,24 @@ impl TopicConfig {
             });
         }
         self.check_keeping()?;
+        self.check_compacting()?;
         self.durability.check()
+    }
+
+    fn check_compacting(&self) -> Result<()> {
+        if self.cleanup_policy.compacts() && self.segment_bytes > MAX_COMPACTED_BYTES {
+            return Err(Error::InvalidConfig {
+                setting: "segment.bytes",
+                reason: format!("{} is more than 1 GiB, the most for a topic that is compacted", self.segment_bytes),
+            });
+        }
+        if !self.cleanup_policy.deletes() && self.max_bytes.is_some() && self.when_full == WhenFull::DropOldest {
+            return Err(Error::InvalidConfig {
+                setting: "when.full",
+                reason: "`drop-oldest` contradicts keeping the last record of every key; say `compact,delete`".into(),
+            });
+        }
+        self.compacting.check()
     }
 
     fn check_keeping(&self) -> Result<()> {
@@ -421,12 +529,22 @@ fn duration(setting: &'static str, value: &str) -> Result<Option<Duration>> {
     Ok(limit(setting, value)?.map(Duration::from_millis))
 }
 
+fn millis(setting: &'static str, value: &str) -> Result<Duration> {
+    value.parse().map(Duration::from_millis).map_err(|_| Error::InvalidConfig {
+        setting,
+        reason: format!("{value:?} is not a number of milliseconds from 0"),
+    })
+}
+
 fn bytes_below_4_gib(setting: &'static str, value: &str) -> Result<u32> {
     value.parse().map_err(|_| Error::InvalidConfig {
         setting,
         reason: format!("{value:?} is not a number of bytes below 4 GiB"),
     })
 }
+
+/// Room for a few keys.
+const LEAST_COMPACTION_MEMORY: usize = 1024;
 
 /// How a log is opened.
 #[derive(Clone, Debug)]
@@ -437,6 +555,9 @@ pub struct LogConfig {
     pub(crate) commit_durability: Durability,
     pub(crate) offsets_segment_bytes: u32,
     pub(crate) retention_interval: Duration,
+    pub(crate) compaction_interval: Duration,
+    pub(crate) compaction_memory: usize,
+    pub(crate) compaction_rate: Option<u64>,
     pub(crate) copy_reads: bool,
 }
 
@@ -449,6 +570,9 @@ impl Default for LogConfig {
             commit_durability: Durability::Sync,
             offsets_segment_bytes: 16 << 20,
             retention_interval: Duration::from_secs(5 * 60),
+            compaction_interval: Duration::from_secs(15),
+            compaction_memory: 128 << 20,
+            compaction_rate: None,
             copy_reads: false,
         }
     }
@@ -513,6 +637,37 @@ impl LogConfig {
         self
     }
 
+    /// How often the log looks for topics to compact, by the clock that never steps; the first time at once. Default: 15
+    /// seconds. Zero: at every [`maintain`](crate::EventLog::maintain), and for a background worker once a second. Kafka:
+    /// `log.cleaner.backoff.ms`.
+    #[must_use]
+    pub fn compaction_interval(mut self, interval: Duration) -> Self {
+        self.compaction_interval = interval;
+        self
+    }
+
+    /// How much memory a compaction takes at most for the keys that it has seen, in bytes, 24 for each of them and a
+    /// quarter more; there is one at a time. Kafka: `log.cleaner.dedupe.buffer.size`.
+    ///
+    /// A partition with more new keys than fit is compacted in several passes, and each reads and writes all that is
+    /// below: less memory means more work, never a limit. Taken while a compaction runs, and no more than its new records
+    /// can need. Default: 128 MiB, which is 4.4 million keys. From 1 KiB; below that, opening the log fails with
+    /// [`Error::InvalidConfig`].
+    #[must_use]
+    pub fn compaction_memory(mut self, bytes: usize) -> Self {
+        self.compaction_memory = bytes;
+        self
+    }
+
+    /// How many bytes a second the background worker reads and writes at most to compact, so that others have the disk.
+    /// Default: `None`, as fast as it goes. From 1. [`EventLog::compact`](crate::EventLog::compact) is not slowed down.
+    /// Kafka: `log.cleaner.io.max.bytes.per.second`.
+    #[must_use]
+    pub fn compaction_rate(mut self, bytes_per_second: Option<u64>) -> Self {
+        self.compaction_rate = bytes_per_second;
+        self
+    }
+
     /// Whether segments that were full when the log was opened are copied into memory to be read, a whole one at a time,
     /// and not mapped. Default: false.
     ///
@@ -531,6 +686,13 @@ impl LogConfig {
 
     pub(crate) fn check(&self) -> Result<()> {
         self.commit_durability.check()?;
+        let invalid = |setting, reason: &str| Err(Error::InvalidConfig { setting, reason: reason.to_owned() });
+        if self.compaction_memory < LEAST_COMPACTION_MEMORY {
+            return invalid("log.cleaner.dedupe.buffer.size", "it is at least 1024");
+        }
+        if self.compaction_rate == Some(0) {
+            return invalid("log.cleaner.io.max.bytes.per.second", "it is at least 1");
+        }
         if !(MIN_OFFSETS_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.offsets_segment_bytes) {
             return Err(Error::InvalidConfig {
                 setting: "offsets.topic.segment.bytes",

@@ -412,6 +412,11 @@ impl Error {
         )
     }
 
+    /// Whether a file is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether promised bytes were found damaged.
     pub fn is_corruption(&self) -> bool {
         matches!(self, Error::Corrupt(_))

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::administration::{self, GroupDescription, GroupsBeyond, OffsetChange, ResetTo, Truncated};
 use crate::catalog::{Catalog, RecoveryReport};
+use crate::compactor::{Compacted, CompactionProgress, CompactionReport, Compactor};
 use crate::config::{ConsumerConfig, LogConfig, ProducerConfig, TopicConfig};
 use crate::consumer::Consumer;
 use crate::copies::{self, Copied, Kin};
@@ -22,8 +23,9 @@ use crate::partition::Upkeep;
 use crate::producer::{Lifeline, Producer};
 use crate::retainer::{Removed, Retainer, RetentionReport};
 use crate::space::{self, SpaceUse};
+use crate::table_view::TableView;
 use crate::types::{Offset, TopicPartition};
-use crate::upkeep::{Keeper, Retain};
+use crate::upkeep::{Keeper, Retain, Ward};
 
 /// An event log in a directory. Cheap to clone: clones are the same log.
 ///
@@ -59,6 +61,7 @@ struct Shared {
     catalog: Arc<Catalog>,
     groups: Arc<Groups>,
     retainer: Arc<Retainer>,
+    compactor: Arc<Compactor>,
     keeper: Arc<Keeper>,
     worker: Mutex<Option<Box<dyn Worker>>>,
     report: RecoveryReport,
@@ -81,6 +84,7 @@ impl Shared {
         if let Some(mut worker) = self.worker.lock().take() {
             worker.join();
         }
+        self.compactor.stop();
         let result = self.catalog.close(&self.groups.partitions());
         self.keeper.clear();
         result
@@ -182,10 +186,14 @@ impl EventLog {
         let retainer = Arc::new(Retainer::new(Arc::clone(&catalog), Arc::clone(&groups), interval));
         let retain: Weak<dyn Retain> = Arc::downgrade(&(Arc::clone(&retainer) as Arc<dyn Retain>));
         keeper.adopt_retainer(retain);
+        let compactor = Arc::new(Compactor::new(Arc::clone(&catalog)));
+        let ward: Weak<dyn Ward> = Arc::downgrade(&(Arc::clone(&compactor) as Arc<dyn Ward>));
+        keeper.adopt_compactor(ward);
         let shared = Shared {
             catalog,
             groups,
             retainer,
+            compactor,
             keeper,
             worker: Mutex::new(None),
             report,
@@ -223,7 +231,8 @@ impl EventLog {
     }
 
     /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions,
-    /// and, every [`retention_interval`](LogConfig::retention_interval), retention.
+    /// every [`retention_interval`](LogConfig::retention_interval) retention, and a step of a compaction, if one runs or
+    /// is to begin ([`compaction_interval`](LogConfig::compaction_interval)).
     /// Returns after how long something is due next; `None`: nothing, until something is sent.
     ///
     /// The background worker does this; without it ([`LogConfig::background`]) it is for the caller to do.
@@ -351,6 +360,17 @@ impl EventLog {
         Consumer::new(Arc::clone(&self.shared.catalog), &self.shared.groups, config, self.lifeline())
     }
 
+    /// The latest value of each key of a topic, as a table in memory. See [`TableView`].
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownTopic`](crate::Error::UnknownTopic), and what reading can meet; see [`TableView::refresh`].
+    pub fn table_view(&self, topic: &str) -> Result<TableView> {
+        self.shared.catalog.env().check_not_forked()?;
+        self.follow();
+        TableView::new(Arc::clone(&self.shared.catalog), topic, self.lifeline())
+    }
+
     fn lifeline(&self) -> Lifeline {
         Arc::clone(&self.shared) as Lifeline
     }
@@ -390,6 +410,7 @@ impl EventLog {
         let topic = self.shared.catalog.topic(name)?;
         let describe = |partition: &Arc<crate::partition::Partition>| {
             let (segments, bytes) = partition.space();
+            let (clean_end, dirty_bytes) = partition.clean_end();
             PartitionDescription {
                 partition: partition.name().partition(),
                 log_start: partition.log_start(),
@@ -398,6 +419,8 @@ impl EventLog {
                 log_end: partition.log_end(),
                 segments,
                 bytes,
+                clean_end,
+                dirty_bytes,
             }
         };
         let partitions = topic.partitions().iter().map(describe).collect();
@@ -558,6 +581,46 @@ impl EventLog {
         self.shared.retainer.report()
     }
 
+    /// Compacts a partition of a topic that is compacted, now, whether it is due or not; returns what that did. Begins
+    /// another segment first, so that everything that was sent before is compacted. `progress` is called now and then.
+    /// See [`CleanupPolicy`](crate::CleanupPolicy).
+    ///
+    /// Whoever sends or reads goes on meanwhile. It needs room on the disk for a copy of the largest segment. Whatever
+    /// stops it, nothing is lost or half done: what was compacted so far stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidConfig`](Error::InvalidConfig) if the topic is not compacted; [`Corrupt`](Error::Corrupt) at what is
+    /// damaged, which is not copied; [`UnknownTopic`](Error::UnknownTopic),
+    /// [`UnknownPartition`](Error::UnknownPartition), [`NoSpace`](Error::NoSpace), [`SyncFailed`](Error::SyncFailed),
+    /// [`Io`](Error::Io), [`ReadOnly`](Error::ReadOnly), [`Closed`](Error::Closed).
+    pub fn compact(&self, partition: &TopicPartition, progress: impl FnMut(&CompactionProgress)) -> Result<Compacted> {
+        self.shared.catalog.check_writable()?;
+        let partition = self.shared.catalog.partition(partition)?;
+        self.shared.compactor.compact(&partition, progress)
+    }
+
+    /// What compacting the sealed segments of a partition would do, also if its topic is not compacted. Nothing changes,
+    /// and a log that was opened read-only can be asked too. If it would take several passes, says what the first would
+    /// do.
+    ///
+    /// # Errors
+    ///
+    /// As [`compact`](Self::compact), but for the configuration.
+    pub fn plan_compaction(&self, partition: &TopicPartition) -> Result<Compacted> {
+        self.shared.catalog.check_open()?;
+        self.follow();
+        self.shared.compactor.plan(&self.shared.catalog.partition(partition)?)
+    }
+
+    /// What compaction has done since the log was opened, and what it is doing.
+    pub fn compaction_report(&self) -> CompactionReport {
+        if self.shared.is_forked() {
+            return CompactionReport::default();
+        }
+        self.shared.compactor.report()
+    }
+
     /// In a log that was opened read-only, looks for news; what cannot be read now is looked for again next time.
     fn follow(&self) {
         if self.shared.catalog.is_read_only() {
@@ -675,4 +738,8 @@ pub struct PartitionDescription {
     pub segments: usize,
     /// How long they are together, in bytes, with the room that is prepared for records to come.
     pub bytes: u64,
+    /// Compaction has looked at everything below: there is one record of each key. The log start, if it never did.
+    pub clean_end: Offset,
+    /// The bytes of the segments that hold what lies behind that, without the one that is appended to.
+    pub dirty_bytes: u64,
 }

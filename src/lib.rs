@@ -94,6 +94,7 @@ mod administration;
 mod assignor;
 mod catalog;
 mod codec;
+mod compactor;
 mod config;
 mod consumer;
 mod copies;
@@ -113,6 +114,7 @@ mod record;
 mod retainer;
 mod space;
 mod table;
+mod table_view;
 mod topic;
 mod types;
 mod upkeep;
@@ -130,8 +132,9 @@ pub use crate::codec::Bincode;
 #[cfg(feature = "json")]
 pub use crate::codec::Json;
 pub use crate::codec::{CodecError, Decode, Encode, Raw, Utf8};
+pub use crate::compactor::{Compacted, CompactionProgress, CompactionReport};
 pub use crate::config::{
-    ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
+    CleanupPolicy, ConsumerConfig, Durability, LogConfig, OffsetReset, ProducerConfig, Retention, TopicConfig, WhenFull,
 };
 pub use crate::consumer::{
     Consumer, ConsumerRecord, ConsumerRecords, ConsumerWaker, PollRecords, RebalanceListener, Records,
@@ -147,6 +150,7 @@ pub use crate::producer::{BatchDelivery, Delivery, Producer};
 pub use crate::record::{Header, ProducerRecord, RecordMetadata};
 pub use crate::retainer::{Removed, RetentionReport};
 pub use crate::space::{Place, SpaceUse};
+pub use crate::table_view::{TableRecord, TableView};
 pub use crate::types::{Offset, OffsetAndMetadata, OffsetAndTimestamp, Timestamp, TimestampType, TopicPartition};
 
 /// The program in the README compiles.

@@ -164,6 +164,7 @@ impl Producer {
         self.shared.catalog.env().refusals.check(Call::Send)?;
         let way = self.way(record.topic)?;
         let partition = way.choose(&self.shared.config, record)?;
+        way.topic.check_key(record.key.as_deref())?;
         let timestamp = self.timestamp(&way.topic, record)?;
         let draft = draft(record, timestamp);
         let offset = match callback {
@@ -210,6 +211,7 @@ impl Producer {
         for record in &records {
             let way = self.way(record.topic)?;
             let partition = way.choose(&self.shared.config, record)?;
+            way.topic.check_key(record.key.as_deref())?;
             let timestamp = self.timestamp(&way.topic, record)?;
             let part = match parts.iter().position(|part| Arc::ptr_eq(&part.partition, partition)) {
                 Some(part) => part,

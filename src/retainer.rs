@@ -102,11 +102,12 @@ impl Retainer {
         let (mut all_removed, mut result) = (Vec::new(), Ok(()));
         for topic in self.catalog.topics() {
             let config = topic.config();
-            if config.retention.keeps_everything() {
+            let limits = config.limits();
+            if limits.keeps_everything() {
                 continue;
             }
             for partition in topic.partitions() {
-                match self.apply_to(&partition, &config.retention, now) {
+                match self.apply_to(&partition, &limits, now) {
                     Ok(removed) if removed.offsets.is_empty() => {}
                     Ok(removed) => all_removed.push(removed),
                     // Deleted, or failed, since it was listed.
@@ -121,11 +122,11 @@ impl Retainer {
 
     /// What would go, if the topic kept what `config` says.
     pub(crate) fn plan(&self, topic: &Topic, config: &TopicConfig) -> Result<Vec<Removed>> {
-        let now = self.believed_now();
+        let (now, limits) = (self.believed_now(), config.limits());
         let mut plan = Vec::new();
         for partition in topic.partitions() {
-            let held = self.held(&partition, &config.retention)?;
-            let removal = partition.expired(&config.retention, now, held)?;
+            let held = self.held(&partition, &limits)?;
+            let removal = partition.expired(&limits, now, held)?;
             if !removal.offsets.is_empty() {
                 plan.push(removed(&partition, removal));
             }
@@ -188,7 +189,7 @@ impl Retainer {
     }
 
     fn has_work(&self) -> bool {
-        self.catalog.topics().iter().any(|topic| !topic.config().retention.keeps_everything())
+        self.catalog.topics().iter().any(|topic| !topic.config().limits().keeps_everything())
     }
 }
 
@@ -216,8 +217,8 @@ impl Retain for Retainer {
     }
 
     fn apply_retention(&self, partition: &Partition) -> Result<usize> {
-        let retention = self.catalog.topic(partition.name().topic())?.config().retention;
-        Ok(self.apply_to(partition, &retention, self.believed_now())?.segments)
+        let limits = self.catalog.topic(partition.name().topic())?.config().limits();
+        Ok(self.apply_to(partition, &limits, self.believed_now())?.segments)
     }
 }
 
@@ -227,7 +228,10 @@ fn removed(partition: &Partition, removal: Removal) -> Removed {
 }
 
 /// What the wall clock shows, unless it and the one that never steps disagree on how much time went by.
-fn believed((wall, monotonic): (Timestamp, Duration), last: Option<(Timestamp, Duration)>) -> Option<Timestamp> {
+pub(crate) fn believed(
+    (wall, monotonic): (Timestamp, Duration),
+    last: Option<(Timestamp, Duration)>,
+) -> Option<Timestamp> {
     let Some((last_wall, last_monotonic)) = last else { return Some(wall) };
     let due = last_wall.saturating_add(monotonic.saturating_sub(last_monotonic));
     (wall.since(due).max(due.since(wall)) <= STEP).then_some(wall)

@@ -26,6 +26,8 @@ pub(crate) struct Topic {
     /// How many milliseconds before and after the clock a record may say it is from; `u64::MAX`: any number.
     before_max: AtomicU64,
     after_max: AtomicU64,
+    /// Whether every record needs a key.
+    compacts: AtomicBool,
 }
 
 impl fmt::Debug for Topic {
@@ -40,9 +42,10 @@ impl Topic {
         let append_time = AtomicBool::new(config.timestamp_type == TimestampType::Append);
         let before_max = AtomicU64::new(millis(config.timestamp_before_max));
         let after_max = AtomicU64::new(millis(config.timestamp_after_max));
+        let compacts = AtomicBool::new(config.cleanup_policy.compacts());
         let (config, partitions) = (RwLock::new(config), RwLock::new(partitions));
         let deleted = AtomicBool::new(false);
-        Topic { name, id, config, partitions, count, deleted, append_time, before_max, after_max }
+        Topic { name, id, config, partitions, count, deleted, append_time, before_max, after_max, compacts }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
@@ -89,6 +92,7 @@ impl Topic {
         self.append_time.store(config.timestamp_type == TimestampType::Append, Ordering::Release);
         self.before_max.store(millis(config.timestamp_before_max), Ordering::Release);
         self.after_max.store(millis(config.timestamp_after_max), Ordering::Release);
+        self.compacts.store(config.cleanup_policy.compacts(), Ordering::Release);
         *self.config.write() = config;
     }
 
@@ -102,6 +106,16 @@ impl Topic {
     pub(crate) fn check_timestamp(&self, given: Timestamp, now: impl FnOnce() -> Timestamp) -> Result<()> {
         let (before, after) = (self.before_max.load(Ordering::Acquire), self.after_max.load(Ordering::Acquire));
         if (before, after) == (u64::MAX, u64::MAX) { Ok(()) } else { within(given, now(), before, after) }
+    }
+
+    /// Whether a record may have this key. Without one it would never be replaced, nor deleted.
+    #[inline]
+    pub(crate) fn check_key(&self, key: Option<&[u8]>) -> Result<()> {
+        if key.is_some() || !self.compacts.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let reason = format!("topic {:?} is compacted, so every record needs a key", self.name);
+        Err(Error::InvalidRecord { reason })
     }
 
     /// Whether the topic was deleted since it was looked up.

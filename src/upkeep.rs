@@ -1,8 +1,8 @@
 //! The background worker: looks after partitions that need something done in time.
 //!
-//! Beside them there are *wards*, which must be looked at in time: the groups of the log, whose members have deadlines, and
-//! whoever knows what topics keep. And there are *alarms*: tasks that wait with a timeout have no thread that sleeps for
-//! them, so it is the worker that does.
+//! Beside them there are *wards*, which must be looked at in time: the groups of the log, whose members have deadlines,
+//! whoever knows what topics keep, and whoever compacts them, a little at each look. And there are *alarms*: tasks that wait
+//! with a timeout have no thread that sleeps for them, so it is the worker that does.
 //!
 //! A partition puts itself on the list when something was appended to it that nobody may be waiting for; it leaves
 //! the list when there is nothing more to do. One round over the list is `maintain`; the worker is a loop around that.
@@ -45,6 +45,7 @@ pub(crate) struct Keeper {
     list: Mutex<Vec<Arc<Partition>>>,
     ward: OnceLock<Weak<dyn Ward>>,
     retainer: OnceLock<Weak<dyn Retain>>,
+    compactor: OnceLock<Weak<dyn Ward>>,
     /// What is rung when, and for whom.
     alarms: Mutex<BTreeMap<(Duration, u64), Arc<Bell>>>,
     bell: Bell,
@@ -89,6 +90,7 @@ impl Keeper {
             list: Mutex::default(),
             ward: OnceLock::new(),
             retainer: OnceLock::new(),
+            compactor: OnceLock::new(),
             alarms: Mutex::default(),
             bell,
             sleeping: AtomicBool::new(false),
@@ -106,6 +108,12 @@ impl Keeper {
     pub(crate) fn adopt_retainer(&self, retainer: Weak<dyn Retain>) {
         // There is one, and it is adopted when the log is opened.
         drop(self.retainer.set(retainer));
+    }
+
+    /// Looks after whoever compacts topics, too, from now on, for as long as it lives.
+    pub(crate) fn adopt_compactor(&self, compactor: Weak<dyn Ward>) {
+        // There is one, and it is adopted when the log is opened.
+        drop(self.compactor.set(compactor));
     }
 
     fn retainer(&self) -> Option<Arc<dyn Retain>> {
@@ -158,7 +166,8 @@ impl Keeper {
     fn look_at_wards(&self) -> Option<Duration> {
         let of_groups = self.ward.get().and_then(Weak::upgrade).and_then(|ward| ward.look());
         let of_retention = self.retainer().and_then(|retainer| retainer.look());
-        of_groups.into_iter().chain(of_retention).min()
+        let of_compaction = self.compactor.get().and_then(Weak::upgrade).and_then(|compactor| compactor.look());
+        of_groups.into_iter().chain(of_retention).chain(of_compaction).min()
     }
 
     /// When something of a partition is due next, and how many partitions are on the list then.

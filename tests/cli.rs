@@ -275,11 +275,16 @@ fn topics_are_described() {
         format!(
             "\
 {topic}
+  cleanup.policy                   delete
+  delete.retention.ms              86400000
   durability                       {durability}
+  max.compaction.lag.ms            -1
   max.message.bytes                1048576
   message.timestamp.after.max.ms   -1
   message.timestamp.before.max.ms  -1
   message.timestamp.type           CreateTime
+  min.cleanable.dirty.ratio        0.5
+  min.compaction.lag.ms            0
   partition.max.bytes              -1
   retention.bytes                  -1
   retention.groups
@@ -416,6 +421,50 @@ deleted 0 records of orders-2, which begins at 0
     assert_eq!(delete(&["--before", "-1"]).text(), all);
     assert_eq!(place.run(&["verify"]).code, Some(0));
     assert_eq!(delete(&[]).code, Some(2));
+}
+
+#[test]
+fn a_topic_is_compacted_and_a_dry_run_says_what_would_go() {
+    let place = Place::new();
+    place
+        .run(&[
+            "topics",
+            "create",
+            "users",
+            "--segment-bytes",
+            "4096",
+            "--config",
+            "cleanup.policy=compact",
+            "--config",
+            "min.cleanable.dirty.ratio=1",
+        ])
+        .out();
+    let lines: String = (0..200).map(|number| format!("user-{}\t{}\n", number % 10, "x".repeat(80))).collect();
+    place.run_with(&["produce", "users", "--key-separator", "\t"], lines.as_bytes()).out();
+    let dry = place.run(&["compact", "users", "--dry-run"]).text();
+    assert!(dry.starts_with("users-0: would remove "), "{dry}");
+    assert_eq!(place.run(&["consume", "users", "--from-beginning"]).text().lines().count(), 200);
+
+    let done = objects(&place.run(&["compact", "users", "--output", "json"]).out());
+    let counts = ["removed", "superseded", "tombstones", "keyless", "records", "clean_end"].map(|name| &done[0][name]);
+    assert_eq!(counts, [&json!(190), &json!(190), &json!(0), &json!(0), &json!(10), &json!(200)]);
+    assert_eq!(place.run(&["consume", "users", "--from-beginning"]).text().lines().count(), 10);
+    let again = place.run(&["compact", "users"]).text();
+    let expected =
+        "users-0: removed 0 records (0 superseded, 0 expired tombstones, 0 without key), kept 10 below offset 200";
+    assert!(again.starts_with(expected), "{again}");
+
+    let described = place.run(&["topics", "describe", "users"]).text();
+    assert!(described.contains("cleanup.policy                   compact\n"), "{described}");
+    let table: Vec<Vec<&str>> = described.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((table[1][7], table[0][7]), ("COMPACTED", "200"), "{described}");
+    assert_eq!(place.run(&["verify"]).code, Some(0));
+
+    place.run(&["topics", "create", "orders"]).out();
+    let refused =
+        "tidelog: error: invalid `cleanup.policy`: topic \"orders\" is not compacted; its cleanup.policy is delete\n";
+    failed(&place.run(&["compact", "orders"]), 2, refused);
+    assert_eq!(place.run(&["compact", "orders", "--dry-run"]).code, Some(0));
 }
 
 #[test]

@@ -31,8 +31,8 @@ use tempfile::TempDir;
 use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
-    Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, OffsetAndMetadata, OffsetReset,
-    Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, OffsetAndMetadata,
+    OffsetReset, Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -555,7 +555,8 @@ impl Worker {
             8 => self.log().producer().flush().unwrap(),
             9..=11 => self.commit(),
             12 => self.delete(),
-            13 => self.cut(),
+            13 | 14 => self.compact(),
+            15 => self.cut(),
             _ => self.send(),
         }
     }
@@ -566,6 +567,27 @@ impl Worker {
         let visible = self.log().describe_topic(&name).unwrap().partitions[number as usize].high_watermark.get();
         let before = self.chance.below(visible + 1);
         self.log().delete_records(&TopicPartition::new(name.as_str(), number), before).unwrap();
+    }
+
+    /// Compacts what may have been sent without keys. Tombstones go the second time. Some of what was removed comes back, as
+    /// if a power cut had undone it.
+    fn compact(&mut self) {
+        let Some((name, number)) = self.any_partition() else { return };
+        let config = self.log().describe_topic(&name).unwrap().config;
+        let compacted = config.clone().cleanup_policy(CleanupPolicy::CompactAndDelete).delete_retention(NOW);
+        self.log().alter_topic(&name, compacted).unwrap();
+        let dir = self.dir.path().join("topics").join(&name).join(number.to_string());
+        let paths = || fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect::<BTreeSet<_>>();
+        let before: BTreeMap<PathBuf, Vec<u8>> =
+            paths().into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+        self.log().compact(&TopicPartition::new(name.as_str(), number), |_| {}).unwrap();
+        let after = paths();
+        for (path, bytes) in before.into_iter().filter(|(path, _)| !after.contains(path)) {
+            if self.chance.one_in(2) {
+                fs::write(path, bytes).unwrap();
+            }
+        }
+        self.log().alter_topic(&name, config).unwrap();
     }
 
     /// Cuts a tail off, or all.

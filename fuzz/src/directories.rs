@@ -248,6 +248,7 @@ pub fn with_successor(input: &[u8]) -> Option<Files> {
         base_offset: base,
         predecessor: Some((0, end)),
         durable_end,
+        compacted: None,
     };
     let record = tidelog::fuzz::Record { value: Some(b"in the successor".to_vec()), ..Default::default() };
     let batches = vec![tidelog::fuzz::Batch::dense(base, 1, [record])];

@@ -211,6 +211,8 @@ pub struct Header {
     pub base: u64,
     pub predecessor: Option<(u64, u64)>,
     pub durable_end: u64,
+    /// Of a compacted segment: where it ends.
+    pub compacted_end: Option<u64>,
     pub crc: u32,
 }
 
@@ -229,7 +231,13 @@ pub fn header(bytes: &[u8]) -> Option<Header> {
     let (partition, epoch) = (fields.u32()?, fields.u32()?);
     let (base, before, position, durable_end) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
     let predecessor = (before != u64::MAX).then_some((before, position));
-    let header = Header { log_id, topic_id, partition, epoch, base, predecessor, durable_end, crc };
+    let (end, clean_end) = (fields.u64()?, fields.u64()?);
+    let sound = if end == 0 { clean_end == 0 } else { end > base };
+    let compacted_end = (end != 0).then_some(end);
+    if !sound {
+        return None;
+    }
+    let header = Header { log_id, topic_id, partition, epoch, base, predecessor, durable_end, compacted_end, crc };
     fields.only_zeros_left().then_some(header)
 }
 
@@ -275,7 +283,7 @@ fn claim(bytes: &[u8]) -> Option<Claim> {
 pub fn segment(bytes: &[u8], header: &Header, end: u64, until: u64) -> Segment {
     let bytes = &bytes[..bytes.len().min(usize::try_from(end).unwrap_or(usize::MAX))];
     let mut segment = Segment { end: (HEADER_BYTES, header.base), witness: header.durable_end, ..Segment::default() };
-    let mut epoch = header.epoch;
+    let (mut epoch, until) = (header.epoch, header.compacted_end.unwrap_or(u64::MAX).min(until));
     loop {
         let (position, due) = segment.end;
         let rest = bytes.get(position as usize..).unwrap_or_default();
@@ -291,7 +299,9 @@ pub fn segment(bytes: &[u8], header: &Header, end: u64, until: u64) -> Segment {
                 break;
             }
             let Some(claim) = claim(&rest[passed..]) else { continue };
-            let fits = claim.base >= due && claim.base - due <= passed as u64 / 8;
+            // There may have been more records than there are bytes, once; but what is due here is due here.
+            let any = header.compacted_end.is_some() && passed > 0;
+            let fits = claim.base >= due && (any || claim.base - due <= passed as u64 / 8);
             if !fits || claim.epoch < epoch || claim.base.saturating_add(claim.span) > until {
                 continue;
             }
@@ -389,6 +399,19 @@ pub fn partition(
         found.push((base, bytes, ours));
     }
     found.sort_by_key(|(base, ..)| *base);
+    // What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
+    // came behind a cut.
+    let mut compacted: Vec<(u64, u32)> = Vec::new();
+    found.retain(|(base, _, header)| {
+        let older = |epoch: u32| header.as_ref().is_none_or(|header| header.epoch <= epoch);
+        let stays = !compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        if let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header)))
+            && stays
+        {
+            compacted.push((end, header.epoch));
+        }
+        stays
+    });
     drop_strays(&mut found, &foreign);
     // What lies in front of the segment that holds the start may still be there, and does not count.
     while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
@@ -407,17 +430,26 @@ pub fn partition(
     let mut ends: Vec<Option<u64>> = Vec::new();
     let mut segments: Vec<Option<Segment>> = Vec::new();
     for (at, file) in found.iter().enumerate() {
-        let (byte, offset) = bounds(file, found.get(at + 1));
+        let (mut byte, mut offset) = bounds(file, found.get(at + 1));
+        let compacted_end = file.2.as_ref().and_then(|header| header.compacted_end);
+        if let (Some(end), Some(header)) = (compacted_end, &file.2) {
+            // Its successor cuts it short only if it is of a later epoch.
+            let later = found.get(at + 1).and_then(|(_, _, next)| next.as_ref());
+            let begins = offset.filter(|_| later.is_some_and(|next| next.epoch > header.epoch));
+            (byte, offset) = (file.1.len() as u64, Some(begins.map_or(end, |begins| begins.min(end))));
+        }
         let offset = offset.into_iter().chain(cut_of(&file.2)).min();
         ends.push(offset);
         let (base, bytes, header) = file;
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
-            (named == *base).then_some((position, *next_base))
+            (named == *base && compacted_end.is_none()).then_some((position, *next_base))
         });
         segments.push(header.as_ref().map(|header| {
             let mut whole = segment(bytes, header, byte, offset.unwrap_or(u64::MAX));
-            whole.rolled = whole.batches.last().is_some_and(|batch| batch.marker == Some(ROLLED));
+            let marked = whole.batches.last().is_some_and(|batch| batch.marker == Some(ROLLED));
+            // Whatever was compacted was durable, and had a successor.
+            whole.rolled = marked || compacted_end.is_some();
             if let Some((position, next_base)) = named
                 && let Some(rest) = usize::try_from(position).ok().and_then(|position| bytes.get(position..))
                 && let Some(marker) = batch(rest, header.crc)
@@ -482,6 +514,15 @@ pub fn partition(
             _ => {
                 held.torn = true;
                 break;
+            }
+        }
+        if at + 1 == found.len()
+            && let Some(end) = found[at].2.as_ref().and_then(|header| header.compacted_end)
+            && cut_of(&found[at].2).is_none_or(|cut| cut > end)
+        {
+            match held.damage.last_mut() {
+                Some((_, next)) if *next == Some(end) => *next = None,
+                _ => held.damage.push((end, None)),
             }
         }
     }

@@ -289,7 +289,10 @@ impl Catch {
             && let Some(chunk) = fetch.read(self.policy, self.left)?
         {
             self.left = self.left.saturating_sub(chunk.count);
-            self.chunks.push((name.clone(), chunk));
+            // A gap has no records, and what lies behind it need not wait for another poll.
+            if chunk.count > 0 {
+                self.chunks.push((name.clone(), chunk));
+            }
         }
         Ok(())
     }

@@ -46,6 +46,11 @@
 //! where records were. A gap, and a marker, may be longer than it needs to be; the rest is zeros. A gap may be dense or
 //! not, and its span is at least 1.
 //!
+//! Compaction puts records that stay into new batches, also records of several batches into one, each at its offset. A
+//! new batch has the type of the timestamps and the producer of the old ones, the epoch in which it is written, and a lag
+//! of 0: what is compacted is durable. A *delete horizon* says from when on the tombstones in the batch may be removed; it is
+//! set when everything that they delete is gone.
+//!
 //! A marker has no attribute but bit 5, so no extensions; its timestamp is when it was written. Its body is one u32: 1
 //! synced, 2 closed, 3 rolled; others are refused. All markers say that everything below `base offset` is durable (their
 //! lag is 0). *Closed* also says that nothing follows, until the log is opened again; *rolled* that the next segment,
@@ -58,6 +63,8 @@ use crate::format::bytes::{Reader, Writer};
 use crate::format::segment::{self, checksum};
 use crate::record::Header;
 use crate::types::{Offset, Timestamp, TimestampType};
+
+pub(crate) mod copied;
 
 /// The bytes of a batch before its extensions and records.
 pub(crate) const HEADER_BYTES: usize = 44;
@@ -81,6 +88,10 @@ const SPARSE: u32 = 1 << 10;
 const HEADERS: u32 = 1 << 11;
 const KNOWN: u32 = APPEND_TIME | CONTROL | DELETE_HORIZON | PRODUCER | TIMESTAMP_WIDTH | SPARSE | HEADERS;
 const _: () = assert!(KNOWN & (CODEC | TRANSACTIONAL) == 0, "what version 1 does not read is not known");
+
+/// The bytes of the extensions.
+const HORIZON_BYTES: usize = 8;
+const PRODUCER_BYTES: usize = 16;
 
 /// The length that stands for an absent key or value.
 const ABSENT: u32 = u32::MAX;
@@ -355,6 +366,19 @@ impl<'a> Batch<'a> {
         self.u32(4)
     }
 
+    /// When its tombstones may go, if compaction has said so.
+    pub(crate) fn delete_horizon(&self) -> Option<Timestamp> {
+        let says_so = self.attributes() & (CONTROL | DELETE_HORIZON) == DELETE_HORIZON;
+        says_so.then(|| Timestamp::from_millis(self.u64(HEADER_BYTES).cast_signed()))
+    }
+
+    /// What it says of its producer, as it stands there.
+    fn producer(&self) -> Option<[u8; PRODUCER_BYTES]> {
+        let at = HEADER_BYTES + if self.attributes() & DELETE_HORIZON == 0 { 0 } else { HORIZON_BYTES };
+        let says_so = self.attributes() & (CONTROL | PRODUCER) == PRODUCER;
+        says_so.then(|| *self.bytes[at..].first_chunk().expect("a batch has its extensions"))
+    }
+
     #[inline]
     pub(crate) fn attributes(&self) -> u32 {
         self.u32(40)
@@ -430,10 +454,10 @@ impl<'a> Batch<'a> {
         let attributes = self.attributes();
         let mut fields = Reader::new(&self.bytes[HEADER_BYTES..]);
         if attributes & DELETE_HORIZON != 0 {
-            fields.take(8)?;
+            fields.take(HORIZON_BYTES)?;
         }
         if attributes & PRODUCER != 0 {
-            fields.take(16)?;
+            fields.take(PRODUCER_BYTES)?;
         }
         Ok(Records {
             fields,
@@ -483,13 +507,16 @@ pub(crate) struct Walk {
     /// Of this epoch or a later one.
     pub(crate) epoch: u32,
     pub(crate) salt: u32,
+    /// Whether the segment was compacted: then a batch may take more offsets than it has bytes for.
+    pub(crate) compacted: bool,
 }
 
 impl Walk {
     /// At the first batch of the segment with this header, whose epoch none of its batches is below.
     pub(crate) fn begin(header: &segment::Header, salt: u32) -> Walk {
-        let until = Offset::new(u64::MAX);
-        Walk { position: segment::HEADER_BYTES, due: header.base, until, epoch: header.epoch, salt }
+        let until = header.compacted.map_or(Offset::new(u64::MAX), |compacted| compacted.end);
+        let (position, compacted) = (segment::HEADER_BYTES, header.compacted.is_some());
+        Walk { position, due: header.base, until, epoch: header.epoch, salt, compacted }
     }
 
     /// The same in a segment whose successor begins at `until`.
@@ -539,9 +566,11 @@ impl Walk {
         let mut position = self.position + ALIGNMENT as u64;
         while (position as usize) < bytes.len() && budget > 0 {
             if let Ok(Some(batch)) = Batch::at(&bytes[position as usize..]) {
-                // A record takes at least eight bytes, so no more offsets than that can be missing.
+                // A record takes at least eight bytes, so no more offsets than that can be missing; unless there were more
+                // records once than there are bytes now.
                 let missing = batch.base().since(self.due);
-                let later = batch.base() >= self.due && missing <= (position - self.position) / 8;
+                let close = missing <= (position - self.position) / 8 || self.compacted;
+                let later = batch.base() >= self.due && close;
                 if later && batch.epoch() >= self.epoch && batch.next() <= self.until {
                     if batch.verify(self.salt).is_ok() {
                         return Some(Walk { position, due: batch.base(), ..*self });
@@ -556,7 +585,7 @@ impl Walk {
 }
 
 /// A record in the bytes of its batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordView<'a> {
     pub(crate) offset: Offset,
     pub(crate) timestamp: Timestamp,

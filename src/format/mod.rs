@@ -48,6 +48,20 @@
 //! file before it that is not foreign, read as if those that are foreign and behind it were not there, is a segment with a
 //! whole header and goes on behind the offset in the foreign one's name: a copy that somebody has put there ends nothing.
 //!
+//! # Compacted segments
+//!
+//! Compaction leaves the records out of which there is a later one with the same key; what stays keeps its offset. It
+//! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
+//! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`). A file is
+//! none of the partition's segments if one before it, of the same epoch or a later one, ends behind its base offset, or if
+//! one does and its own header is not whole: its removal was interrupted.
+//!
+//! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
+//! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, what it says counts if it
+//! is less, because a tail was cut off in between. A compacted segment is read up to the end of the file.
+//! What its successor names is not missing if it lies in the compacted segment. Compaction does not put more than 2^28 offsets
+//! into one segment, unless they were in one before: it is what a segment has room for.
+//!
 //! # Tables
 //!
 //! In catalog and groups the last record of a key counts. A record with an empty key says that everything which the
@@ -69,7 +83,7 @@
 //!
 //! Behind bytes that are no batch a reader looks on, at every multiple of eight, for the next batch that is whole but
 //! for its base offset: that may be higher than the one that is due, by one for every eight bytes passed over at the
-//! most, because a record takes no less. The offsets between are missing. If there is no such batch, the segment has no
+//! most, because a record takes no less; in a compacted segment, by any number. The offsets between are missing. If there is no such batch, the segment has no
 //! more. (So that the work stays linear, it is not looked for behind 64 such places in a segment; nor any further once
 //! bytes which have a possible length, and such a base offset, epoch and reach, but are not whole, were summed up, and their
 //! lengths come to four times the bytes of the segment.)

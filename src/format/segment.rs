@@ -13,12 +13,20 @@
 //! | 64..72  | u64  | predecessor base     | base offset of the segment before, or 2^64-1: this is the first   |
 //! | 72..80  | u64  | predecessor position | the byte at which that one ended, before its rolled marker; or 0  |
 //! | 80..88  | u64  | durable end          | everything below this offset was synced when the file was made    |
-//! | 88..128 |      | reserved             | 0                                                                 |
+//! | 88..96  | u64  | end offset           | of a compacted segment: the offset behind its last; otherwise 0   |
+//! | 96..104 | u64  | clean end            | of a compacted segment: see below; otherwise 0                    |
+//! | 104..128 |     | reserved             | 0                                                                 |
 //!
 //! The header is written and synced before the file gets its name, so a segment without a whole header is damage. It
 //! is whole if the file has 128 bytes and no more than 2^31, magic, version, crc and the reserved zeros are right, and
 //! ids, partition and base offset are those of the place where the file lies: the log id is that of the catalog's first
-//! whole header. It does not say where the segment ends: the successor does.
+//! whole header. It does not say where the segment ends: the successor does. Only that of a compacted segment says so
+//! itself; its end offset is above its base offset, or the header is not whole.
+//!
+//! *Clean end*: what compaction looked at when it made the segment. No record in the segment has a key of which there is
+//! a later record below the clean end. It tells a compaction to come what it need not look at again; to a reader it
+//! means nothing. The predecessor is that of the first segment which it stands for, the durable end no more than the base
+//! offset: the end offset says the rest, as far as it is not cut off.
 //!
 //! The topic id of a group is the FNV-1a hash, 128 bits, of its name: begin with 0x6c62272e07bb014262b821756295c58d, and
 //! for each byte XOR it in and multiply by 2^88 + 0x13b, modulo 2^128.
@@ -59,6 +67,16 @@ pub(crate) struct Header {
     pub(crate) base: Offset,
     pub(crate) predecessor: Option<Predecessor>,
     pub(crate) durable_end: Offset,
+    pub(crate) compacted: Option<Compacted>,
+}
+
+/// What the header of a compacted segment says besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// Behind its last offset: it stands for every segment that begins below.
+    pub(crate) end: Offset,
+    /// It holds no record of whose key there is a later one below this offset.
+    pub(crate) clean_end: Offset,
 }
 
 impl Header {
@@ -73,6 +91,8 @@ impl Header {
         out.u64(self.predecessor.map_or(NO_PREDECESSOR, |before| before.base.get()));
         out.u64(self.predecessor.map_or(0, |before| before.end_position));
         out.u64(self.durable_end.get());
+        out.u64(self.compacted.map_or(0, |compacted| compacted.end.get()));
+        out.u64(self.compacted.map_or(0, |compacted| compacted.clean_end.get()));
         out.pad();
         let crc = checksum(VERSION, &bytes[16..]);
         let mut out = Writer::new(&mut bytes[..16]);
@@ -103,10 +123,15 @@ impl Header {
         let (before, end_position) = (fields.u64()?, fields.u64()?);
         let predecessor = (before != NO_PREDECESSOR).then_some(Predecessor { base: Offset::new(before), end_position });
         let durable_end = Offset::new(fields.u64()?);
+        let (end, clean_end) = (Offset::new(fields.u64()?), Offset::new(fields.u64()?));
+        let compacted = (end != Offset::ZERO).then_some(Compacted { end, clean_end });
+        if compacted.map_or(clean_end != Offset::ZERO, |compacted| compacted.end <= base) {
+            return Err(Flaw::Field("end offset"));
+        }
         if fields.rest().iter().any(|byte| *byte != 0) {
             return Err(Flaw::Field("reserved"));
         }
-        Ok(Header { identity, epoch, base, predecessor, durable_end })
+        Ok(Header { identity, epoch, base, predecessor, durable_end, compacted })
     }
 }
 
@@ -156,7 +181,13 @@ mod tests {
             base: Offset::new(1000),
             predecessor: Some(Predecessor { base: Offset::new(10), end_position: 4096 }),
             durable_end: Offset::new(990),
+            compacted: None,
         }
+    }
+
+    fn compacted(end: u64, clean_end: u64) -> Header {
+        let compacted = Some(Compacted { end: Offset::new(end), clean_end: Offset::new(clean_end) });
+        Header { compacted, ..header() }
     }
 
     #[test]
@@ -164,6 +195,16 @@ mod tests {
         assert_eq!(Header::decode(&header().encode()), Ok(header()));
         let first = Header { predecessor: None, ..header() };
         assert_eq!(Header::decode(&first.encode()), Ok(first));
+        let compacted = compacted(1001, 5000);
+        assert_eq!(Header::decode(&compacted.encode()), Ok(compacted));
+    }
+
+    #[test]
+    fn a_compacted_segment_that_ends_where_it_begins_has_no_whole_header() {
+        for (end, clean_end) in [(1000, 5000), (1, 5000), (0, 5000)] {
+            let bytes = compacted(end, clean_end).encode();
+            assert_eq!(Header::decode(&bytes), Err(Flaw::Field("end offset")), "{end}, {clean_end}");
+        }
     }
 
     #[test]

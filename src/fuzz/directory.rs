@@ -107,6 +107,7 @@ impl Draft {
                 base_offset: base,
                 predecessor,
                 durable_end: base,
+                compacted: None,
             };
             let mut segment = Segment { header, free_bytes: 64, ..Segment::default() };
             segment.draw_batches(u)?;

@@ -147,6 +147,7 @@ pub fn header(bytes: &[u8]) -> Result<SegmentHeader, Flaw> {
         base_offset: header.base.get(),
         predecessor: header.predecessor.map(|before| (before.base.get(), before.end_position)),
         durable_end: header.durable_end.get(),
+        compacted: header.compacted.map(|compacted| (compacted.end.get(), compacted.clean_end.get())),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
-use crate::format::segment::{HEADER_BYTES, Header, Identity, Predecessor, salt};
+use crate::format::segment::{Compacted, HEADER_BYTES, Header, Identity, Predecessor, salt};
 use crate::fuzz::Batch;
 use crate::types::Offset;
 
@@ -36,6 +36,8 @@ pub struct SegmentHeader {
     pub predecessor: Option<(u64, u64)>,
     /// Everything below this offset was synced when the file was made.
     pub durable_end: u64,
+    /// Of a compacted segment: the offset behind its last, and up to where compaction looked.
+    pub compacted: Option<(u64, u64)>,
 }
 
 /// What disks, power cuts and people do to the bytes of a file.
@@ -71,7 +73,11 @@ impl SegmentHeader {
             self.predecessor.map(|(base, end_position)| Predecessor { base: Offset::new(base), end_position });
         let identity = Identity { log: self.log_id, topic: self.topic_id, partition: self.partition };
         let (base, durable_end) = (Offset::new(self.base_offset), Offset::new(self.durable_end));
-        Header { identity, epoch: self.epoch, base, predecessor, durable_end }.encode().to_vec()
+        let compacted = self.compacted.map(|(end, clean_end)| {
+            let (end, clean_end) = (Offset::new(end), Offset::new(clean_end));
+            Compacted { end, clean_end }
+        });
+        Header { identity, epoch: self.epoch, base, predecessor, durable_end, compacted }.encode().to_vec()
     }
 }
 

@@ -119,6 +119,10 @@ fn dump_header(bytes: &[u8], header: &Result<Header, Flaw>, named: Option<Offset
         || ("none: this is the first".to_owned(), "0".to_owned()),
         |before| (before.base.to_string(), before.end_position.to_string()),
     );
+    let (end, clean_end) = header.compacted.map_or_else(
+        || ("0: not compacted".to_owned(), "0".to_owned()),
+        |compacted| (compacted.end.to_string(), compacted.clean_end.to_string()),
+    );
     let fields = [
         (0, 8, "magic", "tidelog".to_owned()),
         (8, 4, "version", crate::format::VERSION.to_string()),
@@ -131,7 +135,9 @@ fn dump_header(bytes: &[u8], header: &Result<Header, Flaw>, named: Option<Offset
         (64, 8, "predecessor base", predecessor.0),
         (72, 8, "predecessor position", predecessor.1),
         (80, 8, "durable end", header.durable_end.to_string()),
-        (88, 40, "reserved", "zeros".to_owned()),
+        (88, 8, "end offset", end),
+        (96, 8, "clean end", clean_end),
+        (104, 24, "reserved", "zeros".to_owned()),
     ];
     for (position, length, name, value) in fields {
         each(&item(position, length, 1, name, value, None));
@@ -161,6 +167,9 @@ fn dump_batch(batch: &Batch<'_>, position: u64, kind: TableKind, each: &mut impl
     ];
     for (at, length, name, value) in fields {
         each(&item(position + at, length, 1, name, value, None));
+    }
+    if let Some(horizon) = batch.delete_horizon() {
+        each(&item(position + 44, 8, 1, "delete horizon", horizon.to_string(), None));
     }
     for (at, length, record) in batch.placed_records() {
         dump_record(position + at, length, &record, kind, each);

@@ -115,7 +115,8 @@ impl Repair<'_> {
                 before = self.mend_first(place, identity, survey.start, segment)?;
             }
             let end_position = if segment.header.is_ok() {
-                self.mend_gap_before(place, identity, before, segment)?;
+                let compacted = at.checked_sub(1).and_then(|before| survey.segments[before].compacted());
+                self.mend_gap_before(place, identity, before, compacted.map(|compacted| compacted.end), segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
@@ -151,18 +152,25 @@ impl Repair<'_> {
         Ok(Some(Predecessor { base: start, end_position: GAP_SEGMENT_END }))
     }
 
-    /// A segment that this one's header names as its predecessor, and that is not there.
+    /// A segment that this one's header names as its predecessor, and that is not there. `compacted_end`: where the one
+    /// before ended, if it says so.
     fn mend_gap_before(
         &mut self,
         place: &Place,
         identity: Identity,
         before: Option<Predecessor>,
+        compacted_end: Option<Offset>,
         segment: &Surveyed,
     ) -> Result<()> {
         let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
         let (Some(before), Some(named)) = (before, named) else { return Ok(()) };
-        if named.base <= before.base || named.base >= segment.base {
+        let is_there = compacted_end.is_some_and(|end| end >= segment.base);
+        if named.base <= before.base || named.base >= segment.base || is_there {
             return Ok(());
+        }
+        if let Some(end) = compacted_end.filter(|end| *end < named.base) {
+            // Whatever lay between went as well.
+            self.make_gap_segment(place, identity, Some(before), end..named.base, segment.epoch)?;
         }
         let lost = named.base..segment.base;
         if named.end_position < GAP_SEGMENT_END {
@@ -206,7 +214,7 @@ impl Repair<'_> {
         let promised = segment.promised(named, witness);
         if segment.next < promised {
             let lost = segment.next..named.unwrap_or(promised);
-            let room = successor.and_then(|successor| successor.names(segment.base)).unwrap_or(u64::MAX);
+            let room = segment.end_position(successor).unwrap_or(u64::MAX);
             if room < segment.end + MARKER_BYTES as u64 {
                 let reason = format!("the next segment says that this one ended at byte {room}, where no gap fits");
                 self.report
@@ -270,7 +278,8 @@ impl Repair<'_> {
         if !self.execute {
             return Ok(());
         }
-        let header = Header { identity, epoch, base: lost.start, predecessor, durable_end: lost.start };
+        let header =
+            Header { identity, epoch, base: lost.start, predecessor, durable_end: lost.start, compacted: None };
         let bytes = header.encode();
         let unborn = path.with_extension("log.new");
         let storage = &self.env.storage;

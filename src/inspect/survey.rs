@@ -12,7 +12,7 @@ use crate::env::storage::{Access, File, Kind};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::{self, Marker, Walk};
 use crate::format::catalog::Cut;
-use crate::format::segment::{self, CATALOG_ID, HEADER_BYTES, Header, Identity, group_id};
+use crate::format::segment::{self, CATALOG_ID, Compacted, HEADER_BYTES, Header, Identity, group_id};
 use crate::partition::{Hole, Met};
 use crate::types::Offset;
 
@@ -164,6 +164,30 @@ fn identities(env: &Env, files: &[(Offset, PathBuf)]) -> Result<Vec<Identity>> {
     Ok(identities)
 }
 
+/// Leaves out the segments that a compacted one before them stands for: their removal was interrupted, and the next opening
+/// removes them. Those of a later epoch came behind a cut.
+pub(super) fn drop_replaced(
+    env: &Env,
+    identity: Option<Identity>,
+    files: Vec<(Offset, PathBuf)>,
+) -> Result<Vec<(Offset, PathBuf)>> {
+    let (mut kept, mut compacted): (Vec<_>, Vec<(Offset, u32)>) = (Vec::new(), Vec::new());
+    for (base, path) in files {
+        let bytes = map(env, &path, Access::Read)?;
+        let decode = |pen: &Pen| Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES))).ok();
+        let header = bytes.and_then(|(_, pen)| decode(&pen));
+        let header = header.filter(|header| Some(header.identity) == identity && header.base == base);
+        let replaces =
+            |(end, epoch): &(Offset, u32)| base < *end && header.as_ref().is_none_or(|header| header.epoch <= *epoch);
+        if compacted.iter().any(replaces) {
+            continue;
+        }
+        compacted.extend(header.and_then(|header| Some((header.compacted?.end, header.epoch))));
+        kept.push((base, path));
+    }
+    Ok(kept)
+}
+
 /// Reads a segment from end to end, as far as its successor says that it goes. A header that is not of this identity, or
 /// of another base, says nothing that counts here. `cut`: where the partition was cut last.
 pub(super) fn survey(
@@ -198,10 +222,8 @@ pub(super) fn survey(
     if let Ok(header) = &surveyed.header {
         surveyed.witness = header.durable_end;
         surveyed.cut = cut.filter(|cut| header.epoch < cut.epoch);
-        let end = surveyed.cut.map(|cut| cut.end);
-        let begins = successor.map(|successor| successor.follows(base));
-        let walk = Walk::begin(header, segment::salt(bytes)).until(begins.into_iter().chain(end).min());
-        let end = successor.and_then(|successor| Some((successor.names(base)?, successor.base)));
+        let walk = Walk::begin(header, segment::salt(bytes)).until(surveyed.until(successor));
+        let end = successor.and_then(|successor| Some((surveyed.end_position(Some(successor))?, successor.base)));
         let limit = end.map_or(surveyed.length, |(end, _)| end.min(surveyed.length)) as usize;
         surveyed.walk(walk, &bytes[..limit]);
         if let Some((_, next)) = end
@@ -209,6 +231,8 @@ pub(super) fn survey(
         {
             (surveyed.rolled, surveyed.witness) = (true, surveyed.witness.max(next));
         }
+        // All of it was synced, and the next segment had its name.
+        surveyed.rolled |= surveyed.compacted().is_some();
         if surveyed.cut.is_some_and(|cut| cut.end == surveyed.next) {
             // What stands there was cut off.
             surveyed.tail = None;
@@ -256,9 +280,34 @@ impl Surveyed {
         }
     }
 
-    /// Where it ends, if the next segment or a cut says so.
+    /// What the header of a compacted segment says.
+    pub(super) fn compacted(&self) -> Option<Compacted> {
+        self.header.as_ref().ok()?.compacted
+    }
+
+    /// Where it ends, if it says so itself, or the next segment or a cut does.
     pub(super) fn until(&self, successor: Option<&Surveyed>) -> Option<Offset> {
-        successor.map(|successor| successor.follows(self.base)).into_iter().chain(self.cut.map(|cut| cut.end)).min()
+        let follows = |successor: &Surveyed| successor.follows(self.base);
+        let said = match (&self.header, self.compacted()) {
+            (Ok(header), Some(compacted)) => {
+                // If it was cut since, it ends where its successor begins.
+                let is_later = |other: &&Surveyed| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
+                successor.filter(is_later).map(follows).into_iter().chain([compacted.end]).min()
+            }
+            _ => successor.map(follows),
+        };
+        said.into_iter().chain(self.cut.map(|cut| cut.end)).min()
+    }
+
+    /// Whether what came behind it is not there: it was compacted, so something always did, and it was not cut off.
+    pub(super) fn misses_successor(&self, successor: Option<&Surveyed>) -> bool {
+        let ends = self.compacted().map(|compacted| compacted.end);
+        successor.is_none() && ends.is_some_and(|end| self.cut.is_none_or(|cut| cut.end > end))
+    }
+
+    /// The position at which it ended, if its successor names it: one that was compacted since ends elsewhere.
+    pub(super) fn end_position(&self, successor: Option<&Surveyed>) -> Option<u64> {
+        successor.filter(|_| self.compacted().is_none())?.names(self.base)
     }
 
     /// What came behind the cut with which it ends, and is not there, as far as is known.
@@ -272,7 +321,7 @@ impl Surveyed {
     }
 
     /// Where the segment with this base ended, if this one's header says so.
-    pub(super) fn names(&self, base: Offset) -> Option<u64> {
+    fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;
         (predecessor.base == base).then_some(predecessor.end_position)
     }

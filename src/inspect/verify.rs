@@ -166,6 +166,7 @@ pub(super) fn survey_place(
         Some(identity) => Some(identity),
         None => survey::identity_of(env, place, &files, log)?,
     };
+    let files = survey::drop_replaced(env, identity, files)?;
     let (mut segments, mut strays): (Vec<Surveyed>, Vec<Surveyed>) = Default::default();
     for file in files.into_iter().rev() {
         let successor = segments.iter().rfind(|segment| !segment.is_foreign());
@@ -351,8 +352,8 @@ fn check_segment(
     let path = &segment.path;
     let named = segment.until(successor);
     let until = named.unwrap_or(segment.next.max(survey.witness));
-    let header = match &segment.header {
-        Ok(header) => header,
+    match &segment.header {
+        Ok(_) => {}
         Err(Flaw::Foreign) => {
             find(FindingClass::Foreign, path, 0, segment.base..until, Flaw::Foreign.to_string());
             return;
@@ -362,20 +363,16 @@ fn check_segment(
             find(class, path, 0, segment.base..until, format!("the header: {flaw}"));
             return;
         }
-    };
+    }
     let first_of_topic = before.is_none() && matches!(place.kind, PlaceKind::Partition { .. });
     if first_of_topic && segment.base > survey.start {
         let gone = path.with_file_name(crate::format::segment::file_name(survey.start));
         let message = "the first segment is not there".to_owned();
         find(FindingClass::Missing, &gone, 0, survey.start..segment.base, message);
     }
-    if let Some(before) = before
-        && let Some(predecessor) = header.predecessor
-        && before.base < predecessor.base
-        && predecessor.base < segment.base
-    {
-        let gone = path.with_file_name(crate::format::segment::file_name(predecessor.base));
-        find(FindingClass::Missing, &gone, 0, predecessor.base..segment.base, "the segment is not there".to_owned());
+    if let Some(gap) = before.and_then(|before| before.until(Some(segment))).filter(|gap| *gap < segment.base) {
+        let gone = path.with_file_name(crate::format::segment::file_name(gap));
+        find(FindingClass::Missing, &gone, 0, gap..segment.base, "the segment is not there".to_owned());
     }
     for (hole, _) in &segment.holes {
         let torn = segment.is_torn_at(hole.first, survey.witness);
@@ -396,16 +393,21 @@ fn check_end(
     let named = segment.until(successor);
     let promised = segment.promised(named, witness);
     if segment.next < promised {
-        let cut_short = successor.and_then(|successor| successor.names(segment.base)) > Some(segment.length);
+        let cut_short = segment.end_position(successor) > Some(segment.length);
         let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
     } else if let Some(flaw) = segment.tail.filter(|_| !segment.rolled) {
-        let message = format!("{flaw}; it was never promised, and opening the log cuts it");
+        let what = if segment.compacted().is_some() {
+            "all offsets of the segment come before"
+        } else {
+            "it was never promised, and opening the log cuts it"
+        };
+        let message = format!("{flaw}; {what}");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
     }
     let behind_roll = segment.rolled && named.is_none() && segment.next >= promised;
-    if behind_roll || segment.lost_behind_cut(successor, witness).is_some() {
+    if behind_roll || segment.misses_successor(successor) || segment.lost_behind_cut(successor, witness).is_some() {
         let next = named.unwrap_or(segment.next);
         let gone = path.with_file_name(crate::format::segment::file_name(next));
         let message = "the segment is not there, and how much it held is not known".to_owned();

@@ -5,6 +5,7 @@
 //! there and the end that the file had is looked at in copies only.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::Durability;
@@ -12,7 +13,8 @@ use crate::env::storage::Access;
 use crate::error::{Error, Result};
 use crate::format::batch;
 use crate::format::catalog::Cut;
-use crate::partition::recovery::{self, Known};
+use crate::partition::recovery::{self, Active, Known};
+use crate::partition::slot::Slot;
 use crate::partition::{Partition, Writer};
 
 /// Following a partition that another process writes.
@@ -43,12 +45,27 @@ impl Partition {
                 break;
             }
         }
+        self.show(&writer);
+        Ok(())
+    }
+
+    /// Looks which segments there are, if another process writes the partition: one was not what it was.
+    pub(super) fn look_again(&self) -> Result<()> {
+        if self.follows {
+            let mut writer = self.writer.lock();
+            self.follow_roll(&mut writer)?;
+            self.show(&writer);
+        }
+        Ok(())
+    }
+
+    /// Shows readers how far the other process has come.
+    fn show(&self, writer: &Writer) {
         let end = writer.next;
         self.log_end.store(end.get(), Ordering::Release);
         let durable = self.durable_end().min(end);
         let visible = if writer.durability == Durability::Sync { durable } else { end };
         self.high_watermark.fetch_max(visible.get(), Ordering::AcqRel);
-        Ok(())
     }
 
     /// Walks over the batches that were published since the last look. Whether the segment is still there: the other
@@ -61,6 +78,10 @@ impl Partition {
         };
         let valid = length.min(active.pen.region().capacity());
         if valid > active.pen.region().valid() {
+            // Not by what another file is long that has the name by now.
+            if recovery::salt_of(&self.home, active.segment.base()) != Some(active.walk.salt) {
+                return Ok(false);
+            }
             active.pen.extend(valid);
         }
         let valid = active.pen.region().valid();
@@ -84,28 +105,46 @@ impl Partition {
     }
 
     /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is
-    /// damaged so that nothing can be appended to it.
+    /// damaged so that nothing can be appended to it. One that was compacted since is not the last any more.
     fn has_rolled(&self, writer: &Writer, thoroughly: bool) -> Result<bool> {
         let base = self.slots.read().last().map(|slot| slot.base);
         if thoroughly {
             return Ok(recovery::newest(&self.home)? > base);
         }
-        Ok(base < Some(writer.next) && recovery::is_there(&self.home, writer.next))
+        if base < Some(writer.next) && recovery::is_there(&self.home, writer.next) {
+            return Ok(true);
+        }
+        let another = |active: &Active| recovery::salt_of(&self.home, active.segment.base()) != Some(active.walk.salt);
+        Ok(writer.compacts && writer.active.as_ref().is_some_and(another) && recovery::newest(&self.home)? > base)
     }
 
-    /// Goes on with the newest segment that the other process has begun. `false`: none of those that have a later name
-    /// counts.
+    /// Goes on with the newest segment that the other process has begun, and with what it has compacted. `false`: none of
+    /// those that have a later name counts.
     fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
         let known = Known { cut: writer.cut, ..Known::default() };
         let fresh = recovery::recover(&self.home, Access::Read, known)?;
         let mut slots = self.slots.write();
-        let base = slots.last().map(|slot| slot.base);
-        let Some(first) = fresh.slots.iter().find(|slot| Some(slot.base) > base) else { return Ok(false) };
+        let last = slots.last().cloned();
+        let base = last.as_ref().map(|slot| slot.base);
+        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base).map(|slot| slot.base);
         // One that was damaged is sealed already.
-        if let (Some(old), Some(active)) = (slots.last(), &writer.active) {
-            old.seal(first.base, active.walk.position);
+        if let (Some(old), Some(first), Some(active)) = (&last, first, &writer.active)
+            && active.walk.due == first
+        {
+            old.seal(first, active.walk.position);
         }
-        slots.extend(fresh.slots.into_iter().filter(|slot| Some(slot.base) > base));
+        let start = self.log_start();
+        let of_use = |slot: &Arc<Slot>| slot.next().is_none_or(|next| next > start);
+        // What is still the same was looked at already.
+        let known = |new: Arc<Slot>| slots.iter().find(|old| old.is_like(&new)).cloned().unwrap_or(new);
+        let mut now: Vec<_> = fresh.slots.into_iter().filter(of_use).map(known).collect();
+        if first.is_none() {
+            now.retain(|slot| Some(slot.base) < base);
+            now.extend(last);
+            *slots = now;
+            return Ok(false);
+        }
+        *slots = now;
         writer.active = fresh.active;
         writer.next = fresh.next;
         self.durable_end.fetch_max(fresh.witness.min(fresh.next).get(), Ordering::AcqRel);

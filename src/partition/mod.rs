@@ -15,9 +15,12 @@
 mod bound;
 mod callbacks;
 mod capturing;
+mod compaction;
+mod copying;
 mod following;
 mod handle;
 mod index;
+mod offset_map;
 mod preparing;
 mod reading;
 mod recovery;
@@ -55,6 +58,7 @@ use crate::types::{Offset, Timestamp, TimestampType, TopicPartition};
 use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
 pub(crate) use crate::partition::capturing::{Capture, CapturedSegment, Pin, capture_all};
+pub(crate) use crate::partition::compaction::{Compaction, Step, Tally};
 use crate::partition::preparing::{Ahead, LARGE_PAGE};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
@@ -149,6 +153,8 @@ pub(crate) trait Upkeep: Send + Sync + fmt::Debug {
 pub(crate) struct Partition {
     home: Home,
     epoch: AtomicU32,
+    /// Whether another process may be writing it, and this one only looks on.
+    follows: bool,
     upkeep: Option<Arc<dyn Upkeep>>,
     slots: RwLock<Vec<Arc<Slot>>>,
     writer: Mutex<Writer>,
@@ -165,6 +171,8 @@ pub(crate) struct Partition {
     callbacks: Callbacks,
     /// Held by whoever removes segments.
     removing: Mutex<()>,
+    /// Held during a step of a compaction; taken before `removing`.
+    compacting: Mutex<()>,
     /// How many copy the files, which must not go meanwhile.
     pins: Mutex<usize>,
     /// Where the log was cut since it was opened, and how often.
@@ -193,6 +201,8 @@ struct Writer {
     timestamp_type: TimestampType,
     age: Age,
     bound: Bound,
+    /// Whether its segments are compacted.
+    compacts: bool,
     /// Segments that were rolled and not yet synced, the oldest first.
     sealed: Vec<Sealed>,
     /// Whether the directory must be synced before anything in the active segment is durable.
@@ -237,8 +247,14 @@ impl Partition {
     ) -> Result<Self> {
         let storage = Arc::clone(&home.env.storage);
         storage.create_dir(&home.dir).map_err(Error::making("create", || home.full(&home.dir)))?;
-        let header =
-            Header { identity: home.identity, epoch, base: Offset::ZERO, predecessor: None, durable_end: Offset::ZERO };
+        let header = Header {
+            identity: home.identity,
+            epoch,
+            base: Offset::ZERO,
+            predecessor: None,
+            durable_end: Offset::ZERO,
+            compacted: None,
+        };
         let active = recovery::create(&home, &header, home.first_room())?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
         let recovered = Recovered {
@@ -311,6 +327,7 @@ impl Partition {
             timestamp_type: config.timestamp_type,
             age: Age::new(config.segment_span()),
             bound: Bound::of(config),
+            compacts: config.cleanup_policy.compacts(),
             sealed: Vec::new(),
             unnamed: false,
             unsynced_bytes: 0,
@@ -323,6 +340,7 @@ impl Partition {
         };
         Partition {
             epoch: AtomicU32::new(epoch),
+            follows: read_only,
             upkeep,
             slots: RwLock::new(slots),
             writer: Mutex::new(writer),
@@ -336,6 +354,7 @@ impl Partition {
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
             removing: Mutex::new(()),
+            compacting: Mutex::new(()),
             pins: Mutex::new(0),
             cuts: Mutex::default(),
             cut_count: AtomicUsize::new(0),
@@ -406,6 +425,7 @@ impl Partition {
         writer.timestamp_type = config.timestamp_type;
         writer.age = Age::new(config.segment_span());
         writer.bound = Bound::of(config);
+        writer.compacts = config.cleanup_policy.compacts();
         if config.durability != Durability::Sync {
             // What waited for a sync waits no longer; the other way round nothing is taken back.
             self.high_watermark.store(writer.next.get(), Ordering::Release);
@@ -578,6 +598,7 @@ impl Partition {
             return Ok(());
         }
         active.slot.seal(writer.next, writer.position);
+        active.slot.finish();
         writer.predecessor = Some(Predecessor { base: active.segment.base(), end_position: writer.position });
         writer.active = None;
         (writer.position, writer.valid) = (0, 0);
@@ -626,6 +647,7 @@ impl Partition {
             base: writer.next,
             predecessor,
             durable_end: self.durable_end(),
+            compacted: None,
         };
         let home = Home { segment_bytes: writer.segment_bytes, ..self.home.clone() };
         // Whoever has filled a segment soon needs as much again; it would only be taken in steps.

@@ -87,6 +87,14 @@ struct ReadPlace {
     offset: Offset,
 }
 
+/// What comes of going to a segment.
+enum Entered {
+    At(ReadPlace),
+    /// It may be there under another name: look again.
+    Replaced(Error),
+    Not(Error),
+}
+
 /// How far a read has come.
 struct Taken {
     /// The offset that the reader is at, and how many records it has.
@@ -192,8 +200,10 @@ impl Partition {
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
         self.read_until(end, start, place, offset, most).map_err(|error| match error {
-            // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on.
+            // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on. Nor is what lies
+            // before the log start, which nobody misses.
             Error::Corrupt(mut damage) => {
+                damage.offsets.start = damage.offsets.start.max(start);
                 damage.offsets.end = damage.offsets.end.min(end);
                 Error::Corrupt(damage)
             }
@@ -229,9 +239,16 @@ impl Partition {
                 return Ok(None);
             }
             // This segment ends before the high watermark, so it has a successor.
-            let left = at.segment.base();
-            at = self.enter(&self.slot_after(left, at.offset)?, at.offset)?;
-            self.rest_slots(left);
+            let left = at.segment;
+            at = self.seek(at.offset)?;
+            if Arc::ptr_eq(&left, &at.segment) {
+                // It should hold more, and does not.
+                at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
+                    Entered::At(place) => place,
+                    Entered::Replaced(error) | Entered::Not(error) => return Err(error),
+                };
+            }
+            self.rest_slots(left.base());
         }
     }
 
@@ -266,7 +283,7 @@ impl Partition {
         Ok(Some(Chunk { segment, positions, offsets, count: taken.count }))
     }
 
-    fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
+    pub(super) fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
         let hole = match obstacle {
             Obstacle::Hole(hole) => hole,
             Obstacle::Unreadable(source) => {
@@ -283,6 +300,26 @@ impl Partition {
     }
 
     fn seek(&self, offset: Offset) -> Result<ReadPlace> {
+        let mut slot = self.slot_with(offset)?;
+        loop {
+            match self.enter(&slot, offset) {
+                Entered::At(place) => return Ok(place),
+                Entered::Not(error) => return Err(error),
+                // Compacted since it was looked for. If it was not, its file is gone, or another has its name.
+                Entered::Replaced(error) => {
+                    self.look_again()?;
+                    let now = self.slot_with(offset)?;
+                    if now.is_like(&slot) {
+                        return Err(error);
+                    }
+                    slot = now;
+                }
+            }
+        }
+    }
+
+    /// The segment that holds `offset`, or the one in which the reader may go on.
+    fn slot_with(&self, offset: Offset) -> Result<Arc<Slot>> {
         let slot = {
             let slots = self.slots.read();
             let behind = slots.partition_point(|slot| slot.base <= offset);
@@ -294,8 +331,8 @@ impl Partition {
         };
         match slot.next() {
             // The segment that held the offset is gone.
-            Some(next) if offset >= next => self.enter(&self.slot_after(slot.base, offset)?, offset),
-            _ => self.enter(&slot, offset),
+            Some(next) if offset >= next => self.slot_after(slot.base, offset),
+            _ => Ok(slot),
         }
     }
 
@@ -349,18 +386,29 @@ impl Partition {
         slots[behind.saturating_sub(FEW)..behind].iter().for_each(|slot| slot.rest());
     }
 
-    fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Result<ReadPlace> {
-        let found = slot.get(&self.home.env);
-        match found.map_err(|error| if offset < self.log_start() { self.out_of_range(offset) } else { error })? {
-            Found::Segment(segment) => self.find_in(segment, offset),
-            Found::Broken(flaw) => Err(Error::Corrupt(Box::new(Damage {
-                partition: Some(self.home.partition.clone()),
-                offsets: slot.base..slot.next().unwrap_or(slot.base),
-                path: self.home.full(&slot.path),
-                position: 0,
-                flaw,
-            }))),
+    fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Entered {
+        match slot.get(&self.home.env) {
+            Ok(Found::Segment(segment)) => match self.find_in(segment, offset) {
+                Ok(place) => Entered::At(place),
+                Err(error) => Entered::Not(error),
+            },
+            Ok(Found::Broken(flaw)) => Entered::Not(self.broken(slot, flaw)),
+            Ok(Found::Replaced) => Entered::Replaced(self.broken(slot, Flaw::Foreign)),
+            Err(_) if offset < self.log_start() => Entered::Not(self.out_of_range(offset)),
+            Err(error @ Error::Io { .. }) if error.is_not_found() => Entered::Replaced(error),
+            Err(error) => Entered::Not(error),
         }
+    }
+
+    /// The damage that none of a segment can be read.
+    pub(super) fn broken(&self, slot: &Slot, flaw: Flaw) -> Error {
+        Error::Corrupt(Box::new(Damage {
+            partition: Some(self.home.partition.clone()),
+            offsets: slot.base..slot.next().unwrap_or(slot.base),
+            path: self.home.full(&slot.path),
+            position: 0,
+            flaw,
+        }))
     }
 
     /// The bytes of its segments, as far as there is something in them.

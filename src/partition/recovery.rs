@@ -14,6 +14,7 @@
 //! | the latter, with the name of an offset in the segment before    | a stray file                | set it aside, report it             |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
+//! | segments that a compacted one before them stands for            | compaction was interrupted  | remove them, if that one is whole   |
 //! | segments of an earlier epoch beyond the cut that it knows       | cut off on purpose          | remove them                         |
 //! | batches at or above the cut, in the last segment, of an earlier epoch | the same              | pass them over, go on in a new one  |
 //!
@@ -39,7 +40,7 @@ use crate::env::storage::{Access, File, Kind, are_zero};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
 use crate::format::catalog::Cut;
-use crate::format::segment::{self, HEADER_BYTES, Header, Predecessor};
+use crate::format::segment::{self, Compacted, HEADER_BYTES, Header, Predecessor};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
 use crate::partition::segment::{Hole, Met, Segment};
@@ -137,11 +138,12 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
+    let heads = drop_replaced(home, access, read_heads(home, access)?)?;
     // What was deleted on purpose was durable, and so was what a cut left.
     let (witness, epoch) =
         (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
-    let heads = recovery.drop_strays(read_heads(home, access)?)?;
+    let heads = recovery.drop_strays(heads)?;
     let heads = drop_deleted(home, access, heads, known.start)?;
     let heads = drop_cut(home, access, heads, known.cut)?;
     recovery.report.segments = heads.len();
@@ -158,6 +160,12 @@ pub(crate) fn newest(home: &Home) -> Result<Option<Offset>> {
 /// Whether there is a segment with this base.
 pub(crate) fn is_there(home: &Home, base: Offset) -> bool {
     home.env.storage.open(&home.dir.join(segment::file_name(base)), Access::Read).is_ok()
+}
+
+/// The salt of the segment that has the name of this base, if there is one.
+pub(crate) fn salt_of(home: &Home, base: Offset) -> Option<u32> {
+    let head = read_head(home, base, home.dir.join(segment::file_name(base))).ok()?;
+    head.header.is_ok().then_some(head.salt)
 }
 
 /// The headers of the segments in `dir`, those that are whole.
@@ -198,6 +206,19 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
 }
 
 fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
+    const MOST_LOOKS: usize = 64;
+    for _ in 0..MOST_LOOKS {
+        if let Some(heads) = try_read_heads(home, access)? {
+            return Ok(heads);
+        }
+    }
+    let source = io::Error::new(io::ErrorKind::ResourceBusy, "its segments come and go too fast");
+    Err(Error::Io { action: "list", path: home.full(&home.dir), source })
+}
+
+/// `None` if whoever writes the log has removed a segment since the directory was listed: others may have come in its
+/// place.
+fn try_read_heads(home: &Home, access: Access) -> Result<Option<Vec<Head>>> {
     let storage = &home.env.storage;
     let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
     let mut heads = Vec::new();
@@ -209,8 +230,8 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
                 return Err(Error::Io { action: "open", path: home.full(&path), source });
             }
             match read_head(home, base, path) {
-                // Whoever writes the log has removed it since.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && access == Access::Read => {
+                    return Ok(None);
                 }
                 head => heads.push(head?),
             }
@@ -219,7 +240,7 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
             storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
         }
     }
-    Ok(heads)
+    Ok(Some(heads))
 }
 
 /// Leaves out the segments that hold nothing but what was deleted on purpose, and removes them: their removal was
@@ -237,6 +258,45 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
         sync_names(home)?;
     }
     Ok(heads)
+}
+
+/// Leaves out the segments that a compacted one before them stands for, and removes them: their removal was interrupted,
+/// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them, and so does what has no
+/// whole header. Those of a later epoch came behind a cut.
+fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>) -> Result<Vec<Head>> {
+    let (mut kept, mut removable): (Vec<Head>, Vec<PathBuf>) = (Vec::new(), Vec::new());
+    for head in heads {
+        match kept.iter().find(|before| before.stands_for(&head)) {
+            None => kept.push(head),
+            Some(before) if head.header.is_ok() && access == Access::Write && is_whole(home, before)? => {
+                removable.push(head.path);
+            }
+            Some(_) => {}
+        }
+    }
+    if !removable.is_empty() {
+        // First the name of the one that stands for them.
+        sync_names(home)?;
+        for path in removable {
+            home.env.storage.remove(&path).map_err(Error::io("remove", || home.full(&path)))?;
+        }
+        sync_names(home)?;
+    }
+    Ok(kept)
+}
+
+/// Whether all batches of a compacted segment are.
+fn is_whole(home: &Home, head: &Head) -> Result<bool> {
+    let (Ok(header), Some(compacted)) = (&head.header, head.compacted()) else { return Ok(false) };
+    let file = home.env.storage.open(&head.path, Access::Read).map_err(Error::io("open", || home.full(&head.path)))?;
+    let memory = file.map(head.length).map_err(Error::io("map", || home.full(&head.path)))?;
+    let (_, pen) = Region::new(memory, head.length);
+    if pen.check_readable(0..head.length).is_err() {
+        return Ok(false);
+    }
+    let (mut walk, bytes) = (Walk::begin(header, head.salt), pen.unread(0..head.length));
+    while matches!(walk.step(bytes), Ok(Some(_))) {}
+    Ok(walk.due == compacted.end)
 }
 
 /// Leaves out the segments that hold nothing but what was cut off on purpose, and removes them, the newest first. Those
@@ -318,9 +378,16 @@ impl Recovery<'_> {
         let mut scans = Vec::new();
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
-            let end = successor.and_then(|successor| successor.names(head.base));
-            let whole = |successor: &Head| self.end_of(head, Some(successor)) == Some(successor.follows(head.base));
-            let proven = successor.is_some_and(|successor| successor.base <= self.witness && whole(successor));
+            let end = head.end_position(successor);
+            let whole = |successor: &Head| match head.compacted() {
+                // Compaction makes no other than proven ones.
+                Some(compacted) => self.end_of(head, Some(successor)) == Some(compacted.end),
+                None => {
+                    let follows = successor.follows(head.base);
+                    successor.base <= self.witness && self.end_of(head, Some(successor)) == Some(follows)
+                }
+            };
+            let proven = successor.is_some_and(whole);
             let short = end.is_some_and(|end| end > head.length);
             let Ok(header) = &head.header else { continue };
             if proven && !short {
@@ -346,14 +413,17 @@ impl Recovery<'_> {
 
     /// Where a segment ends, if something behind it says so.
     fn end_of(&self, head: &Head, successor: Option<&Head>) -> Option<Offset> {
-        let begins = successor.map(|successor| successor.follows(head.base));
+        let begins = match head.compacted() {
+            Some(_) => head.compacted_end(successor),
+            None => successor.map(|successor| successor.follows(head.base)),
+        };
         begins.into_iter().chain(self.cut_end(head)).min()
     }
 
     /// The newest segment, if the log was closed and the segment ends in the marker that says so: then it is all there,
     /// and looked at when it is read.
     fn closed(&mut self, head: &Head, header: &Header, newest: bool) -> Result<Option<Scan>> {
-        if !newest || !self.known.closed || self.access == Access::Read {
+        if !newest || !self.known.closed || self.access == Access::Read || head.compacted().is_some() {
             return Ok(None);
         }
         let (file, region, pen) = self.open(head)?;
@@ -455,7 +525,7 @@ impl Recovery<'_> {
         let (file, _, pen) = self.open(head)?;
         self.check_readable(head, &*file, &pen)?;
         let copy = self.copy(head, &*file)?;
-        let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length).min(head.length);
+        let end = head.end_position(successor).unwrap_or(head.length).min(head.length);
         let bytes = &copy.as_ref().unwrap_or(&pen).unread(0..head.length)[..end as usize];
         let mut walk = Walk::begin(header, head.salt).until(self.end_of(head, successor));
         let mut holes = 0;
@@ -485,7 +555,7 @@ impl Recovery<'_> {
         let home = self.home;
         let (file, region, pen) = self.open(head)?;
         self.check_readable(head, &*file, &pen)?;
-        let end = successor.and_then(|successor| Some((successor.names(head.base)?, successor.base)));
+        let end = successor.and_then(|successor| Some((head.end_position(Some(successor))?, successor.base)));
         let until = self.end_of(head, successor);
         let mut walk = Walk::begin(header, head.salt).until(until);
         let segment = Arc::new(Segment::active(home.full(&head.path), walk, region));
@@ -515,6 +585,8 @@ impl Recovery<'_> {
         {
             (rolled, witness) = (true, witness.max(next));
         }
+        // All of it was synced, and the next segment had its name.
+        rolled |= header.compacted.is_some();
         // What stands behind a cut was cut off.
         let tail = tail.filter(|_| self.cut_end(head) != Some(walk.due));
         self.report.bytes_read += walk.position - HEADER_BYTES;
@@ -534,8 +606,8 @@ impl Recovery<'_> {
             let rolled = scan.as_ref().is_some_and(|scan| scan.rolled);
             // Behind a name that a power cut took, unpromised, nothing counts that came later.
             let unpromised = |successor: &&Head| {
-                let gap = successor.follows(head.base);
-                gap < successor.base && gap >= self.witness && !rolled
+                let gap = self.end_of(head, Some(successor)).unwrap_or(successor.base);
+                gap < successor.base && gap >= self.witness && !rolled && head.compacted().is_none()
             };
             let torn_off = heads.get(at + 1).filter(unpromised).is_some();
             let successor = heads.get(at + 1).filter(|_| !torn_off);
@@ -588,9 +660,10 @@ impl Recovery<'_> {
         let path = head.path.clone();
         let (slot, next) = match &head.header {
             Ok(header) => {
-                let next = successor.map_or(head.base, |successor| successor.follows(head.base));
-                let end = successor.and_then(|successor| successor.names(head.base)).unwrap_or(head.length);
-                (Slot::on_disk(path, Walk::begin(header, head.salt), (next, end)), next)
+                let next = self.end_of(head, successor).unwrap_or(head.base);
+                let end = head.end_position(successor).unwrap_or(head.length);
+                let slot = Slot::on_disk(path, Walk::begin(header, head.salt), (next, end));
+                (slot.compacted(header.compacted.map(|compacted| compacted.clean_end)), next)
             }
             Err(flaw) => {
                 // One further than the base at least: the next segment needs a name of its own.
@@ -637,9 +710,12 @@ impl Recovery<'_> {
             damaged = true;
         }
         let walk = active.walk;
-        if rolled && next.is_none() {
+        // Behind what was compacted there always was another segment, unless it was cut off.
+        let compacted_end = head.compacted().map(|compacted| compacted.end).filter(|_| successor.is_none());
+        let misses = compacted_end.is_some_and(|end| self.cut_end(head).is_none_or(|cut| cut > end));
+        if rolled && (next.is_none() || misses) {
             // The successor had its name, so records in it may have been promised; how many, only it knew.
-            let behind = self.behind_all(walk.due);
+            let behind = self.behind_all(compacted_end.unwrap_or(walk.due));
             self.report_missing(walk.due..behind);
             return self.keep(active, Some(walk.due)).map(|judged| Judged { next: behind, ..judged });
         }
@@ -680,6 +756,7 @@ impl Recovery<'_> {
         let slot = Arc::clone(&active.slot);
         if let Some(next) = sealed {
             slot.seal(next, position);
+            slot.finish();
         }
         let next = sealed.unwrap_or(due);
         Ok(Judged { slot, next, end_position: position, active: sealed.is_none().then_some(active), cut: false })
@@ -762,6 +839,30 @@ struct Judged {
 }
 
 impl Head {
+    /// What the header of a compacted segment says.
+    fn compacted(&self) -> Option<Compacted> {
+        self.header.as_ref().ok()?.compacted
+    }
+
+    /// Whether this is a compacted segment in whose place the other one was, which has a higher name.
+    fn stands_for(&self, other: &Head) -> bool {
+        let (Some(compacted), Ok(header)) = (self.compacted(), &self.header) else { return false };
+        other.base < compacted.end && other.header.as_ref().map_or(true, |other| other.epoch <= header.epoch)
+    }
+
+    /// The offset at which a compacted segment ended: where it says, or, if it was cut since, where its successor begins.
+    fn compacted_end(&self, successor: Option<&Head>) -> Option<Offset> {
+        let (compacted, header) = (self.compacted()?, self.header.as_ref().ok()?);
+        let is_later = |other: &&Head| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
+        let begins = successor.filter(is_later).map(|successor| successor.follows(self.base));
+        begins.into_iter().chain([compacted.end]).min()
+    }
+
+    /// The position at which the segment ended, if its successor names it: one that was compacted since ends elsewhere.
+    fn end_position(&self, successor: Option<&Head>) -> Option<u64> {
+        successor.filter(|_| self.compacted().is_none())?.names(self.base)
+    }
+
     /// The position at which the segment with this base ended, if this is the header of its successor.
     fn names(&self, base: Offset) -> Option<u64> {
         let predecessor = self.header.as_ref().ok()?.predecessor?;

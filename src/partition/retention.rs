@@ -208,8 +208,9 @@ impl Partition {
         self.slots.write().retain(|slot| slot.next().is_none_or(|next| next > start));
     }
 
-    /// Returns once nobody removes segments any more. Only for one that takes no more appends.
+    /// Returns once nobody removes or makes segments any more. Only for one that takes no more appends.
     pub(crate) fn wait_for_removals(&self) {
+        drop(self.compacting.lock());
         drop(self.removing.lock());
     }
 }

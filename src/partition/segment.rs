@@ -515,7 +515,14 @@ mod tests {
     fn rising(batches: u64) -> (Segment, Vec<u64>) {
         let capacity = 1 << 16;
         let (region, mut pen) = Region::new(Memory::heap(Heap::new(capacity), true), capacity);
-        let begin = Walk { position: HEADER_BYTES, due: Offset::ZERO, until: Offset::new(1 << 40), epoch: 0, salt: 7 };
+        let begin = Walk {
+            position: HEADER_BYTES,
+            due: Offset::ZERO,
+            until: Offset::new(1 << 40),
+            epoch: 0,
+            salt: 7,
+            compacted: false,
+        };
         let segment = Segment::active(PathBuf::new(), begin, region);
         pen.adopt(HEADER_BYTES);
         let (mut position, mut positions) = (HEADER_BYTES, Vec::new());

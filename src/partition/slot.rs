@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 
 use crate::env::Env;
 use crate::env::storage::Access;
-use crate::env::storage::region::Region;
+use crate::env::storage::region::{Pen, Region};
 use crate::error::{Error, Flaw, Result};
 use crate::format::batch::Walk;
+use crate::format::segment::{self, HEADER_BYTES, Header};
 use crate::partition::retention::Extent;
 use crate::partition::segment::Segment;
 use crate::types::{Offset, Timestamp};
@@ -23,6 +24,8 @@ const PAGE_BYTES: u64 = 4096;
 pub(crate) struct Slot {
     pub(crate) base: Offset,
     pub(crate) path: PathBuf,
+    /// Of a compacted segment: it holds no record of whose key there is a later one below this offset.
+    pub(crate) clean_end: Option<Offset>,
     state: Mutex<State>,
 }
 
@@ -33,6 +36,8 @@ struct State {
     content: Content,
     /// The latest timestamp of a sealed segment that was let go of, if all of it had been looked at.
     latest: Option<Option<Timestamp>>,
+    /// Whether nobody writes to the file any more, not even a marker.
+    finished: bool,
 }
 
 #[derive(Debug)]
@@ -49,21 +54,63 @@ enum Content {
 pub(crate) enum Found {
     Segment(Arc<Segment>),
     Broken(Flaw),
+    /// Another segment has its name by now: one that was compacted.
+    Replaced,
 }
 
 impl Slot {
     pub(crate) fn mapped(segment: &Arc<Segment>, path: PathBuf) -> Self {
-        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)), latest: None };
-        Slot { base: segment.base(), path, state: Mutex::new(state) }
+        let state = State { end: None, content: Content::Mapped(Arc::clone(segment)), latest: None, finished: false };
+        Slot { base: segment.base(), path, clean_end: None, state: Mutex::new(state) }
     }
 
     pub(crate) fn on_disk(path: PathBuf, begin: Walk, end: (Offset, u64)) -> Self {
         let content = Content::OnDisk(begin, Weak::new());
-        Slot { base: begin.due, path, state: Mutex::new(State { end: Some(end), content, latest: None }) }
+        let state = State { end: Some(end), content, latest: None, finished: true };
+        Slot { base: begin.due, path, clean_end: None, state: Mutex::new(state) }
     }
 
     pub(crate) fn broken(base: Offset, path: PathBuf, flaw: Flaw, end: (Offset, u64)) -> Self {
-        Slot { base, path, state: Mutex::new(State { end: Some(end), content: Content::Broken(flaw), latest: None }) }
+        let state = State { end: Some(end), content: Content::Broken(flaw), latest: None, finished: true };
+        Slot { base, path, clean_end: None, state: Mutex::new(state) }
+    }
+
+    /// That of a compacted segment, if its header says so.
+    pub(crate) fn compacted(self, clean_end: Option<Offset>) -> Self {
+        Slot { clean_end, ..self }
+    }
+
+    /// Says how late its records are.
+    pub(crate) fn with_latest(self, latest: Option<Timestamp>) -> Self {
+        self.state.lock().latest = Some(latest);
+        self
+    }
+
+    /// Says that nobody will write to the file any more.
+    pub(crate) fn finish(&self) {
+        self.state.lock().finished = true;
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.state.lock().finished
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.state.lock().content, Content::Broken(_))
+    }
+
+    /// Whether both are of the same file, and it ends at the same offset.
+    pub(crate) fn is_like(&self, other: &Slot) -> bool {
+        let outline = |slot: &Slot| {
+            let state = slot.state.lock();
+            let salt = match &state.content {
+                Content::Mapped(segment) => Some(segment.begin().salt),
+                Content::OnDisk(begin, _) => Some(begin.salt),
+                Content::Broken(_) => None,
+            };
+            (slot.base, state.end.map(|(next, _)| next), salt)
+        };
+        outline(self) == outline(other)
     }
 
     /// Says where the segment ends: nothing will be appended to it.
@@ -176,6 +223,9 @@ impl Slot {
             file.map(length).map_err(Error::io("map", full_path))?
         };
         let (region, mut pen) = Region::new(memory, length);
+        if is_another(&pen, length, &begin) {
+            return Ok(Found::Replaced);
+        }
         pen.adopt(end_position.min(length));
         let segment = Arc::new(Segment::sealed(full_path(), begin, region, next));
         state.content = if env.copy_reads {
@@ -185,4 +235,13 @@ impl Slot {
         };
         Ok(Found::Segment(segment))
     }
+}
+
+/// Whether these are the bytes of another segment than the one that begins there: with a whole header, but not its own.
+fn is_another(pen: &Pen, length: u64, begin: &Walk) -> bool {
+    if length < HEADER_BYTES || pen.check_readable(0..HEADER_BYTES).is_err() {
+        return false;
+    }
+    let bytes = pen.unread(0..HEADER_BYTES);
+    segment::salt(bytes) != begin.salt && Header::decode(bytes).is_ok_and(|header| header.base == begin.due)
 }

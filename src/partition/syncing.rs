@@ -140,6 +140,26 @@ impl Partition {
         }
     }
 
+    /// Waits until all sealed segments are durable, and nobody writes to them any more, not even a marker.
+    pub(crate) fn finish_sealed(&self) -> Result<()> {
+        loop {
+            let seen = self.synced.rung();
+            self.check_open()?;
+            if self.slots.read().iter().all(|slot| slot.next().is_none() || slot.is_finished()) {
+                return Ok(());
+            }
+            let leads = self.turn.lock().take();
+            if leads {
+                self.lead_sync(true);
+                if self.writer.lock().sealed.is_empty() {
+                    return self.check_open();
+                }
+            } else {
+                self.synced.wait(seen, None);
+            }
+        }
+    }
+
     fn check_not_failed(&self) -> Result<()> {
         if self.state.load(Ordering::Acquire) == FAILED {
             return Err(Error::SyncFailed { partition: self.home.partition.clone() });
@@ -174,6 +194,7 @@ impl Partition {
         let mut writer = self.writer.lock();
         match &synced {
             Ok(()) => {
+                rolled.iter().for_each(|slot| slot.finish());
                 self.durable_end.fetch_max(end.get(), Ordering::AcqRel);
                 if writer.durability == Durability::Sync {
                     self.high_watermark.fetch_max(end.get(), Ordering::AcqRel);
@@ -239,12 +260,13 @@ impl Partition {
         }
     }
 
-    /// Syncs a segment that held nothing at or behind `next`. One that was removed or cut off meanwhile need not be durable,
-    /// and may not be there to be opened.
+    /// Syncs a segment that held nothing at or behind `next`. One that was removed or cut off meanwhile, or compacted into
+    /// another, need not be made durable, and may not be there to be opened.
     pub(super) fn sync_file(&self, file: &dyn File, next: Offset) -> io::Result<()> {
         match file.sync() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if next <= self.log_start() || self.cut_count() > 0 { Ok(()) } else { Err(error) }
+                let is_needless = next <= self.log_start().max(self.durable_end()) || self.cut_count() > 0;
+                if is_needless { Ok(()) } else { Err(error) }
             }
             synced => synced,
         }

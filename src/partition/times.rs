@@ -49,15 +49,44 @@ impl Age {
     }
 }
 
+/// What is done about a segment that is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    Refuse,
+    PassOver,
+}
+
 impl Partition {
     /// The first visible record that is from `since` or later.
     pub(crate) fn first_since(&self, since: Timestamp) -> Result<Option<(Offset, Timestamp)>> {
+        self.steadily(|missing| self.find_first_since(since, missing))
+    }
+
+    /// The visible record with the latest timestamp; the first of them, if there are several.
+    pub(crate) fn latest(&self) -> Result<Option<(Offset, Timestamp)>> {
+        self.steadily(|missing| self.find_latest(missing))
+    }
+
+    /// Looks again if a segment is not there any more: it may have been compacted into another. What retention has removed,
+    /// or somebody else, is passed over in the end.
+    fn steadily<T>(&self, mut look: impl FnMut(Missing) -> Result<T>) -> Result<T> {
+        const MOST_LOOKS: usize = 8;
+        for _ in 0..MOST_LOOKS {
+            match look(Missing::Refuse) {
+                Err(error) if error.is_not_found() => self.look_again()?,
+                found => return found,
+            }
+        }
+        look(Missing::PassOver)
+    }
+
+    fn find_first_since(&self, since: Timestamp, missing: Missing) -> Result<Option<(Offset, Timestamp)>> {
         let offsets = self.log_start()..self.high_watermark();
         for slot in self.slots_of(&offsets) {
             if slot.latest().is_some_and(|latest| latest < Some(since)) {
                 continue;
             }
-            let Some(segment) = self.segment_of(&slot)? else { continue };
+            let Some(segment) = self.segment_of(&slot, missing)? else { continue };
             let found = segment.first_since(since, &offsets).map_err(Error::io("read", || segment.path()))?;
             if found.is_some() {
                 return Ok(found);
@@ -66,12 +95,11 @@ impl Partition {
         Ok(None)
     }
 
-    /// The visible record with the latest timestamp; the first of them, if there are several.
-    pub(crate) fn latest(&self) -> Result<Option<(Offset, Timestamp)>> {
+    fn find_latest(&self, missing: Missing) -> Result<Option<(Offset, Timestamp)>> {
         let offsets = self.log_start()..self.high_watermark();
         let mut latest: Option<(Timestamp, Arc<Slot>)> = None;
         for slot in self.slots_of(&offsets) {
-            let found = self.latest_of(&slot, &offsets)?;
+            let found = self.latest_of(&slot, &offsets, missing)?;
             if let Some(found) = found
                 && latest.as_ref().is_none_or(|(latest, _)| found > *latest)
             {
@@ -79,17 +107,17 @@ impl Partition {
             }
         }
         let Some((latest, slot)) = latest else { return Ok(None) };
-        let Some(segment) = self.segment_of(&slot)? else { return Ok(None) };
+        let Some(segment) = self.segment_of(&slot, missing)? else { return Ok(None) };
         segment.first_since(latest, &offsets).map_err(Error::io("read", || segment.path()))
     }
 
     /// The latest timestamp of the records of a segment that have these offsets.
-    fn latest_of(&self, slot: &Slot, offsets: &Range<Offset>) -> Result<Option<Timestamp>> {
+    fn latest_of(&self, slot: &Slot, offsets: &Range<Offset>, missing: Missing) -> Result<Option<Timestamp>> {
         let is_within = slot.base >= offsets.start && slot.next().is_some_and(|next| next <= offsets.end);
         if is_within && let Some(latest) = slot.latest() {
             return Ok(latest);
         }
-        let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
+        let Some(segment) = self.segment_of(slot, missing)? else { return Ok(None) };
         segment.latest(offsets).map_err(Error::io("read", || segment.path()))
     }
 
@@ -99,13 +127,19 @@ impl Partition {
         self.slots.read().iter().filter(holds).cloned().collect()
     }
 
-    /// The segment there; `None` if its header is damaged, or if retention has removed it meanwhile.
-    fn segment_of(&self, slot: &Slot) -> Result<Option<Arc<Segment>>> {
-        match slot.get(&self.home.env) {
-            Ok(Found::Segment(segment)) => Ok(Some(segment)),
-            Ok(Found::Broken(_)) => Ok(None),
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+    /// The segment there; `None` if its header is damaged, or if it is not there and that is to be passed over.
+    pub(super) fn segment_of(&self, slot: &Slot, missing: Missing) -> Result<Option<Arc<Segment>>> {
+        let found = match slot.get(&self.home.env) {
+            Ok(Found::Segment(segment)) => return Ok(Some(segment)),
+            Ok(Found::Broken(_)) => return Ok(None),
+            Ok(Found::Replaced) => {
+                Err(Error::io("open", || self.home.full(&slot.path))(io::ErrorKind::NotFound.into()))
+            }
             Err(error) => Err(error),
+        };
+        match found {
+            Err(error) if error.is_not_found() && missing == Missing::PassOver => Ok(None),
+            found => found,
         }
     }
 
@@ -114,7 +148,7 @@ impl Partition {
         if let Some(latest) = slot.latest() {
             return Ok(latest.map(|latest| latest < limit));
         }
-        let Some(segment) = self.segment_of(slot)? else { return Ok(None) };
+        let Some(segment) = self.segment_of(slot, Missing::PassOver)? else { return Ok(None) };
         segment.is_older_than(limit).map_err(Error::io("read", || segment.path()))
     }
 

@@ -126,7 +126,7 @@ impl Partition {
                 Ok(position) => return Ok(position),
                 Err(within) => within,
             },
-            Found::Broken(_) => slot.base..slot.next().unwrap_or(end),
+            Found::Broken(_) | Found::Replaced => slot.base..slot.next().unwrap_or(end),
         };
         Err(self.inside(end, within))
     }
@@ -163,6 +163,8 @@ impl Partition {
         }
         self.epoch.fetch_max(cut.epoch, Ordering::Relaxed);
         self.end_at(&mut writer, cut.end);
+        // Nor do those who sync write a marker any more: what waited for that was let go of.
+        slots.iter().for_each(|slot| slot.finish());
         writer.predecessor = place.predecessor;
         drop(slots);
         for slot in gone.iter().rev() {

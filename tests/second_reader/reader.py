@@ -80,7 +80,11 @@ def header_of(data, name, home):
         header = {"log_id": fields.u128(), "topic_id": fields.u128()}
         names = "partition epoch base_offset predecessor_base predecessor_position durable_end".split()
         header.update(zip(names, fields.numbers("IIQQQQ")), crc=crc)
-        check(len(fields.rest()) == 40 and not any(data[88:HEADER_BYTES]), "reserved")
+        compacted_end, clean_end = fields.numbers("QQ")
+        if compacted_end or clean_end:
+            check(compacted_end > header["base_offset"], "end offset")
+            header.update(compacted_end=compacted_end, clean_end=clean_end)
+        check(len(fields.rest()) == 24 and not any(data[104:HEADER_BYTES]), "reserved")
         check(name is None or header["base_offset"] == int(name[:20]), "base offset")
         check(home is None or (header["log_id"], header["topic_id"], header["partition"]) == home, "foreign")
     except Refused:
@@ -161,6 +165,7 @@ class Segment:
     def __init__(self, data, header, end, until):
         self.batches, self.holes, self.marker = [], [], None
         self.until = 2**64 if until is None else until
+        self.compacted = "compacted_end" in header
         self.witness = header["durable_end"]
         self.position, self.due, epoch = HEADER_BYTES, header["base_offset"], header["epoch"]
         while any(data[self.position : end]):
@@ -173,7 +178,7 @@ class Segment:
             self.position, self.due, epoch = batch.end, batch.next, batch.epoch
             self.witness = max(self.witness, batch.witness)
         self.torn = any(data[self.position : end])
-        self.rolled = bool(self.batches) and self.batches[-1].marker == "rolled"
+        self.rolled = self.compacted or (bool(self.batches) and self.batches[-1].marker == "rolled")
 
     def look_behind(self, data, header, end, next_base):
         """A rolled marker may stand where the successor says that this segment ended, and is none of its batches."""
@@ -194,7 +199,9 @@ class Segment:
                 break
             length, _, base, _, _, span, its_epoch = struct.unpack_from("<IIQqIII", data, position)
             # Most places are no batch at a glance.
-            if not 44 <= length <= end - position or length % 8 or not 0 <= base - self.due <= passed // 8:
+            if not 44 <= length <= end - position or length % 8 or base < self.due:
+                continue
+            if base - self.due > passed // 8 and (not passed or not self.compacted):
                 continue
             if its_epoch < epoch or min(base + span, 2**64 - 1) > self.until:
                 continue
@@ -245,11 +252,19 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
-    contents = {}
+    contents, left, compacted = {}, [], []
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
-            contents[name] = file.read()
-    names = drop_strays(names, contents, home, cut)
+            data = contents[name] = file.read()
+        # What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
+        # came behind a cut.
+        header = header_of(data, name, home)
+        if any(int(name[:20]) < end and (not header or header["epoch"] <= epoch) for end, epoch in compacted):
+            continue
+        if header and "compacted_end" in header:
+            compacted.append((header["compacted_end"], header["epoch"]))
+        left.append(name)
+    names = drop_strays(left, contents, home, cut)
     if start is not None:
         # What lies in front of the segment that holds the start was deleted on purpose.
         deleted = sum(int(name[:20]) <= start for name in names) - 1
@@ -267,6 +282,10 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
         end, next_base, named = len(data), None, False
         if at + 1 < len(files):
             end, next_base, named = bounds(end, bases[at], bases[at + 1], headers[at + 1])
+        if header and "compacted_end" in header:
+            later = at + 1 < len(files) and headers[at + 1] and headers[at + 1]["epoch"] > header["epoch"]
+            next_base = min(next_base, header["compacted_end"]) if later else header["compacted_end"]
+            end, named = len(data), False
         if older[at]:
             next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)
@@ -311,6 +330,11 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
         damage.append([cut[0], None])  # what came behind the cut
     if last and last.rolled and ends[kept - 1] is None and last.due >= witness:
         damage.append([last.due, None])
+    if last and last.compacted and kept == len(names) and not (older[-1] and cut[0] <= headers[-1]["compacted_end"]):
+        if damage and damage[-1][1] == ends[-1]:
+            damage[-1][1] = None
+        else:
+            damage.append([ends[-1], None])
 
     shown_segments = []
     for name, header, segment in list(zip(names, headers, segments))[:kept]:
@@ -321,6 +345,8 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
         shown_segments.append({"file": name, "header": header})
     records = [record for s in segments[:kept] if s for batch in s.batches for record in batch.records]
     records = [record for record in records if record["offset"] >= (start or 0)]
+    # Nobody misses what is not shown.
+    damage = [[max(first, start or 0), after] for first, after in damage if after is None or after > (start or 0)]
     files = {"segments": shown_segments, "witness": witness, "torn": torn, "damage": damage}
     return records, files
 

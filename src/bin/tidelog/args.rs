@@ -104,6 +104,9 @@ pub(crate) enum Command {
     /// Delete the records of partitions up to an offset or a moment
     #[command(override_usage = "tidelog delete-records [OPTIONS] <--before <N>|--before-time <MOMENT>> <TOPIC>")]
     DeleteRecords(DeleteRecords),
+    /// Remove the records of a compacted topic of whose key there is a later one
+    #[command(override_usage = "tidelog compact [OPTIONS] <TOPIC>")]
+    Compact(Compact),
     /// Show where the room on the disk is
     Stats,
     /// Make a fork of the log in a moment: a directory that shares with it what is sealed, and goes its own way
@@ -370,6 +373,21 @@ pub(crate) struct DeleteRecords {
     #[arg(long, value_name = "MOMENT")]
     pub(crate) before_time: Option<Moment>,
     /// Delete nothing; say how much it would be
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    #[command(flatten)]
+    pub(crate) topic: TopicName,
+    /// Only this partition; may be repeated
+    #[arg(long = "partition", value_name = "P")]
+    pub(crate) partitions: Vec<u32>,
+    /// How much memory to take for the keys, 30 bytes for each; with less it takes more passes [default: 134217728]
+    #[arg(long, value_name = "BYTES", conflicts_with = "dry_run")]
+    pub(crate) memory: Option<usize>,
+    /// Remove nothing; say how much it would be, beside whoever writes the log, and of any topic
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

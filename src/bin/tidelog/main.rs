@@ -7,12 +7,13 @@
 //! | `output`   | standard output, standard error, tables, JSON, base64                    |
 //! | `template` | `--format '%p %o %v'`                                                    |
 //! | `moment`   | `--from-time '2h ago'`                                                  |
-//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `stats`, `copies`, `inspect` | the commands |
+//! | `topics`, `groups`, `offsets`, `produce`, `consume`, `compact`, `stats`, `copies`, `inspect` | the commands |
 //! | `demo`     | the whole model in a few seconds, killed in the middle                   |
 //!
 //! What only reads opens the log read-only, and so works beside the process that writes it.
 
 mod args;
+mod compact;
 mod consume;
 mod copies;
 mod demo;
@@ -54,6 +55,7 @@ fn run(arguments: &Arguments) -> Outcome {
         Command::Groups { action } => groups::run(arguments, action),
         Command::Offsets(what) => offsets::run(arguments, what),
         Command::DeleteRecords(what) => offsets::delete_records(arguments, what),
+        Command::Compact(what) => compact::run(arguments, what),
         Command::Stats => stats::run(arguments),
         Command::Fork { copy } => copies::fork(arguments, copy),
         Command::Backup { copy, previous } => copies::backup(arguments, copy, previous.as_deref()),

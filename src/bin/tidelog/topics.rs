@@ -47,7 +47,12 @@ pub(crate) fn run(arguments: &Arguments, action: &Topics) -> Outcome {
 
 /// Opens the log for writing, and tells what opening it found that somebody should know.
 pub(crate) fn open_for_writing(arguments: &Arguments, create: bool) -> Outcome<EventLog> {
-    let log = EventLog::open_with(&arguments.dir, LogConfig::new().create(create))?;
+    open_with(arguments, LogConfig::new().create(create))
+}
+
+/// The same with these settings.
+pub(crate) fn open_with(arguments: &Arguments, config: LogConfig) -> Outcome<EventLog> {
+    let log = EventLog::open_with(&arguments.dir, config)?;
     tell_findings(&log);
     Ok(log)
 }
@@ -194,9 +199,14 @@ fn as_text(topic: &TopicDescription) -> Vec<String> {
     let entry = |(name, value): &(&str, String)| format!("  {name:<31}  {value}").trim_end().to_owned();
     lines.extend(topic.config.entries().iter().map(entry));
     lines.push(String::new());
-    let mut table = Table::new(&[">PARTITION", ">START", ">END", ">VISIBLE", ">DURABLE", ">SEGMENTS", ">BYTES"]);
+    let compacts = topic.config.policy().compacts();
+    let mut head = vec![">PARTITION", ">START", ">END", ">VISIBLE", ">DURABLE", ">SEGMENTS", ">BYTES"];
+    if compacts {
+        head.extend([">COMPACTED", ">DIRTY"]);
+    }
+    let mut table = Table::new(&head);
     for partition in &topic.partitions {
-        table.row(&[
+        let mut row = vec![
             u64::from(partition.partition),
             partition.log_start.get(),
             partition.log_end.get(),
@@ -204,7 +214,11 @@ fn as_text(topic: &TopicDescription) -> Vec<String> {
             partition.durable_end.get(),
             partition.segments as u64,
             partition.bytes,
-        ]);
+        ];
+        if compacts {
+            row.extend([partition.clean_end.get(), partition.dirty_bytes]);
+        }
+        table.row(&row);
     }
     lines.extend(table.lines("  "));
     lines
@@ -220,6 +234,8 @@ fn as_json(topic: &TopicDescription) -> Value {
             "durable_end": partition.durable_end.get(),
             "segments": partition.segments,
             "bytes": partition.bytes,
+            "clean_end": partition.clean_end.get(),
+            "dirty_bytes": partition.dirty_bytes,
         })
     };
     let config: serde_json::Map<String, Value> =

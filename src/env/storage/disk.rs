@@ -230,6 +230,11 @@ impl Storage for Disk {
         }
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let ((parent, from_name), (_, to_name)) = (self.parent(from)?, self.parent(to)?);
+        Ok(rustix::fs::renameat(&parent, from_name, &parent, to_name)?)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
         Ok(rustix::fs::unlinkat(&parent, name, AtFlags::empty())?)

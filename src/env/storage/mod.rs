@@ -84,6 +84,10 @@ pub(crate) trait Storage: Any + Send + Sync + fmt::Debug {
     /// Gives a file or directory another name within the tree. `AlreadyExists` if `to` is taken.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file the name of another file in its directory, which loses it: there is one or the other under that name at
+    /// every moment, also after a power cut. Whoever has the other mapped keeps reading it.
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Removes a file. Whoever has it mapped keeps reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 

@@ -57,6 +57,10 @@ impl Storage for Below {
         self.disk.rename(&self.full(from), &self.full(to))
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.replace(&self.below.join(from), &self.below.join(to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.remove(&self.full(path))
     }

@@ -102,6 +102,20 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.life.world.lock();
+        world.begin(Operation::Rename, from)?;
+        let (directory, from_name) = world.parent(from)?;
+        let (_, to_name) = world.parent(to)?;
+        let names = &world.directory(directory)?.names;
+        let node = *names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let other = *names.get(to_name).ok_or(io::ErrorKind::NotFound)?;
+        world.contents(other)?;
+        let change = Change::Rename { from: from_name.into(), to: to_name.into(), node };
+        world.directory_mut(directory)?.change(change);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Remove, path)?;
