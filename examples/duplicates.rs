@@ -7,16 +7,17 @@
 //! cargo run --example duplicates --features sim
 //! ```
 
+mod shop;
+
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use tidelog::sim::Machine;
-use tidelog::{
-    Consumer, ConsumerConfig, ConsumerRecord, Error, EventLog, LogConfig, OffsetReset, ProducerRecord, TopicConfig,
-};
+use tidelog::{Consumer, ConsumerConfig, ConsumerRecord, Error, LogConfig};
 
-const ORDERS: usize = 10;
+use shop::{ORDERS, member};
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 type Outcome = Result<(), Box<dyn StdError>>;
@@ -57,23 +58,6 @@ impl Bank {
     }
 }
 
-fn shop(machine: &Machine) -> tidelog::Result<EventLog> {
-    let log = machine.open(LogConfig::new())?;
-    // Small segments, because the next life of the machine begins with a copy of its disk.
-    log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 16))?;
-    for order in 0..ORDERS {
-        log.producer().send(ProducerRecord::new("orders", &format!("order {order}")))?;
-    }
-    log.producer().flush()?;
-    Ok(log)
-}
-
-fn member(log: &EventLog, config: ConsumerConfig) -> tidelog::Result<Consumer> {
-    let mut consumer = log.consumer(config.auto_offset_reset(OffsetReset::Earliest))?;
-    consumer.subscribe(["orders"])?;
-    Ok(consumer)
-}
-
 fn billing() -> ConsumerConfig {
     ConsumerConfig::group("billing").auto_commit(false)
 }
@@ -93,7 +77,7 @@ fn work_off(consumer: &mut Consumer, mut charge: impl FnMut(&ConsumerRecord<'_>)
 fn killed_before_the_commit() -> Outcome {
     // All ten are charged, and the process dies on the way to the commit.
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut consumer = member(&log, billing())?;
     consumer.poll(Duration::ZERO)?.iter().for_each(|record| bank.charge(&record));
     let log = machine.kill().open(LogConfig::new())?;
@@ -103,7 +87,7 @@ fn killed_before_the_commit() -> Outcome {
 
     // What is done twice must make no difference. Partition and offset tell that it is the same record.
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut consumer = member(&log, billing())?;
     consumer.poll(Duration::ZERO)?.iter().for_each(|record| bank.charge_once(&record));
     let log = machine.kill().open(LogConfig::new())?;
@@ -117,7 +101,7 @@ fn slower_than_the_group_allows() -> Outcome {
     // A charge takes a minute, and the member has five between two polls: then it is taken for stuck, and another gets
     // its partition. It notices when it commits.
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut slow = member(&log, billing())?;
     let mut charge = |record: &ConsumerRecord<'_>| {
         machine.sleep(MINUTE);
@@ -133,7 +117,7 @@ fn slower_than_the_group_allows() -> Outcome {
 
     // So many records per poll that they are done in time, on a bad day too.
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut charge = |record: &ConsumerRecord<'_>| {
         machine.sleep(MINUTE);
         bank.charge(record);
@@ -149,7 +133,7 @@ fn killed_before_the_automatic_commit_was_due() -> Outcome {
     // Automatic commits are made by the first poll after each five seconds. Here the process lives for four.
     let config = || ConsumerConfig::group("billing").max_poll_records(1);
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut consumer = member(&log, config())?;
     for _ in 0..ORDERS {
         consumer.poll(Duration::ZERO)?.iter().for_each(|record| bank.charge(&record));
@@ -162,7 +146,7 @@ fn killed_before_the_automatic_commit_was_due() -> Outcome {
 
     // Whoever commits after each poll does at most that poll's records twice: here the last one.
     let (machine, mut bank) = (Machine::new(1), Bank::default());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut consumer = member(&log, config().auto_commit(false))?;
     for order in 1..=ORDERS {
         consumer.poll(Duration::ZERO)?.iter().for_each(|record| bank.charge(&record));

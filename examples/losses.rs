@@ -7,17 +7,20 @@
 //! cargo run --example losses --features sim
 //! ```
 
+mod shop;
+
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use tidelog::sim::Machine;
 use tidelog::{
-    Consumer, ConsumerConfig, ConsumerRecord, DeadLetterConfig, DeadLetterQueue, EventLog, LogConfig, OffsetReset,
-    OffsetTracker, ProcessingError, ProducerRecord, TopicConfig,
+    ConsumerConfig, ConsumerRecord, DeadLetterConfig, DeadLetterQueue, EventLog, LogConfig, OffsetTracker,
+    ProcessingError,
 };
 
-const ORDERS: usize = 10;
+use shop::{ORDERS, member};
+
 /// The one that nobody can process.
 const POISON: &str = "order 4";
 
@@ -41,24 +44,6 @@ fn value(record: &ConsumerRecord<'_>) -> String {
     String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned()
 }
 
-fn shop(machine: &Machine) -> tidelog::Result<EventLog> {
-    let log = machine.open(LogConfig::new())?;
-    // Small segments, because the next life of the machine begins with a copy of its disk.
-    log.create_topic("orders", TopicConfig::new().segment_bytes(1 << 16))?;
-    log.create_topic("dlq.orders", TopicConfig::new().segment_bytes(1 << 16))?;
-    for order in 0..ORDERS {
-        log.producer().send(ProducerRecord::new("orders", &format!("order {order}")))?;
-    }
-    log.producer().flush()?;
-    Ok(log)
-}
-
-fn member(log: &EventLog, config: ConsumerConfig) -> tidelog::Result<Consumer> {
-    let mut consumer = log.consumer(config.auto_offset_reset(OffsetReset::Earliest))?;
-    consumer.subscribe(["orders"])?;
-    Ok(consumer)
-}
-
 fn shipping() -> ConsumerConfig {
     ConsumerConfig::group("shipping").auto_commit(false)
 }
@@ -79,7 +64,7 @@ fn lost_after(log: &EventLog, shipped: &mut Shipped) -> tidelog::Result<usize> {
 fn committed_before_it_was_processed() -> Outcome {
     for commit_first in [true, false] {
         let (machine, mut shipped) = (Machine::new(1), Shipped::new());
-        let log = shop(&machine)?;
+        let log = shop::open(&machine)?;
         let mut consumer = member(&log, shipping())?;
         let records = consumer.poll(Duration::ZERO)?;
         if commit_first {
@@ -104,7 +89,7 @@ fn closed_in_the_middle_of_a_batch_that_failed() -> Outcome {
     // Automatic commits are on. The function fails at the poison, the consumer is dropped, and that closes it: it commits
     // what it has polled.
     let (machine, mut shipped) = (Machine::new(1), Shipped::new());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let failed = ship_all(&log, &mut shipped);
     let lost = lost_after(&log, &mut shipped)?;
     println!("Closed in the middle of a batch that failed: {lost} of {ORDERS} were never shipped.");
@@ -113,7 +98,7 @@ fn closed_in_the_middle_of_a_batch_that_failed() -> Outcome {
 
     // Positions move with the work, what nobody can process is put aside, and the group goes on.
     let (machine, mut shipped) = (Machine::new(1), Shipped::new());
-    let log = shop(&machine)?;
+    let log = shop::open(&machine)?;
     let mut consumer = member(&log, ConsumerConfig::group("shipping"))?;
     let mut dead_letters = DeadLetterQueue::new(log.producer(), "dlq.orders", DeadLetterConfig::new())?;
     let records = consumer.poll(Duration::ZERO)?;
@@ -147,7 +132,7 @@ fn committed_while_threads_were_still_at_work() -> Outcome {
     // and committed its positions.
     for tracked in [false, true] {
         let (machine, mut shipped) = (Machine::new(1), Shipped::new());
-        let log = shop(&machine)?;
+        let log = shop::open(&machine)?;
         let mut consumer = member(&log, shipping())?;
         let mut tracker = OffsetTracker::new();
         let records = consumer.poll(Duration::ZERO)?;

@@ -203,6 +203,7 @@ impl Producer {
     where
         I: IntoIterator<Item = ProducerRecord<'a>>,
     {
+        point::reach(|| What::Send);
         let records: Vec<ProducerRecord<'a>> = records.into_iter().collect();
         let mut parts: Vec<Part> = Vec::new();
         let mut drafts: Vec<Vec<Draft<'_>>> = Vec::new();
@@ -226,10 +227,16 @@ impl Producer {
         for (part, drafts) in parts.iter().zip(&drafts) {
             part.partition.check_batch(drafts)?;
         }
-        for (part, drafts) in parts.iter_mut().zip(&drafts) {
+        for (number, (part, drafts)) in parts.iter_mut().zip(&drafts).enumerate() {
             part.base = part.partition.append(drafts)?;
             part.count = drafts.len() as u64;
+            let (partition, base) = (part.partition.name(), part.base);
+            for (place, record) in places.iter().zip(&records).filter(|(place, _)| place.part == number) {
+                let (key, value) = (record.key.as_deref(), record.value.as_deref());
+                point::note(|| What::Sent { partition, offset: base.advance(place.index), key, value });
+            }
         }
+        point::pass();
         Ok(BatchDelivery { parts, places })
     }
 
@@ -241,7 +248,7 @@ impl Producer {
     ///
     /// [`SyncFailed`](Error::SyncFailed) if a partition could not be synced: what was sent to it last is in doubt.
     pub fn flush(&self) -> Result<()> {
-        flush(&self.shared.catalog, None)
+        self.flush_within(None)
     }
 
     /// [`flush`](Self::flush) for at most this long.
@@ -250,7 +257,14 @@ impl Producer {
     ///
     /// Also [`Timeout`](Error::Timeout); the records are sent all the same.
     pub fn flush_timeout(&self, timeout: Duration) -> Result<()> {
-        flush(&self.shared.catalog, Some(timeout))
+        self.flush_within(Some(timeout))
+    }
+
+    fn flush_within(&self, timeout: Option<Duration>) -> Result<()> {
+        point::reach(|| What::Wait);
+        let flushed = flush(&self.shared.catalog, timeout);
+        point::pass();
+        flushed
     }
 
     /// Flushes, and refuses to send from now on, through all clones.
@@ -400,8 +414,10 @@ impl Delivery {
     }
 
     fn delivered(&self, timeout: Option<Duration>) -> Result<RecordMetadata> {
-        self.partition.deliver(self.offset.advance(1), timeout)?;
-        Ok(self.metadata())
+        point::reach(|| What::Wait);
+        let delivered = self.partition.deliver(self.offset.advance(1), timeout);
+        point::pass();
+        delivered.map(|()| self.metadata())
     }
 
     fn metadata(&self) -> RecordMetadata {
@@ -462,9 +478,11 @@ impl BatchDelivery {
     ///
     /// As [`Delivery::wait`].
     pub fn wait(&self) -> Result<Vec<RecordMetadata>> {
+        point::reach(|| What::Wait);
         for part in &self.parts {
             part.partition.deliver(part.base.advance(part.count), None)?;
         }
+        point::pass();
         let metadata_of = |place: &Place| {
             let part = &self.parts[place.part];
             metadata(part.partition.name(), part.base.advance(place.index), place.timestamp)

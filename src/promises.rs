@@ -101,6 +101,7 @@
 //!     `rot::a_marker_that_is_damaged_before_the_one_of_the_roll_does_not_hide_that_the_successor_is_gone`.
 //! 15. `rot::a_segment_of_another_partition_topic_log_or_time_is_refused_reported_and_left_alone`,
 //!     `rot::a_foreign_segment_behind_the_end_is_set_aside_and_reported_and_makes_way`,
+//!     `rot::a_foreign_segment_with_the_name_of_an_offset_inside_of_a_batch_takes_nothing_from_it`,
 //!     `rot::an_old_backup_in_the_place_of_a_segment_does_not_pass_for_it`.
 //! 16. `lost_catalog::a_lost_catalog_is_rebuilt_from_the_directories_and_reported`,
 //!     `lost_catalog::whatever_byte_of_the_catalog_is_damaged_no_record_and_no_commit_is_lost`,

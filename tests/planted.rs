@@ -136,8 +136,8 @@ const MISTAKES: &[Mistake] = &[
         "torn-tail-kept",
         "active_segment",
         RECOVERY,
-        "if short || (tail.is_some() && successor.is_none()) {",
-        "if !PLANTED && (short || (tail.is_some() && successor.is_none())) {",
+        "if short || (tail.is_some() && next.is_none()) {",
+        "if !PLANTED && (short || (tail.is_some() && next.is_none())) {",
     ),
     mistake(
         "header-checksum-skipped",

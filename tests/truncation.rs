@@ -1,7 +1,12 @@
 //! Cutting the tail of a log: for readers, groups, senders, other processes, and a machine that stops anywhere.
 #![cfg(feature = "sim")]
 
-use std::time::Duration;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
@@ -201,24 +206,24 @@ fn a_consumer_beyond_goes_on_where_the_log_was_cut_or_is_told() {
         let mut from_the_end = reader(&log, OffsetReset::Latest);
         from_the_end.poll(NOW).unwrap();
 
-        cut(&log, 5);
+        cut(&log, 4);
         (0..batches).for_each(|_| send(&log, grown / batches, 2));
         let grown = grown / batches * batches;
 
-        let new: Vec<_> = (5..5 + grown).map(|offset| (offset, 2)).collect();
+        let new: Vec<_> = (4..4 + grown).map(|offset| (offset, 2)).collect();
         assert_eq!(drain(&mut at_the_end), new, "grown by {grown}");
         assert_eq!(drain(&mut from_the_end), new);
-        assert_eq!(drain(&mut behind).len() as u64, 5 + grown);
+        assert_eq!(drain(&mut behind).len() as u64, 4 + grown);
         assert_eq!(
             drain(&mut in_the_middle).iter().map(|(offset, _)| *offset).collect::<Vec<_>>(),
-            Vec::from_iter(3..5 + grown)
+            Vec::from_iter(3..4 + grown)
         );
         assert!(held.iter().all(|record| record.value() == Some(&value(1)[..])), "what was polled stays as it was");
         for _ in 0..2 {
             let told = strict.poll(NOW).unwrap_err();
             assert_eq!(
                 told.to_string(),
-                "orders-0 was truncated to 5 while the consumer was at 12; seek to 5 to read what was sent since"
+                "orders-0 was truncated to 4 while the consumer was at 12; seek to 4 to read what was sent since"
             );
         }
         let Err(Error::LogTruncated { end, .. }) = strict.poll(NOW) else { panic!("it was told") };
@@ -263,28 +268,52 @@ fn a_waiting_consumer_is_woken_and_automatic_commits_stay_within_the_log() {
 }
 
 #[test]
+fn a_consumer_that_waits_beyond_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = EventLog::open(directory.path()).unwrap();
+    log.create_topic(TOPIC, config()).unwrap();
+    send(&log, 8, 1);
+    std::thread::scope(|scope| {
+        let mut waiting = reader(&log, OffsetReset::None);
+        waiting.seek(&orders(), 0).unwrap();
+        drain(&mut waiting);
+        let began = Instant::now();
+        let waits = scope.spawn(move || waiting.poll(Duration::from_secs(20)).map(|records| records.len()));
+        // Whether it waits already or comes later, it is told.
+        (0..10_000).for_each(|_| std::thread::yield_now());
+        cut(&log, 3);
+        assert!(matches!(waits.join().unwrap(), Err(Error::LogTruncated { .. })));
+        assert!(began.elapsed() < Duration::from_secs(15), "it was told when its time was over");
+    });
+}
+
+#[test]
 fn deliveries_of_what_was_cut_off_are_done_with() {
-    for durability in [Durability::Sync, Durability::Os] {
+    // With the first offset nothing must be synced before the cut, with the second everything is.
+    for (end, durability) in [3, 4].into_iter().flat_map(|end| [(end, Durability::Sync), (end, Durability::Os)]) {
         let log = log_with(&Machine::new(6), config().durability(durability), 3);
-        let called = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let pending: Vec<_> = (0..9)
+        let called = Arc::new(AtomicU64::new(0));
+        let send = || log.producer().send(ProducerRecord::new(TOPIC, b"y")).unwrap();
+        let mut pending: Vec<_> = (0..9)
             .map(|_| {
-                let called = std::sync::Arc::clone(&called);
-                let record = ProducerRecord::new(TOPIC, b"x").partition(0);
-                log.producer()
-                    .send_with(record, move |result| {
-                        result.unwrap();
-                        called.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    })
-                    .unwrap();
-                log.producer().send(ProducerRecord::new(TOPIC, b"y")).unwrap()
+                let called = Arc::clone(&called);
+                let record = ProducerRecord::new(TOPIC, b"x");
+                let callback = move |result: Result<_, Error>| {
+                    result.unwrap();
+                    called.fetch_add(1, Ordering::Relaxed);
+                };
+                log.producer().send_with(record, callback).unwrap();
+                send()
             })
             .collect();
-        cut(&log, 4);
-        assert_eq!(called.load(std::sync::atomic::Ordering::Relaxed), 9, "{durability}");
-        let last = log.producer().send(ProducerRecord::new(TOPIC, b"z")).unwrap();
+        cut(&log, end);
+        assert_eq!(called.load(Ordering::Relaxed), 9, "{durability}");
+        let mut awaited = pin!(pending.pop().unwrap());
+        let ready = awaited.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(ready, Poll::Ready(Ok(_))), "{ready:?}");
+        let last = send();
         pending.into_iter().for_each(|delivery| drop(delivery.wait().unwrap()));
-        assert_eq!(last.wait().unwrap().offset().get(), 4);
+        assert_eq!(last.wait().unwrap().offset().get(), end);
         log.producer().flush().unwrap();
     }
 }

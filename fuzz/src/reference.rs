@@ -2,7 +2,7 @@
 //!
 //! It shares no code with the library, not even its types: two decoders that agree by sharing a mistake agree on nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that are read from the front, a few at a time. `None`: there are not so many.
 pub struct Stream<'a> {
@@ -342,6 +342,47 @@ pub struct Partition {
     pub torn: bool,
 }
 
+/// A file: the offset in its name, its bytes, its header if that is whole.
+type File<'a> = (u64, &'a [u8], Option<Header>);
+
+/// Up to which byte and which offset a file goes, by what the next one says.
+fn bounds((base, bytes, header): &File<'_>, next: Option<&File<'_>>) -> (u64, Option<u64>) {
+    let length = bytes.len() as u64;
+    let (byte, offset) = match next {
+        None => (length, None),
+        Some((next_base, _, next_header)) => match next_header.and_then(|header| header.predecessor) {
+            Some((named, position)) if named == *base => (length.min(position), Some(*next_base)),
+            Some((named, _)) if *base < named && named < *next_base => (length, Some(named)),
+            _ => (length, Some(*next_base)),
+        },
+    };
+    let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header))) else {
+        return (byte, offset);
+    };
+    // The successor of a compacted segment cuts it short only if it is of a later epoch.
+    let later = next.and_then(|(_, _, next)| next.as_ref()).is_some_and(|next| next.epoch > header.epoch);
+    (length, Some(offset.filter(|_| later).map_or(end, |begins| begins.min(end))))
+}
+
+/// Leaves out the foreign files whose names are offsets that the segment before them holds.
+fn drop_strays(found: &mut Vec<File<'_>>, foreign: &BTreeSet<u64>) {
+    let strays: Vec<u64> = (0..found.len())
+        .filter(|at| foreign.contains(&found[*at].0))
+        .filter(|at| {
+            let of_nobody = |(base, ..): &&File<'_>| foreign.contains(base);
+            let before = found[..*at].iter().rfind(|file| !of_nobody(file));
+            let next = found[*at..].iter().find(|file| !of_nobody(file));
+            before.is_some_and(|file| {
+                let (byte, offset) = bounds(file, next);
+                let read = file.2.as_ref().map(|header| segment(file.1, header, byte, offset.unwrap_or(u64::MAX)));
+                read.is_some_and(|read| read.end.1 > found[*at].0)
+            })
+        })
+        .map(|at| found[at].0)
+        .collect();
+    found.retain(|(base, ..)| !strays.contains(base));
+}
+
 /// Files by their names. `closed_at`: where the catalog says that it ended; `start`: where it must begin, because
 /// everything below was deleted on purpose.
 pub fn partition(
@@ -351,14 +392,19 @@ pub fn partition(
     start: Option<u64>,
     cut: Option<(u64, u32)>,
 ) -> Partition {
-    let mut found: Vec<(u64, &[u8], Option<Header>)> = Vec::new();
+    let mut found: Vec<File<'_>> = Vec::new();
+    let mut foreign = BTreeSet::new();
     for (name, bytes) in files {
         let Some(base) = base_of(name) else { continue };
-        let whole = header(bytes).filter(|header| {
+        let whole = header(bytes).filter(|_| bytes.len() as u64 <= 1 << 31);
+        let ours = whole.filter(|header| {
             let place = (header.log_id, header.topic_id, header.partition);
-            place == home && header.base == base && bytes.len() as u64 <= 1 << 31
+            place == home && header.base == base
         });
-        found.push((base, bytes, whole));
+        if whole.is_some() && ours.is_none() {
+            foreign.insert(base);
+        }
+        found.push((base, bytes, ours));
     }
     found.sort_by_key(|(base, ..)| *base);
     // Where what older segments hold was cut off. Those that begin there do not count.
@@ -371,7 +417,8 @@ pub fn partition(
     let mut compacted: Vec<(u64, u32)> = Vec::new();
     found.retain(|(base, _, header)| {
         let older = |epoch: u32| header.as_ref().is_none_or(|header| header.epoch <= epoch);
-        let stays = !compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        let replaced = compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        let stays = !replaced || foreign.contains(base);
         if let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header)))
             && stays
         {
@@ -379,32 +426,24 @@ pub fn partition(
         }
         stays
     });
+    drop_strays(&mut found, &foreign);
+    // What lies in front of the segment that holds the start may still be there, and does not count.
+    while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
+        && *second <= start
+    {
+        found.remove(0);
+    }
     found.retain(|(base, _, header)| cut_of(header).is_none_or(|end| *base < end));
 
-    // Up to which byte and which offset each goes, by what its successor says. The last: as far as it does.
+    // Up to which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
     let mut segments: Vec<Option<Segment>> = Vec::new();
-    for (at, (base, bytes, header)) in found.iter().enumerate() {
-        let (mut byte, mut offset) = (bytes.len() as u64, None);
-        if let Some((next_base, _, next_header)) = found.get(at + 1) {
-            offset = Some(*next_base);
-            if let Some((named, position)) = next_header.and_then(|header| header.predecessor) {
-                if named == *base {
-                    byte = byte.min(position);
-                } else if *base < named && named < *next_base {
-                    offset = Some(named);
-                }
-            }
-        }
-        let compacted_end = header.as_ref().and_then(|header| header.compacted_end);
-        if let (Some(end), Some(header)) = (compacted_end, header) {
-            // Its successor cuts it short only if it is of a later epoch.
-            let later = found.get(at + 1).and_then(|(_, _, next)| next.as_ref());
-            let begins = offset.filter(|_| later.is_some_and(|next| next.epoch > header.epoch));
-            (byte, offset) = (bytes.len() as u64, Some(begins.map_or(end, |begins| begins.min(end))));
-        }
-        offset = offset.into_iter().chain(cut_of(header)).min();
+    for (at, file) in found.iter().enumerate() {
+        let (byte, offset) = bounds(file, found.get(at + 1));
+        let offset = offset.into_iter().chain(cut_of(&file.2)).min();
+        let compacted_end = file.2.as_ref().and_then(|header| header.compacted_end);
         ends.push(offset);
+        let (base, bytes, header) = file;
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {
             let (named, position) = next_header.as_ref()?.predecessor?;
             (named == *base && compacted_end.is_none()).then_some((position, *next_base))

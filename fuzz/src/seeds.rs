@@ -336,6 +336,8 @@ fn facts() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         (key("group/billing"), Some(vec![])),
         (key("end/0000000000000000000000000000000b/0"), Some(vec![3, 0, 0, 0, 0, 0, 0, 0])),
         (key("end/x/0"), Some(vec![0; 8])),
+        (key("start/0000000000000000000000000000000b/0"), Some(vec![2, 0, 0, 0, 0, 0, 0, 0])),
+        (key("start/0000000000000000000000000000000b/0"), None),
         (key("end/0000000000000000000000000000000b/0"), None),
         (key("group/billing"), None),
         (key("quota/me"), Some(vec![9])),
@@ -416,6 +418,8 @@ fn put_directories(seeds: &mut Seeds) {
         }
     }
     put_neighbours(seeds);
+    put_beginnings(seeds);
+    put_commits(seeds);
     let many = Files::from([
         ("catalog/00000000000000000000.log".to_owned(), table(&[(b"topic/t", Some(topic(5, u32::MAX, &[])))]).encode()),
         (
@@ -426,72 +430,121 @@ fn put_directories(seeds: &mut Seeds) {
     seeds.insert(("inspect", "too-many-partitions".to_owned()), [vec![3], pack(&many)].concat());
 }
 
+/// Two records.
+fn two(base: u64) -> Batch {
+    Batch::dense(base, 1, [record(Some(b"k"), Some(b"one"), 0), record(None, Some(b"two"), 0)])
+}
+
+/// A segment of the partition `orders-0`, with two records and the rolled marker, which stands where the next one says that
+/// this one ended. `at`: how many come before it; `promised`: whether it says that those are durable.
+fn nth(at: u64, promised: bool) -> Segment {
+    let before = (at > 0).then(|| (2 * at - 2, 128 + two(0).encode(0).len() as u64));
+    let durable_end = if promised { 2 * at } else { 0 };
+    let header = SegmentHeader { predecessor: before, durable_end, ..header(2 * at) };
+    let batches = vec![two(2 * at), Batch::marker(2 * at + 2, 1, 3)];
+    Segment { header, batches, free_bytes: 64, damage: Vec::new() }
+}
+
+/// The same with a bit turned over in its batch.
+fn torn(at: u64, promised: bool) -> Segment {
+    Segment { damage: vec![Damage::Flip { at: 150, bits: 1 }], ..nth(at, promised) }
+}
+
+/// The same without the marker.
+fn last(at: u64, promised: bool) -> Segment {
+    let mut segment = nth(at, promised);
+    segment.batches.truncate(1);
+    segment
+}
+
+/// The same, of another topic.
+fn foreign(segment: Segment) -> Segment {
+    Segment { header: SegmentHeader { topic_id: 77, ..segment.header }, ..segment }
+}
+
+/// A catalog that knows `orders`, and these facts; and segments of `orders-0` under these names.
+fn orders(facts: &[(&[u8], Option<Vec<u8>>)], segments: impl IntoIterator<Item = (u64, Segment)>) -> Files {
+    let topic: (&[u8], _) = (b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])));
+    let facts = table(&[&[topic][..], facts].concat());
+    let catalog = Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..facts };
+    let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog.encode())]);
+    let named = |(base, segment): (u64, Segment)| (format!("topics/orders/0/{base:020}.log"), segment.encode());
+    files.extend(segments.into_iter().map(named));
+    files
+}
+
+fn put_files(seeds: &mut Seeds, name: &str, files: &Files) {
+    for target in ["directory", "inspect"] {
+        seeds.insert((target, name.to_owned()), [vec![0], pack(files)].concat());
+    }
+}
+
 /// Segments of a partition that follow one another, and what can become of them.
 fn put_neighbours(seeds: &mut Seeds) {
-    let catalog_with = |more: &[(&[u8], Option<Vec<u8>>)]| {
-        let topic: (&[u8], _) = (b"topic/orders", Some(topic(2, 1, &[("segment.bytes", "4096")])));
-        let table = table(&[&[topic][..], more].concat());
-        Segment { header: SegmentHeader { topic_id: 0, ..header(0) }, ..table }.encode()
-    };
-    let catalog = catalog_with(&[]);
-    let dense = |base, epoch| {
-        let records = [record(Some(b"k"), Some(b"one"), 0), record(None, Some(b"two"), 0)];
-        Batch::dense(base, epoch, records)
-    };
-    // Each with two records; the rolled marker stands where the next one says that this one ended.
-    let segment = |at: u64, promised: bool| {
-        let before = (at > 0).then(|| (2 * at - 2, 128 + dense(0, 1).encode(0).len() as u64));
-        let durable_end = if promised { 2 * at } else { 0 };
-        let header = SegmentHeader { predecessor: before, durable_end, ..header(2 * at) };
-        let batches = vec![dense(2 * at, 1), Batch::marker(2 * at + 2, 1, 3)];
-        Segment { header, batches, free_bytes: 64, damage: Vec::new() }
-    };
-    let torn = |at, promised| Segment { damage: vec![Damage::Flip { at: 150, bits: 1 }], ..segment(at, promised) };
-    let unrolled = |at, promised| {
-        let mut segment = segment(at, promised);
-        segment.batches.truncate(1);
-        segment
-    };
     let cases: [(&str, Vec<Segment>); 9] = [
-        ("three", vec![segment(0, true), segment(1, true), unrolled(2, true)]),
-        ("rolled-unproven", vec![segment(0, false), segment(1, false), unrolled(2, false)]),
-        ("successor-gone", vec![segment(0, true), segment(1, true)]),
-        ("middle-gone", vec![segment(0, true), unrolled(2, true)]),
-        ("middle-gone-unproven", vec![segment(0, false), unrolled(2, false)]),
-        ("middle-gone-unrolled", vec![unrolled(0, false), unrolled(2, false)]),
-        ("first-gone", vec![segment(1, true), unrolled(2, true)]),
-        ("torn-before-others", vec![torn(0, false), unrolled(1, false), unrolled(2, false)]),
-        ("damaged-before-others", vec![torn(0, true), torn(1, true), unrolled(2, true)]),
+        ("three", vec![nth(0, true), nth(1, true), last(2, true)]),
+        ("rolled-unproven", vec![nth(0, false), nth(1, false), last(2, false)]),
+        ("successor-gone", vec![nth(0, true), nth(1, true)]),
+        ("middle-gone", vec![nth(0, true), last(2, true)]),
+        ("middle-gone-unproven", vec![nth(0, false), last(2, false)]),
+        ("middle-gone-unrolled", vec![last(0, false), last(2, false)]),
+        ("first-gone", vec![nth(1, true), last(2, true)]),
+        ("torn-before-others", vec![torn(0, false), last(1, false), last(2, false)]),
+        ("damaged-before-others", vec![torn(0, true), torn(1, true), last(2, true)]),
     ];
-    let put = |seeds: &mut Seeds, name: &str, files: &Files| {
-        for target in ["directory", "inspect"] {
-            seeds.insert((target, name.to_owned()), [vec![0], pack(files)].concat());
-        }
-    };
     for (name, segments) in cases {
-        let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog.clone())]);
-        for segment in segments {
-            files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
-        }
-        put(seeds, name, &files);
-    }
-    // What was deleted on purpose, in the middle of a segment, up to a boundary, and further than there is; its files may
-    // still be there.
-    let key = format!("start/{:032x}/0", 2);
-    for (start, first) in [(1u64, 0), (2, 0), (2, 1), (3, 0), (4, 2), (5, 0), (9, 0), (9, 2)] {
-        let catalog = catalog_with(&[(key.as_bytes(), Some(start.to_le_bytes().to_vec()))]);
-        let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog)]);
-        for segment in [segment(0, true), torn(1, true), unrolled(2, true)].into_iter().skip(first) {
-            files.insert(format!("topics/orders/0/{:020}.log", segment.header.base_offset), segment.encode());
-        }
-        put(seeds, &format!("begins-at-{start}-from-{first}"), &files);
+        let named = segments.into_iter().map(|segment| (segment.header.base_offset, segment));
+        put_files(seeds, name, &orders(&[], named));
     }
     for (name, path) in [("unborn-beside", "4.log.new"), ("directory-beside", "4.log/x"), ("stray-beside", "4.txt")] {
-        let mut files = Files::from([("catalog/00000000000000000000.log".to_owned(), catalog.clone())]);
-        files.insert("topics/orders/0/00000000000000000000.log".to_owned(), unrolled(0, false).encode());
+        let mut files = orders(&[], [(0, last(0, false))]);
         files.insert(format!("topics/orders/0/0000000000000000000{path}"), vec![7; 9]);
-        put(seeds, name, &files);
+        put_files(seeds, name, &files);
     }
+    // Files of somebody else, and a segment that says of the one before that it ended where no gap fits.
+    let mut cramped = last(2, true);
+    cramped.header.predecessor = Some((2, 130));
+    for (name, others) in [
+        ("foreign-behind", vec![(3, foreign(nth(1, false))), (9, foreign(last(2, false)))]),
+        ("foreign-between", vec![(2, foreign(nth(1, true))), (4, last(2, true))]),
+        ("stray", vec![(1, foreign(nth(1, true)))]),
+        ("cramped", vec![(4, cramped)]),
+    ] {
+        put_files(seeds, name, &orders(&[], [vec![(0, last(0, false))], others].concat()));
+    }
+}
+
+/// What was deleted on purpose, in the middle of a segment, up to a boundary, and further than there is: its files may still
+/// be there.
+fn put_beginnings(seeds: &mut Seeds) {
+    let key = format!("start/{:032x}/0", 2);
+    for (start, first) in [(1u64, 0), (2, 0), (2, 1), (3, 0), (4, 2), (5, 0), (9, 0), (9, 2)] {
+        let segments = [(0, nth(0, true)), (2, torn(1, true)), (4, last(2, true))];
+        let fact = (key.as_bytes(), Some(start.to_le_bytes().to_vec()));
+        let files = orders(&[fact], segments.into_iter().skip(first));
+        put_files(seeds, &format!("begins-at-{start}-from-{first}"), &files);
+    }
+    let fact = (key.as_bytes(), Some(1u64.to_le_bytes().to_vec()));
+    let stray = orders(&[fact], [(0, nth(0, true)), (1, foreign(nth(1, true))), (2, last(1, true))]);
+    put_files(seeds, "stray-at-the-beginning", &stray);
+}
+
+/// What a group has committed: past the end, what makes no sense, and what it has taken back; with a catalog and without.
+fn put_commits(seeds: &mut Seeds) {
+    let entries: [(&[u8], _); 5] = [
+        (b"orders/0", Some(commit(2, 9, ""))),
+        (b"orders", Some(vec![1])),
+        (b"audit/0", Some(commit(3, 1, ""))),
+        (b"audit/0", None),
+        (b"", Some(vec![0; 8])),
+    ];
+    let home = SegmentHeader { topic_id: reference::group_id("billing"), ..header(0) };
+    let group = Segment { header: home, ..table(&entries) };
+    let mut files = orders(&[], [(0, last(0, false))]);
+    files.insert("groups/billing/00000000000000000000.log".to_owned(), group.encode());
+    put_files(seeds, "commits", &files);
+    files.remove("catalog/00000000000000000000.log");
+    put_files(seeds, "commits-without-a-catalog", &files);
 }
 
 fn put_entries(seeds: &mut Seeds) {

@@ -49,6 +49,8 @@ pub(crate) enum What<'a> {
         key: Option<&'a [u8]>,
         value: Option<&'a [u8]>,
     },
+    /// Somebody asks for what was sent to be delivered, and waits for it.
+    Wait,
     /// A point that the user has named.
     Named(&'static str),
 }

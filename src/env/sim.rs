@@ -11,6 +11,11 @@
 //!
 //! A thread that the scheduler did not start is the member *main*: a test with one thread needs to know nothing of this.
 //! The same seed and the same members give the same turns.
+//!
+//! A simulation of consumers has a scheduler of its own, the stage of `sim`, which is not this one with more to do: here the
+//! test is a member, says when time goes by, and threads of the log run when it waits. There the test is run: whoever has
+//! the baton may lose it or die at every call, what the log does by itself is done by whoever waits last, and the end of it
+//! is looked for. What the two have in common is who is ready when, a dozen lines.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -44,13 +44,17 @@
 //! segment that its successor names is read up to the position that is said there: behind it stands nothing but its
 //! rolled marker, or what was cut off. Any other, also one whose successor has no whole header, goes to the end of the file.
 //!
+//! A file whose header would be whole in another place is *foreign*. It is none of the partition's segments either if the
+//! file before it that is not foreign, read as if those that are foreign and behind it were not there, is a segment with a
+//! whole header and goes on behind the offset in the foreign one's name: a copy that somebody has put there ends nothing.
+//!
 //! # Compacted segments
 //!
 //! Compaction leaves the records out of which there is a later one with the same key; what stays keeps its offset. It
 //! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
 //! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`). A file is
 //! none of the partition's segments if one before it, of the same epoch or a later one, ends behind its base offset, or if
-//! one does and its own header is not whole: its removal was interrupted.
+//! one does and its own header would be whole in no place: its removal was interrupted.
 //!
 //! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
 //! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, what it says counts if it

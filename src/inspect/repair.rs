@@ -6,7 +6,7 @@
 //! | the end of a segment is missing  | a gap up to where the next segment begins, or to what is known to be promised |
 //! | a segment is missing             | a segment that is one gap                                                     |
 //! | a header is damaged, or foreign  | the same in its place; the file is moved aside                                |
-//! | a foreign file behind the end    | none: opening the log sets it aside                                           |
+//! | a foreign file behind the end, or with the name of an offset inside of a segment | none: opening sets it aside   |
 //! | a torn tail, catalog, committed  | none: opening the log sees to these                                           |
 //! | a table has lost its beginning   | none: nobody knows what it said                                               |
 //!
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use crate::env::Env;
 use crate::env::storage::{Access, Lock, LockError};
-use crate::error::{Error, Flaw, Result};
+use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
 use crate::format::segment::{self, HEADER_BYTES, Header, Identity, Predecessor};
 use crate::inspect::survey::{self, Place, PlaceKind, Surveyed};
@@ -128,12 +128,10 @@ impl Repair<'_> {
             };
             before = Some(Predecessor { base: segment.base, end_position });
         }
-        for segment in &survey.segments[survey.counted()..] {
-            if matches!(segment.header, Err(Flaw::Foreign)) {
-                let path = self.env.storage.root().join(&segment.path);
-                let reason = "the file belongs elsewhere, and opening the log sets it aside";
-                self.report.beyond.push(format!("{}: {}: {reason}", place.name, path.display()));
-            }
+        for segment in survey.set_aside() {
+            let path = self.env.storage.root().join(&segment.path);
+            let reason = "the file belongs elsewhere, and opening the log sets it aside";
+            self.report.beyond.push(format!("{}: {}: {reason}", place.name, path.display()));
         }
         Ok(())
     }
@@ -237,7 +235,7 @@ impl Repair<'_> {
         if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
             let before = Predecessor { base: segment.base, end_position: segment.end };
             self.make_gap_segment(place, identity, Some(before), lost, cut.epoch)?;
-        } else if segment.rolled && named.is_none() && segment.tail.is_none() {
+        } else if segment.rolled && named.is_none() {
             // As many as a segment of this length can have held.
             let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
             let before = Predecessor { base: segment.base, end_position: segment.end };

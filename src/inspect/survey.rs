@@ -175,10 +175,12 @@ pub(super) fn drop_replaced(
     for (base, path) in files {
         let bytes = map(env, &path, Access::Read)?;
         let decode = |pen: &Pen| Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES))).ok();
-        let header = bytes.and_then(|(_, pen)| decode(&pen));
-        let header = header.filter(|header| Some(header.identity) == identity && header.base == base);
-        let replaces =
-            |(end, epoch): &(Offset, u32)| base < *end && header.as_ref().is_none_or(|header| header.epoch <= *epoch);
+        let whole = bytes.and_then(|(_, pen)| decode(&pen));
+        let header = whole.filter(|header| Some(header.identity) == identity && header.base == base);
+        let is_foreign = whole.is_some() && header.is_none();
+        let replaces = |(end, epoch): &(Offset, u32)| {
+            base < *end && !is_foreign && header.as_ref().is_none_or(|header| header.epoch <= *epoch)
+        };
         if compacted.iter().any(replaces) {
             continue;
         }
@@ -242,6 +244,11 @@ pub(super) fn survey(
 }
 
 impl Surveyed {
+    /// Whether its header is right, and of another place.
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self.header, Err(Flaw::Foreign))
+    }
+
     fn walk(&mut self, mut walk: Walk, bytes: &[u8]) {
         self.tail = loop {
             let epoch = walk.epoch;

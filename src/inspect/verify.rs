@@ -71,6 +71,8 @@ pub(super) struct PlaceSurvey {
     /// Whose segments these are; `None` if no header says so.
     pub(super) identity: Option<Identity>,
     pub(super) segments: Vec<Surveyed>,
+    /// Foreign files whose names are offsets that the segment before them holds.
+    strays: Vec<Surveyed>,
     /// The highest durable end offset that any segment says, or the catalog.
     pub(super) witness: Offset,
     /// Everything below was deleted on purpose.
@@ -80,6 +82,11 @@ pub(super) struct PlaceSurvey {
 }
 
 impl PlaceSurvey {
+    /// The foreign files that the next opening sets aside: strays, and what stands behind the end.
+    pub(super) fn set_aside(&self) -> impl Iterator<Item = &Surveyed> {
+        self.segments[self.counted()..].iter().chain(&self.strays).filter(|segment| segment.is_foreign())
+    }
+
     /// How many of the segments count: behind a torn tail none does, and opening the log for writing removes them.
     pub(super) fn counted(&self) -> usize {
         let torn = |at: usize| {
@@ -159,12 +166,19 @@ pub(super) fn survey_place(
         Some(identity) => Some(identity),
         None => survey::identity_of(env, place, &files, log)?,
     };
-    let mut files = survey::drop_replaced(env, identity, files)?;
-    let deleted = files.partition_point(|(base, _)| *base <= start).saturating_sub(1);
-    files.drain(..deleted);
-    let mut segments: Vec<Surveyed> = Vec::new();
+    let files = survey::drop_replaced(env, identity, files)?;
+    let (mut segments, mut strays): (Vec<Surveyed>, Vec<Surveyed>) = Default::default();
     for file in files.into_iter().rev() {
-        let surveyed = survey::survey(env, identity, file, segments.last(), cut)?;
+        let successor = segments.iter().rfind(|segment| !segment.is_foreign());
+        let mut surveyed = survey::survey(env, identity, file.clone(), successor, cut)?;
+        if !surveyed.is_foreign() {
+            while segments.last().is_some_and(|next| next.is_foreign() && next.base < surveyed.next) {
+                strays.extend(segments.pop());
+            }
+            if segments.last().is_some_and(Surveyed::is_foreign) {
+                surveyed = survey::survey(env, identity, file, segments.last(), cut)?;
+            }
+        }
         if surveyed.cut.is_some_and(|cut| surveyed.base >= cut.end) {
             continue;
         }
@@ -172,9 +186,11 @@ pub(super) fn survey_place(
         segments.push(surveyed);
     }
     segments.reverse();
+    let deleted = segments.partition_point(|segment| segment.base <= start).saturating_sub(1);
+    segments.drain(..deleted);
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
     let all_cut = cut.is_some_and(|cut| cut.end <= start) && witness <= start;
-    Ok(PlaceSurvey { identity, segments, witness, start, all_cut })
+    Ok(PlaceSurvey { identity, segments, strays, witness, start, all_cut })
 }
 
 struct Verification<'a> {
@@ -233,14 +249,13 @@ impl<'a> Verification<'a> {
             let before = at.checked_sub(1).map(|before| &counted[before]);
             check_segment(place, &survey, before, segment, survey.segments.get(at + 1), &mut find);
         }
-        for segment in torn_off {
-            let (class, message) = match segment.header {
-                Err(Flaw::Foreign) => (FindingClass::Foreign, format!("{}; opening sets it aside", Flaw::Foreign)),
-                _ => {
-                    (FindingClass::TornTail, "it stands behind a torn tail, and opening the log removes it".to_owned())
-                }
-            };
-            find(class, &segment.path, 0, segment.base..segment.base, message);
+        for segment in torn_off.iter().filter(|segment| !segment.is_foreign()) {
+            let message = "it stands behind a torn tail, and opening the log removes it".to_owned();
+            find(FindingClass::TornTail, &segment.path, 0, segment.base..segment.base, message);
+        }
+        for segment in survey.set_aside() {
+            let message = format!("{}; opening the log sets it aside", Flaw::Foreign);
+            find(FindingClass::Foreign, &segment.path, 0, segment.base..segment.base, message);
         }
         Ok(survey)
     }
@@ -382,16 +397,11 @@ fn check_end(
         let flaw = segment.tail.filter(|_| !cut_short).unwrap_or(Flaw::Missing);
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
-    } else if let Some(flaw) = segment.tail {
-        let what = if segment.compacted().is_some() {
-            "all offsets of the segment come before"
-        } else {
-            "it was never promised, and opening the log cuts it"
-        };
-        let message = format!("{flaw}; {what}");
+    } else if let Some(flaw) = segment.tail.filter(|_| !segment.rolled) {
+        let message = format!("{flaw}; it was never promised, and opening the log cuts it");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
     }
-    let behind_roll = segment.rolled && named.is_none() && segment.next >= promised && segment.tail.is_none();
+    let behind_roll = segment.rolled && named.is_none() && segment.next >= promised;
     if behind_roll || segment.misses_successor(successor) || segment.lost_behind_cut(successor, witness).is_some() {
         let next = named.unwrap_or(segment.next);
         let gone = path.with_file_name(crate::format::segment::file_name(next));

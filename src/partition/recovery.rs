@@ -11,6 +11,7 @@
 //! | no batch, and a rolled marker ends the segment                  | damage, at any offset       | keep it, report it, go on behind it |
 //! | no segment, where a rolled marker says that one begins          | its successor is gone       | report it, go on in a later one, or far behind it |
 //! | a header that is not whole, or of another partition            | damage, or a foreign file   | never touch it, report it           |
+//! | the latter, with the name of an offset in the segment before    | a stray file                | set it aside, report it             |
 //! | no segment at all, in a partition that the catalog knows        | all are gone                | report it, go on far behind it      |
 //! | segments below the log start offset that the catalog knows      | deleted on purpose          | remove them                         |
 //! | segments that a compacted one before them stands for            | compaction was interrupted  | remove them, if that one is whole   |
@@ -137,13 +138,13 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = drop_replaced(home, access, read_heads(home, access)?)?;
-    let heads = drop_deleted(home, access, heads, known.start)?;
-    let heads = drop_cut(home, access, heads, known.cut)?;
     // What was deleted on purpose was durable, and so was what a cut left.
     let (witness, epoch) =
         (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
+    let heads = recovery.drop_strays(drop_replaced(home, access, read_heads(home, access)?)?)?;
+    let heads = drop_deleted(home, access, heads, known.start)?;
+    let heads = drop_cut(home, access, heads, known.cut)?;
     recovery.report.segments = heads.len();
     let scans = recovery.scan_unproven(&heads)?;
     recovery.judge(&heads, scans)
@@ -301,9 +302,7 @@ fn is_whole(home: &Home, head: &Head) -> Result<bool> {
 /// whose header does not say that they are older than the cut are left alone.
 fn drop_cut(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
     let Some(cut) = cut else { return Ok(heads) };
-    let is_cut =
-        |head: &Head| head.base >= cut.end && head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch);
-    let (gone, left): (Vec<_>, Vec<_>) = heads.into_iter().partition(is_cut);
+    let (gone, left): (Vec<_>, Vec<_>) = heads.into_iter().partition(|head| is_cut(head, cut));
     if access == Access::Write && !gone.is_empty() {
         for head in gone.iter().rev() {
             remove_segment(home, &head.path, false, cut.epoch)?;
@@ -311,6 +310,11 @@ fn drop_cut(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> 
         sync_names(home)?;
     }
     Ok(left)
+}
+
+/// Whether nothing in this segment counts any more.
+fn is_cut(head: &Head, cut: Cut) -> bool {
+    head.base >= cut.end && head.header.as_ref().is_ok_and(|header| header.epoch < cut.epoch)
 }
 
 fn sync_names(home: &Home) -> Result<()> {
@@ -472,13 +476,84 @@ impl Recovery<'_> {
         Active { segment, slot, pen, file, roomy: 0, walk }
     }
 
+    /// Whoever writes the log maps what nobody else shortens; but it may not be readable.
+    fn check_readable(&self, head: &Head, file: &dyn File, pen: &Pen) -> Result<()> {
+        match self.access {
+            Access::Write => {
+                check_readable(file, pen, head.length).map_err(Error::io("read", || self.home.full(&head.path)))
+            }
+            Access::Read => Ok(()),
+        }
+    }
+
+    /// A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
+    fn copy(&self, head: &Head, file: &dyn File) -> Result<Option<Pen>> {
+        if self.access == Access::Write {
+            return Ok(None);
+        }
+        let memory = file.copy(head.length).map_err(Error::io("read", || self.home.full(&head.path)))?;
+        Ok(Some(Region::new(memory, head.length).1))
+    }
+
+    /// Leaves out the foreign files whose names are offsets that the segment before them holds: somebody has put them
+    /// there, and by their names that segment would end in the middle of what it holds.
+    fn drop_strays(&mut self, mut heads: Vec<Head>) -> Result<Vec<Head>> {
+        let is_foreign = |head: &Head| matches!(head.header, Err(Flaw::Foreign));
+        let (cut, mut at, before) = (self.known.cut, 1, heads.len());
+        while at < heads.len() {
+            if is_foreign(&heads[at]) && !is_foreign(&heads[at - 1]) {
+                let counts = |head: &&Head| !is_foreign(head) && !cut.is_some_and(|cut| is_cut(head, cut));
+                let successor = heads[at..].iter().find(counts);
+                let reach = self.reach(&heads[at - 1], successor)?;
+                while at < heads.len() && is_foreign(&heads[at]) && heads[at].base < reach {
+                    let stray = heads.remove(at);
+                    self.set_aside(&stray)?;
+                }
+            }
+            at += 1;
+        }
+        if self.access == Access::Write && heads.len() < before {
+            sync_names(self.home)?;
+        }
+        Ok(heads)
+    }
+
+    /// Up to which offset a segment goes, if these two follow one another.
+    fn reach(&self, head: &Head, successor: Option<&Head>) -> Result<Offset> {
+        let Ok(header) = &head.header else { return Ok(head.base) };
+        let (file, _, pen) = self.open(head)?;
+        self.check_readable(head, &*file, &pen)?;
+        let copy = self.copy(head, &*file)?;
+        let end = head.end_position(successor).unwrap_or(head.length).min(head.length);
+        let bytes = &copy.as_ref().unwrap_or(&pen).unread(0..head.length)[..end as usize];
+        let mut walk = Walk::begin(header, head.salt).until(self.end_of(head, successor));
+        let mut holes = 0;
+        loop {
+            match Met::next_if(&mut walk, bytes, holes, |position| is_zero(&*file, bytes, position)) {
+                Met::Batch(_) => {}
+                Met::Hole(_) => holes += 1,
+                Met::End(_) => return Ok(walk.due),
+            }
+        }
+    }
+
+    /// Moves a foreign file out of the way, and says so.
+    fn set_aside(&mut self, head: &Head) -> Result<()> {
+        let aside = match self.access {
+            Access::Write => remove_segment(self.home, &head.path, true, self.known.epoch)?,
+            Access::Read => None,
+        };
+        let path = aside.unwrap_or_else(|| head.path.clone());
+        let aside = Head { path, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
+        self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
+        Ok(())
+    }
+
     /// Walks over one segment, as far as its successor says that it goes.
     fn scan(&mut self, head: &Head, header: &Header, successor: Option<&Head>) -> Result<Scan> {
         let home = self.home;
         let (file, region, pen) = self.open(head)?;
-        if self.access == Access::Write {
-            check_readable(&*file, &pen, head.length).map_err(Error::io("read", || home.full(&head.path)))?;
-        }
+        self.check_readable(head, &*file, &pen)?;
         let end = successor.and_then(|successor| Some((head.end_position(Some(successor))?, successor.base)));
         let until = self.end_of(head, successor);
         let mut walk = Walk::begin(header, head.salt).until(until);
@@ -486,14 +561,7 @@ impl Recovery<'_> {
         let (mut holes, mut rolled, mut witness) = (Vec::new(), false, header.durable_end);
         // The bytes up to the end of the file, but a walk within a slice that begins at the header's end would have
         // other positions: so the slice begins at zero.
-        // A reader beside a writer walks over a copy: the file may end earlier by now than it was told.
-        let copy = match self.access {
-            Access::Write => None,
-            Access::Read => {
-                let memory = file.copy(head.length).map_err(Error::io("read", || home.full(&head.path)))?;
-                Some(Region::new(memory, head.length).1)
-            }
-        };
+        let copy = self.copy(head, &*file)?;
         let file_bytes = copy.as_ref().unwrap_or(&pen).unread(0..head.length);
         let bytes = &file_bytes[..end.map_or(head.length, |(end, _)| end.min(head.length)) as usize];
         let tail = loop {
@@ -742,11 +810,10 @@ impl Recovery<'_> {
             return Ok(());
         }
         for head in heads.iter().rev() {
-            let foreign = matches!(head.header, Err(Flaw::Foreign));
-            if let Some(path) = remove_segment(self.home, &head.path, foreign, self.known.epoch)? {
-                let aside = Head { path, base: head.base, length: head.length, header: Err(Flaw::Foreign), salt: 0 };
-                self.report(&aside, 0, head.base..head.base, Flaw::Foreign);
+            if matches!(head.header, Err(Flaw::Foreign)) {
+                self.set_aside(head)?;
             } else {
+                remove_segment(self.home, &head.path, false, self.known.epoch)?;
                 self.report.bytes_cut += head.length.saturating_sub(HEADER_BYTES);
             }
             sync_names(self.home)?;
@@ -779,7 +846,11 @@ impl Head {
     /// Whether this is a compacted segment in whose place the other one was, which has a higher name.
     fn stands_for(&self, other: &Head) -> bool {
         let (Some(compacted), Ok(header)) = (self.compacted(), &self.header) else { return false };
-        other.base < compacted.end && other.header.as_ref().map_or(true, |other| other.epoch <= header.epoch)
+        let replaced = match &other.header {
+            Ok(other) => other.epoch <= header.epoch,
+            Err(flaw) => *flaw != Flaw::Foreign,
+        };
+        other.base < compacted.end && replaced
     }
 
     /// The offset at which a compacted segment ended: where it says, or, if it was cut since, where its successor begins.

@@ -5,8 +5,9 @@
 //! | what stays is durable                                             | finds everything                                            |
 //! | the cut is recorded, durably, in the catalog                      | ends the log there: what older segments hold beyond does not count, and segments that begin beyond are removed |
 //! | nobody is shown what was cut, and what is sent comes behind it    | the same                                                    |
-//! | the segments that begin at the cut or beyond lose their names, the newest first; the directory is synced | the same             |
-//! | a new segment begins at the cut, and its name is durable          | goes on in it: it is of a later epoch                       |
+//! | the segments that begin at the cut or beyond lose their names, the newest first | the same                                       |
+//! | a new segment begins at the cut                                   | the same, or goes on in it: it is of a later epoch          |
+//! | the directory is synced                                           | goes on in it                                               |
 //!
 //! No file is shortened, renamed or written to: the segment in which the cut falls stays as it is, and its successor says
 //! where it ended. Whoever has read from a segment keeps it mapped, with the bytes that were there.
@@ -169,10 +170,9 @@ impl Partition {
         for slot in gone.iter().rev() {
             recovery::remove_segment(&self.home, &slot.path, slot.is_foreign(), cut.epoch)?;
         }
-        self.sync_names()?;
         match self.roll(&mut writer) {
             // The next append tries again.
-            Err(Error::NoSpace { .. } | Error::PartitionFull { .. }) => return Ok(cut_end),
+            Err(Error::NoSpace { .. } | Error::PartitionFull { .. }) => {}
             rolled => rolled?,
         }
         self.sync_names()?;
@@ -225,5 +225,61 @@ impl Partition {
         self.durable_end.store(fresh.witness.min(fresh.next).get(), Ordering::SeqCst);
         self.log_end.store(fresh.next.get(), Ordering::SeqCst);
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{Durability, TopicConfig};
+    use crate::env::Env;
+    use crate::env::sim::{SimClock, SimScheduler};
+    use crate::env::storage::sim::SimDisk;
+    use crate::format::batch::Draft;
+    use crate::format::segment::Identity;
+    use crate::partition::Home;
+    use crate::types::{Timestamp, TopicPartition};
+
+    fn append(partition: &Arc<Partition>, value: &[u8]) {
+        let now = Timestamp::from_millis(0);
+        partition.append(&[Draft { key: None, value: Some(value), headers: &[], timestamp: now }]).unwrap();
+    }
+
+    #[test]
+    fn a_follower_that_finds_the_next_segment_first_asks_whether_the_log_was_cut() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let home = Home {
+            env: Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1),
+            dir: PathBuf::from("0"),
+            identity: Identity { log: 1, topic: 2, partition: 0 },
+            partition: TopicPartition::new("orders", 0),
+            segment_bytes: 1 << 20,
+        };
+        let config = TopicConfig::new().durability(Durability::Os);
+        let writer = Arc::new(Partition::create(home.clone(), 1, &config, None).unwrap());
+        (0..6).for_each(|_| append(&writer, b"old"));
+        let (follower, _) = Partition::open_read_only(home, Known::default(), &config).unwrap();
+        let mut recorded = None;
+        let record = |cut| {
+            recorded = Some(cut);
+            Ok(())
+        };
+        writer.truncate(Offset::new(3), record).unwrap();
+        (0..3).for_each(|_| append(&writer, b"new"));
+        // It has the name for which the follower looks.
+        assert_eq!(writer.begin_segment().unwrap(), Offset::new(6));
+        append(&writer, b"new");
+
+        follower.follow(false, || recorded).unwrap();
+
+        let (mut cursor, mut found, mut at) = (follower.cursor(), Vec::new(), Offset::ZERO);
+        while let Some(chunk) = follower.read(&mut cursor, at, 100).unwrap() {
+            found.extend(chunk.records().map(|record| record.value.unwrap().to_vec()));
+            at = chunk.offsets.end;
+        }
+        assert_eq!(found.concat(), b"oldoldoldnewnewnewnew");
     }
 }

@@ -15,7 +15,7 @@ use crate::sim::players::{be_quiet, silence_panics_on_stage};
 use crate::sim::report;
 use crate::sim::saved::{self, Saved};
 use crate::sim::scenario::Sim;
-use crate::sim::shrink::shrink;
+use crate::sim::shrink::{Shortest, shrink};
 use crate::sim::stage::message_of;
 use crate::sim::tape::{Choice, Tape, next_in_order};
 use crate::sim::tried::Tried;
@@ -139,6 +139,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
     /// # Panics
     ///
     /// Panics with the [report](Counterexample::report) if a guarantee does not hold in some run.
+    #[track_caller]
     pub fn run(self) {
         let found = self.search();
         if let Some(failure) = &found.failure {
@@ -153,13 +154,16 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
     /// Searches, and returns what was found.
     pub fn search(self) -> Search {
         let mut search = Search { runs: 0, different: 0, schedules: None, failure: None };
+        if let Some(seed) = seed_of_environment() {
+            let found = self.try_seeds(seed, 1, &mut search);
+            search.failure = found.map(|found| self.explain(found, &search, false));
+            return search;
+        }
         let found = self.replay_saved(&mut search);
-        let found = found.or_else(|| match seed_of_environment() {
-            Some(seed) => self.try_seeds(seed, 1, &mut search),
-            None => self.try_seeds(self.first_seed, runs_of_environment().unwrap_or(self.seeds), &mut search),
-        });
+        let seeds = runs_of_environment().unwrap_or(self.seeds);
+        let found = found.or_else(|| self.try_seeds(self.first_seed, seeds, &mut search));
         let found = found.or_else(|| self.try_all(&mut search));
-        search.failure = found.map(|found| self.explain(found, &search));
+        search.failure = found.map(|found| self.explain(found, &search, true));
         search
     }
 
@@ -274,8 +278,8 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
         None
     }
 
-    /// Makes the failure as short as it can be, saves it, and says it in words.
-    fn explain(&self, found: Found, search: &Search) -> Counterexample {
+    /// Says the failure in words; `shorten`: makes it as short as it can be first, and saves it.
+    fn explain(&self, found: Found, search: &Search, shorten: bool) -> Counterexample {
         let Found { origin, plan, trial } = found;
         let first = trial.broken.clone().expect("it was found because something is broken");
         let again = try_once(&self.scenario, Tape::replay(&plan.numbers), plan.scope.clone(), plan.most_records);
@@ -283,19 +287,22 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
             let report = report::not_reproducible(&first, &origin, &parting);
             return Counterexample::new(first, origin, search.runs, 0, plan.numbers, trial.outcome, report);
         }
-        let shortest = shrink(&self.scenario, plan, trial);
+        let shortest = if shorten { shrink(&self.scenario, plan, trial) } else { Shortest { plan, trial, tries: 0 } };
         let broken = shortest.trial.broken.clone().unwrap_or(first);
         let steps = report::rows(&shortest.trial.outcome).len();
         let file = match (&origin, &self.folder) {
             (Origin::Saved(file), _) => Some(file.clone()),
-            (_, Some(folder)) => saved::save(folder, &self.name, &Saved::text(&shortest.plan, &broken, &origin)),
+            (_, Some(folder)) if shorten => {
+                saved::save(folder, &self.name, &Saved::text(&shortest.plan, &broken, &origin))
+            }
             _ => None,
         };
         let mut report = report::text(&shortest.trial.outcome, &broken, &origin, search.runs, shortest.tries);
-        report.push_str(&report::how_to_replay(&origin, file.as_deref()));
+        let replay = if shorten { report::how_to_replay(&self.name, &origin, file.as_deref()) } else { String::new() };
+        report.push_str(&replay);
         if let Some(page) = &self.page {
             let title = format!("{}: {}", self.name, broken.guarantee);
-            let html = report::page(&shortest.trial.outcome, &broken, &title);
+            let html = report::page(&shortest.trial.outcome, &broken, &title, &replay);
             report.push_str(&saved::write_page(page, &html));
         }
         let outcome = Arc::clone(&shortest.trial.outcome);

@@ -58,7 +58,7 @@
 //!
 //!   4 steps; found by seed 0, in run 1; the shortest of 80 tries
 //!   saved as tests/sim-regressions/no_order_is_forgotten.5b1c09e2.tape, which is run first from now on
-//!   to see the whole of it: TIDELOG_SIM_SEED=0 cargo test
+//!   to see the whole run: TIDELOG_SIM_SEED=0 cargo test no_order_is_forgotten
 //! ```
 //!
 //! Read from above: the offset behind order 0 is committed, the process dies, is started again a second later, and the
@@ -82,7 +82,15 @@
 //! # What goes wrong
 //!
 //! What [`Faults`] allows, at any call of the library, at every operation of the disk, inside of a commit, a roll or a
-//! recovery, and at every `point!`. Only one member runs at a time, and any call may let another go on first.
+//! recovery, and at every `point!`.
+//!
+//! Only one member runs at a time. Another goes on where yours waits, and may go on before it polls, takes a record, commits,
+//! sends, waits for a delivery, changes an [`Outside`], and at every `point!`. Within a call of the library no other goes on:
+//! a call holds locks, and whoever has one cannot be made to stand still without all others standing still behind it. So what
+//! is tried of your code is every order of its calls, with a crash anywhere inside of them; what is not tried is another
+//! member between two steps of one call, as between the rebalance and the reading of one poll. Each of those steps is taken
+//! under one lock, of the group or of the partition. That they may come in any order is what the library's own tests on
+//! real threads are for.
 //!
 //! # What must hold
 //!
@@ -110,7 +118,7 @@
 //!
 //! | variable           | what it does                                                       |
 //! |--------------------|--------------------------------------------------------------------|
-//! | `TIDELOG_SIM_SEED` | one run only, with this seed                                       |
+//! | `TIDELOG_SIM_SEED` | one run only, with this seed; if it fails, it is shown as it was, and not made shorter |
 //! | `TIDELOG_SIM_RUNS` | so many seeds, whatever the test says: few at the desk, many at night |
 //! | `TIDELOG_SIM_HTML` | the file to which the timeline of a failure is written             |
 //!

@@ -462,7 +462,12 @@ impl Outcome {
     pub fn drained(&self) -> &Self {
         let drained = matches!(self.story.last(), Some(Event { what: Happening::Idle { drained: true }, .. }));
         if self.stands() && !drained {
-            self.fail("drained", "nothing goes on, and not every record is committed".to_owned());
+            let last = self.story.iter().rev().find_map(|event| match &event.what {
+                Happening::Fails(error) => Some(format!("; {} has failed at last: {error}", self.name(event.who))),
+                _ => None,
+            });
+            let says = format!("nothing goes on, and not every record is committed{}", last.unwrap_or_default());
+            self.fail("drained", says);
         }
         self
     }

@@ -200,7 +200,8 @@ pub(crate) fn text(outcome: &Outcome, broken: &Broken, origin: &Origin, runs: u6
         Origin::Saved(file) => format!("saved in {}", file.display()),
         Origin::Bytes => "found by the fuzzer".to_owned(),
     };
-    text.push_str(&format!("\n  {} steps; {found}; the shortest of {tries} tries\n", rows.len()));
+    let shortest = if tries == 0 { String::new() } else { format!("; the shortest of {tries} tries") };
+    text.push_str(&format!("\n  {} steps; {found}{shortest}\n", rows.len()));
     text
 }
 
@@ -222,16 +223,23 @@ fn time(at: Duration) -> String {
 }
 
 /// What to do to see the failure again.
-pub(crate) fn how_to_replay(origin: &Origin, saved: Option<&Path>) -> String {
+pub(crate) fn how_to_replay(name: &str, origin: &Origin, saved: Option<&Path>) -> String {
     let mut text = String::new();
     match saved {
+        _ if matches!(origin, Origin::Saved(_)) => {}
         Some(file) => {
             text.push_str(&format!("  saved as {}, which is run first from now on\n", file.display()));
         }
         None => text.push_str("  not saved\n"),
     }
     if let Origin::Seed(seed) = origin {
-        text.push_str(&format!("  to see the whole of it: TIDELOG_SIM_SEED={seed} cargo test\n"));
+        // A test has its name, with its modules before it; anything else has that of its file.
+        let test = name
+            .rsplit('-')
+            .next()
+            .filter(|_| !name.contains(".rs"))
+            .map_or_else(String::new, |name| format!(" {name}"));
+        text.push_str(&format!("  to see the whole run: TIDELOG_SIM_SEED={seed} cargo test{test}\n"));
     }
     text
 }
@@ -259,7 +267,9 @@ pub(crate) fn not_reproducible(broken: &Broken, origin: &Origin, parting: &str) 
 }
 
 /// The failure as a page with a timeline: one file that needs nothing else.
-pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str) -> String {
+///
+/// `replay`: what to do to see it again.
+pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str, replay: &str) -> String {
     let rows = rows(outcome);
     let columns = columns(outcome, &rows);
     let mut cells: BTreeMap<Who, usize> = BTreeMap::new();
@@ -297,8 +307,9 @@ pub(crate) fn page(outcome: &Outcome, broken: &Broken, title: &str) -> String {
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}</title>\
          <style>{STYLE}</style><main><h1>{guarantee}</h1><p class=w>{says}</p><div class=g style='grid-template-columns:6em \
          repeat({count},minmax(9em,1fr))'>{head}{lanes}{body}</div><footer>{steps} steps, the shortest run that breaks the \
-         guarantee. <code>{title}</code></footer></main></html>\n",
+         guarantee. <code>{title}</code><pre>{replay}</pre></footer></main></html>\n",
         title = escape(title),
+        replay = escape(replay),
         guarantee = escape(broken.guarantee),
         says = escape(&broken.says),
         count = columns.len(),
@@ -312,14 +323,14 @@ const STYLE: &str = "\
 body{margin:0;background:var(--b);color:var(--i);font:15px/1.5 system-ui,sans-serif}\
 main{max-width:62em;margin:3em auto;padding:0 1.5em}h1{font-size:1.6em;margin:0;color:var(--f)}\
 h1::before{content:'does not hold: ';font-weight:400;color:var(--i)}.w{margin:.3em 0 2em;font-size:1.1em}\
-.g{display:grid;column-gap:1em;row-gap:.35em;align-items:center;position:relative}\
+.g{display:grid;column-gap:1em;row-gap:.35em;align-items:center;position:relative;overflow-x:auto;padding-bottom:.5em}\
 .h{font-weight:600;text-align:center;padding-bottom:.4em;grid-row:1}.t{grid-column:1;text-align:right;font:12px ui-monospace,\
 monospace;opacity:.65}.g>i{justify-self:center;align-self:stretch;border-left:2px solid var(--l)}\
 .s{justify-self:center;z-index:1;background:var(--c);border:1px solid var(--l);border-radius:.5em;padding:.15em .7em;\
-font:13px ui-monospace,monospace;box-shadow:0 1px 2px #0002}.s.c{border-color:var(--a);color:var(--a)}\
-.s.e{background:var(--a);color:var(--b);border-color:var(--a)}.s.f{background:var(--f);color:#fff;border-color:var(--f);\
+font:13px ui-monospace,monospace;box-shadow:0 1px 2px #0002;overflow-wrap:anywhere}.s.c{border-color:var(--a);color:var(--a)}\
+.s.e{background:var(--a);color:var(--b);border-color:var(--a)}.s.f{background:var(--f);color:var(--b);border-color:var(--f);\
 font-weight:700}hr{border:0;border-top:2px dashed var(--f);width:100%;opacity:.5;align-self:center}\
-footer{margin-top:2.5em;opacity:.7;font-size:.9em}";
+footer{margin-top:2.5em;opacity:.7;font-size:.9em}pre{white-space:pre-wrap}";
 
 fn kind_of(text: &str) -> &'static str {
     match text {

@@ -318,8 +318,9 @@ impl<T> Outside<T> {
 impl Sim {
     pub(crate) fn new(tape: Tape, scope: Option<Scope>, most_records: usize) -> Self {
         Sim {
-            topics: Vec::new(),
-            groups: Vec::new(),
+            // Mostly there is one, and room for four of that size is more than an allocator has at hand.
+            topics: Vec::with_capacity(1),
+            groups: Vec::with_capacity(1),
             others: Vec::new(),
             faults: Faults::none(),
             log_config: LogConfig::new(),
@@ -384,6 +385,22 @@ impl Sim {
 
 /// Running.
 impl Sim {
+    /// A group whose topic nobody makes would read nothing, and every guarantee would hold.
+    fn check_topics(&self) {
+        let all: Vec<String> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let made_elsewhere = !self.others.is_empty() || self.log_config.auto_create_topics.is_some();
+        for group in &self.groups {
+            let missing = group.topics_of(&all).into_iter().find(|topic| !made_elsewhere && !all.contains(topic));
+            if let Some(topic) = missing {
+                panic!(
+                    "group {} reads topic {topic}, which the scenario does not have; it has: {}",
+                    group.name,
+                    all.join(", ")
+                );
+            }
+        }
+    }
+
     /// How many members visit a group. Nobody visits partitions that are assigned.
     fn visitors_of(&self, group: &Group) -> usize {
         if group.assigned.is_empty() { self.faults.visitors as usize } else { 0 }
@@ -395,8 +412,9 @@ impl Sim {
     /// # Panics
     ///
     /// Panics if it has run already, or if the scenario cannot be set up: a topic's name is not valid, a group runs
-    /// nothing.
+    /// nothing, or reads a topic that nobody makes.
     pub fn run_until_idle(&mut self) -> Arc<Outcome> {
+        self.check_topics();
         let tape = self.tape.take().expect("a simulation runs once; `check` makes a new one for every run");
         let budget = match &self.scope {
             Some(scope) => Budget::bounded(&self.faults, scope),

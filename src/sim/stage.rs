@@ -143,6 +143,8 @@ struct Member {
     waits: Waits,
     /// Whether it polls, or has polled and found nothing: then waiting is being idle.
     polling: bool,
+    /// Whether it has failed, and not polled since: who does nothing but fail is not done.
+    failing: bool,
     /// Whether its function has returned for good.
     ended: bool,
     /// Whether whoever calls the library looks for itself whether its life is over, and need not be unwound.
@@ -304,7 +306,7 @@ impl Stage {
         let member = |(number, body): (usize, &Body)| {
             let (stage, body, log) = (Arc::clone(self), Arc::clone(body), log.clone());
             let job: Box<dyn FnOnce() + Send> = Box::new(move || stage.act(number, &body, log));
-            Member { waits: Waits::No, polling: false, ended: false, looks: false, job: Some(job) }
+            Member { waits: Waits::No, polling: false, failing: false, ended: false, looks: false, job: Some(job) }
         };
         let mut members: Vec<Member> = bodies.iter().enumerate().map(member).collect();
         if let [only] = &mut members[..] {
@@ -356,6 +358,7 @@ impl Stage {
                 }
                 Ok(Err(error)) => {
                     self.note_event(Who::Member(me), Happening::Fails(error.to_string()));
+                    self.state.lock().members[me].failing = true;
                     if matches!(error, Error::SyncFailed { .. } | Error::Closed) {
                         // The log is of no use any more: whoever runs this restarts it.
                         self.die(Death::Crash);
@@ -590,7 +593,7 @@ impl Stage {
                 return (state, DRIVER);
             }
             let idle = state.members.iter().all(|member| member.ended || member.polling);
-            let drained = idle && state.has_everything();
+            let drained = idle && state.has_everything() && !state.members.iter().any(|member| member.failing);
             if drained && self.strike_at_rest(&mut state) {
                 drop(state);
                 self.kill_disk();
@@ -732,6 +735,9 @@ impl Stage {
             What::Polled(count) => {
                 // Who has found nothing is idle, however it waits before it looks again.
                 self.set_polling(state, me, count == 0);
+                if let Some(member) = state.members.get_mut(me) {
+                    member.failing = false;
+                }
                 Happening::Polled(count)
             }
             What::Take { partition, offset, key, value } => Happening::Takes {
@@ -756,7 +762,7 @@ impl Stage {
             }
             What::CommitReturned => Happening::CommitReturned,
             What::Assigned { generation, partitions } => Happening::Assigned { generation, partitions },
-            What::Send => return,
+            What::Send | What::Wait => return,
             What::Sent { partition, offset, key, value } => {
                 let end = state.ends.entry(partition.clone()).or_insert(0);
                 *end = (*end).max(offset.get() + 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidelog::sim::{Machine, PowerCut};
-use tidelog::{Durability, Error, Flaw, ProducerRecord, TopicPartition};
+use tidelog::{ConsumerConfig, Durability, Error, Flaw, OffsetReset, ProducerRecord, TopicConfig, TopicPartition};
 
 use crate::shared::{
     Ledger, NOW, closed_log, commit, config, full_sweep, name, open, read_around_damage, reader, segments, small,
@@ -505,6 +505,40 @@ fn a_foreign_segment_behind_the_end_is_set_aside_and_reported_and_makes_way() {
     log.close().unwrap();
     ledger.check_damaged(&machine.kill(), &[harmed()], "in the next life");
     assert!(open(&machine.kill()).recovery_report().is_clean());
+}
+
+#[test]
+fn a_foreign_segment_with_the_name_of_an_offset_inside_of_a_batch_takes_nothing_from_it() {
+    for name_of_it in 1..7u64 {
+        let machine = Machine::new(name_of_it);
+        let log = open(&machine);
+        for topic in ["orders", "clicks"] {
+            log.create_topic(topic, TopicConfig::new()).unwrap();
+        }
+        let records =
+            |values: &'static [&str]| values.iter().map(|value| ProducerRecord::new("orders", value.as_bytes()));
+        for values in [&["a", "b"][..], &["c", "d", "e", "f"]] {
+            log.producer().send_batch(records(values)).unwrap().wait().unwrap();
+        }
+        let machine = machine.kill();
+        let theirs = machine.read_file(segments(&machine, &name("clicks", 0)).first().unwrap());
+        machine.write_file(format!("topics/orders/0/{name_of_it:020}.log"), &theirs);
+
+        let followed = machine.open_read_only().unwrap();
+        assert_eq!(followed.recovery_report().damage.len(), 1, "{name_of_it}");
+        drop(followed);
+        for life in 0..2 {
+            let log = open(&machine);
+            let report = log.recovery_report();
+            let said = report.damage.iter().any(|damage| damage.flaw == Flaw::Foreign);
+            assert!(said || life > 0, "offset {name_of_it}, life {life}: {report:?}");
+            let mut consumer = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest)).unwrap();
+            consumer.assign([name("orders", 0)]).unwrap();
+            let found = consumer.poll(Duration::ZERO).unwrap();
+            let found: Vec<_> = found.iter().map(|record| record.value().unwrap().to_vec()).collect();
+            assert_eq!(found, ["a", "b", "c", "d", "e", "f"].map(Vec::from), "offset {name_of_it}, life {life}");
+        }
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ def shown(data):
 
 
 def header_of(data, name, home):
-    """The fields of the header of this file, or None if it is not whole."""
+    """The fields of the header of this file, or None if it is not whole. Without name and home: in any place."""
     fields = Fields(data[8:HEADER_BYTES])
     try:
         check(data[:8] == b"tidelog\0" and len(data) <= MOST_BYTES, "magic")
@@ -85,7 +85,7 @@ def header_of(data, name, home):
             check(compacted_end > header["base_offset"], "end offset")
             header.update(compacted_end=compacted_end, clean_end=clean_end)
         check(len(fields.rest()) == 24 and not any(data[104:HEADER_BYTES]), "reserved")
-        check(header["base_offset"] == int(name[:20]), "base offset")
+        check(name is None or header["base_offset"] == int(name[:20]), "base offset")
         check(home is None or (header["log_id"], header["topic_id"], header["partition"]) == home, "foreign")
     except Refused:
         return None
@@ -218,28 +218,70 @@ class Segment:
 # A partition --------------------------------------------------------------------------------------------------------
 
 
+def bounds(length, base, next_base, successor):
+    """Where a segment ends by what its successor says: at this byte, at this offset; and whether it is named."""
+    before = successor["predecessor_base"] if successor else None
+    if before == base:
+        return min(length, successor["predecessor_position"]), next_base, True
+    return length, before if before is not None and base < before < next_base else next_base, False
+
+
+def compacted_bounds(length, header, next_base, successors):
+    """The same of a compacted segment: its successor cuts it short only if it is of a later epoch."""
+    later = successors and successors[0] and successors[0]["epoch"] > header["epoch"]
+    return length, min(next_base, header["compacted_end"]) if later else header["compacted_end"], False
+
+
+def drop_strays(names, files, home, cut):
+    """Leaves out the foreign files whose names are offsets that the segment before them holds."""
+    headers = {name: header_of(files[name], name, home) for name in names}
+    foreign = {name for name in names if not headers[name] and header_of(files[name], None, None)}
+    older = {name for name in names if cut and headers[name] and headers[name]["epoch"] < cut[1]}
+    gone = {name for name in older if int(name[:20]) >= cut[0]}
+    kept = []
+    for at, name in enumerate(names):
+        before = next((other for other in reversed(names[:at]) if other not in foreign), None)
+        if name in foreign and before and headers[before]:
+            after = next((other for other in names[at:] if other not in foreign | gone), None)
+            end, until = len(files[before]), None
+            if after:
+                end, until, _ = bounds(end, int(before[:20]), int(after[:20]), headers[after])
+            if "compacted_end" in headers[before]:
+                end, until, _ = compacted_bounds(len(files[before]), headers[before], until, [headers[after]] if after else [])
+            if before in older:
+                until = cut[0] if until is None else min(until, cut[0])
+            if Segment(files[before], headers[before], end, until).due > int(name[:20]):
+                continue
+        kept.append(name)
+    return kept
+
+
 def read_partition(directory, home, closed_at=0, start=None, cut=None):
     """The records of a partition; its segments, the torn tail, and what promised data is damaged or gone."""
     names = [name for name in directory_list(directory) if re.fullmatch(r"[0-9]{20}\.log", name)]
     names = [name for name in names if int(name[:20]) < 2**64]
-    found, compacted = [], []
+    contents, left, compacted = {}, [], []
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
-            data = file.read()
+            contents[name] = file.read()
         # What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
         # came behind a cut.
-        header = header_of(data, name, home)
-        if any(int(name[:20]) < end and (not header or header["epoch"] <= epoch) for end, epoch in compacted):
+        header = header_of(contents[name], name, home)
+        foreign = not header and header_of(contents[name], None, None)
+        replaced = [epoch for end, epoch in compacted if int(name[:20]) < end]
+        if not foreign and any(not header or header["epoch"] <= epoch for epoch in replaced):
             continue
         if header and "compacted_end" in header:
             compacted.append((header["compacted_end"], header["epoch"]))
-        found.append((name, data, header))
+        left.append(name)
+    names = drop_strays(left, contents, home, cut)
     if start is not None:
         # What lies in front of the segment that holds the start was deleted on purpose.
-        deleted = sum(int(name[:20]) <= start for name, _, _ in found) - 1
-        found = found[max(deleted, 0):]
-    names, files, headers = ([one[part] for one in found] for part in range(3))
+        deleted = sum(int(name[:20]) <= start for name in names) - 1
+        names = names[max(deleted, 0):]
     bases = [int(name[:20]) for name in names]
+    files = [contents[name] for name in names]
+    headers = [header_of(data, name, home) for data, name in zip(files, names)]
     # Segments of an earlier epoch than the cut: gone if they begin behind it, or else they end there.
     older = [bool(cut and header and header["epoch"] < cut[1]) for header in headers]
     left = [at for at in range(len(names)) if not (older[at] and bases[at] >= cut[0])]
@@ -249,15 +291,9 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
     for at, (data, header) in enumerate(zip(files, headers)):
         end, next_base, named = len(data), None, False
         if at + 1 < len(files):
-            next_base, successor = bases[at + 1], headers[at + 1]
-            if successor and successor["predecessor_base"] == bases[at]:
-                end, named = min(end, successor["predecessor_position"]), True
-            elif successor and bases[at] < successor["predecessor_base"] < next_base:
-                next_base = successor["predecessor_base"]
+            end, next_base, named = bounds(end, bases[at], bases[at + 1], headers[at + 1])
         if header and "compacted_end" in header:
-            later = at + 1 < len(files) and headers[at + 1] and headers[at + 1]["epoch"] > header["epoch"]
-            next_base = min(next_base, header["compacted_end"]) if later else header["compacted_end"]
-            end, named = len(data), False
+            end, next_base, named = compacted_bounds(len(data), header, next_base, headers[at + 1 : at + 2])
         if older[at]:
             next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)

@@ -47,6 +47,60 @@ fn a_failure_is_saved_and_comes_first_the_next_time() {
 }
 
 #[test]
+#[should_panic(expected = "group billing reads topic orders, which the scenario does not have; it has: order")]
+fn a_topic_that_is_misspelt_is_not_a_test_that_passes() {
+    let found = check(|sim| {
+        sim.topic("order").records(["order"]);
+        let group = sim.group("billing").topics(["orders"]);
+        group.run(|mut consumer| consumer.poll(POLL).map(drop));
+        sim.run_until_idle().at_least_once();
+    });
+
+    found.regressions(None).run();
+}
+
+#[test]
+fn a_member_that_only_fails_is_not_a_test_that_passes() {
+    let found = check(|sim| {
+        sim.topic("orders");
+        sim.group("billing").run(|_| Err(Error::Timeout { waited: POLL }));
+        sim.run_until_idle().at_least_once();
+    });
+
+    let failure = found.regressions(None).search().failure.expect("nothing is ever read");
+    assert_eq!(failure.guarantee, "drained");
+    assert!(failure.says.contains("billing has failed at last: not done after 100ms"), "{}", failure.says);
+}
+
+#[test]
+#[ignore = "fails on purpose, for the test below"]
+fn a_mistake_to_be_seen_by_its_seed() {
+    check(mistaken).regressions(None).run();
+}
+
+#[test]
+fn a_seed_that_is_asked_for_is_the_only_run_and_is_shown_as_it_was() {
+    let report = |seed: Option<&str>| {
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "kit::a_mistake_to_be_seen_by_its_seed", "--ignored", "--nocapture"]);
+        let output = test.envs(seed.map(|seed| ("TIDELOG_SIM_SEED", seed))).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let lines = |report: &str| report.lines().filter(|line| line.contains(" | ")).count();
+
+    let shortest = report(None);
+    let hint = shortest.lines().find_map(|line| line.split_once("TIDELOG_SIM_SEED=")).expect("a seed to look at").1;
+    let (seed, rest) = hint.split_once(' ').unwrap();
+    assert_eq!(rest, "cargo test a_mistake_to_be_seen_by_its_seed");
+    let whole = report(Some(seed));
+
+    assert!(shortest.contains("the shortest of") && !whole.contains("the shortest of"), "{whole}");
+    assert!(whole.contains(&format!("found by seed {seed}, in run 1")), "{whole}");
+    assert!(lines(&whole) > lines(&shortest), "{whole}{shortest}");
+}
+
+#[test]
 fn the_same_search_finds_the_same_failure_however_often_and_on_however_many_threads() {
     let reports: BTreeSet<String> =
         (0..5).map(|_| check(mistaken).regressions(None).search().failure.unwrap().report).collect();
@@ -126,6 +180,34 @@ async fn charge_slowly(mut consumer: Consumer, ledger: &Outside<BTreeMap<u64, u6
         }
         consumer.commit()?;
     }
+}
+
+#[test]
+fn what_is_sent_in_a_batch_is_known_to_have_been_sent() {
+    let found = check(|sim| {
+        sim.topic("orders").partitions(2);
+        let config = ConsumerConfig::group("billing").auto_offset_reset(OffsetReset::Earliest);
+        let billed = sim.outside::<Vec<Vec<u8>>>();
+        let theirs = billed.clone();
+        sim.group("billing").config(config).run(move |mut consumer| {
+            loop {
+                let records = consumer.poll(POLL)?;
+                records.iter().for_each(|record| theirs.with(|billed| billed.push(record.value().unwrap().to_vec())));
+                consumer.commit()?;
+            }
+        });
+        sim.run("shop", |log| {
+            let batch =
+                ["a", "b", "c", "d"].map(|order| ProducerRecord::new("orders", order.as_bytes()).key(order.as_bytes()));
+            log.producer().send_batch(batch)?.wait().map(drop)
+        });
+        sim.faults(Faults::none().crashes(1));
+        let outcome = sim.run_until_idle();
+        outcome.at_least_once();
+        assert!(outcome.faults() > 0 || billed.with(|billed| billed.len()) == 4);
+    });
+
+    found.seeds(300).regressions(None).run();
 }
 
 /// The members await records for longer than the group waits for anybody, and whoever sends does so while they wait.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tidelog::sim::{Counterexample, Faults, Outside, Scope, Sim, check};
+use tidelog::sim::{Counterexample, Faults, Outside, Scope, Sent, Sim, check};
 use tidelog::{
     Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, OffsetReset, ProducerRecord, Result, TopicConfig,
 };
@@ -17,6 +17,27 @@ type Ledger = BTreeMap<u64, u64>;
 
 fn charge(ledger: &Outside<Ledger>, offset: u64) {
     ledger.with(|ledger| *ledger.entry(offset).or_default() += 1);
+}
+
+fn times(ledger: &Ledger, record: &Sent) -> u64 {
+    ledger.get(&record.offset().get()).copied().unwrap_or(0)
+}
+
+/// As it should be; what is planted then is elsewhere.
+fn charge_then_commit(mut consumer: Consumer, ledger: &Outside<Ledger>) -> Result<()> {
+    loop {
+        let records = consumer.poll(POLL)?;
+        records.iter().for_each(|record| charge(ledger, record.offset().get()));
+        consumer.commit()?;
+    }
+}
+
+fn commit_then_charge(mut consumer: Consumer, ledger: &Outside<Ledger>) -> Result<()> {
+    loop {
+        let records = consumer.poll(POLL)?;
+        consumer.commit()?;
+        records.iter().for_each(|record| charge(ledger, record.offset().get()));
+    }
 }
 
 fn orders(sim: &mut Sim) -> Outside<Ledger> {
@@ -46,13 +67,7 @@ fn found(name: &str, guarantee: &str, scenario: impl Fn(&mut Sim) + Sync) -> Cou
 fn commit_before_processing() {
     found("commit before processing", "no record lost", |sim| {
         let ledger = orders(sim);
-        sim.group("billing").config(manual("billing")).run(move |mut consumer| {
-            loop {
-                let records = consumer.poll(POLL)?;
-                consumer.commit()?;
-                records.iter().for_each(|record| charge(&ledger, record.offset().get()));
-            }
-        });
+        sim.group("billing").config(manual("billing")).run(move |consumer| commit_then_charge(consumer, &ledger));
         sim.run_until_idle().no_record_lost();
     });
 }
@@ -118,16 +133,8 @@ fn a_charge_that_is_not_idempotent() {
     found("a charge that is not idempotent", "exactly once", |sim| {
         let ledger = orders(sim);
         let theirs = ledger.clone();
-        sim.group("billing").config(manual("billing")).run(move |mut consumer| {
-            loop {
-                let records = consumer.poll(POLL)?;
-                records.iter().for_each(|record| charge(&theirs, record.offset().get()));
-                consumer.commit()?;
-            }
-        });
-        let count =
-            |ledger: &Ledger, record: &tidelog::sim::Sent| ledger.get(&record.offset().get()).copied().unwrap_or(0);
-        sim.run_until_idle().at_least_once().exactly_once(&ledger, count);
+        sim.group("billing").config(manual("billing")).run(move |consumer| charge_then_commit(consumer, &theirs));
+        sim.run_until_idle().at_least_once().exactly_once(&ledger, times);
     });
 }
 
@@ -148,9 +155,7 @@ fn remembered_as_done_before_it_is_done() {
                 consumer.commit()?;
             }
         });
-        let count =
-            |ledger: &Ledger, record: &tidelog::sim::Sent| ledger.get(&record.offset().get()).copied().unwrap_or(0);
-        sim.run_until_idle().exactly_once(&ledger, count);
+        sim.run_until_idle().exactly_once(&ledger, times);
     });
 }
 
@@ -178,13 +183,8 @@ fn an_error_half_way_with_automatic_commits() {
 fn a_group_that_begins_at_the_end() {
     found("a group that begins at the end", "no record lost", |sim| {
         let ledger = orders(sim);
-        sim.group("billing").config(ConsumerConfig::group("billing")).run(move |mut consumer| {
-            loop {
-                let records = consumer.poll(POLL)?;
-                records.iter().for_each(|record| charge(&ledger, record.offset().get()));
-                consumer.commit()?;
-            }
-        });
+        let config = ConsumerConfig::group("billing");
+        sim.group("billing").config(config).run(move |consumer| charge_then_commit(consumer, &ledger));
         sim.run_until_idle().no_record_lost();
     });
 }
@@ -250,13 +250,7 @@ fn commits_that_are_not_synced() {
     found("commits that are not synced", "commits never move back", |sim| {
         let ledger = orders(sim);
         sim.log_config(LogConfig::new().commit_durability(Durability::Os));
-        sim.group("billing").config(manual("billing")).run(move |mut consumer| {
-            loop {
-                let records = consumer.poll(POLL)?;
-                records.iter().for_each(|record| charge(&ledger, record.offset().get()));
-                consumer.commit()?;
-            }
-        });
+        sim.group("billing").config(manual("billing")).run(move |consumer| charge_then_commit(consumer, &ledger));
         sim.faults(Faults::none().power_cuts(1));
         sim.run_until_idle().commits_never_move_back();
     });
@@ -285,13 +279,7 @@ fn a_poison_record_that_stops_everything() {
 fn a_scope_of_one_crash_finds_what_seeds_find() {
     let found = check(|sim| {
         let ledger = orders(sim);
-        sim.group("billing").config(manual("billing")).run(move |mut consumer| {
-            loop {
-                let records = consumer.poll(POLL)?;
-                consumer.commit()?;
-                records.iter().for_each(|record| charge(&ledger, record.offset().get()));
-            }
-        });
+        sim.group("billing").config(manual("billing")).run(move |consumer| commit_then_charge(consumer, &ledger));
         sim.run_until_idle().no_record_lost();
     });
     let failure = found.regressions(None).seeds(0).exhaustive(Scope::default()).search().failure.unwrap();

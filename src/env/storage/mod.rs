@@ -9,6 +9,8 @@
 //! | `Storage::sync_dir` | the names in the directory survive, the bytes of the files perhaps not            |
 //! | anything else       | visible to every process at once; a power cut may take it, whole or in part       |
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod disk;
 pub(crate) mod region;
 #[cfg(any(test, feature = "sim"))]

@@ -16,6 +16,12 @@ pub(super) struct Below {
     pub(super) root: PathBuf,
 }
 
+impl Below {
+    fn full(&self, path: &Path) -> PathBuf {
+        if path.as_os_str().is_empty() { self.below.clone() } else { self.below.join(path) }
+    }
+}
+
 /// Of a copy, which nobody else opens.
 #[derive(Debug)]
 struct NoLock;
@@ -32,23 +38,23 @@ impl Storage for Below {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
-        self.disk.list(&self.below.join(dir))
+        self.disk.list(&self.full(dir))
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.create_dir(&self.below.join(dir))
+        self.disk.create_dir(&self.full(dir))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
-        self.disk.create(&self.below.join(path))
+        self.disk.create(&self.full(path))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
-        self.disk.open(&self.below.join(path), access)
+        self.disk.open(&self.full(path), access)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(&self.below.join(from), &self.below.join(to))
+        self.disk.rename(&self.full(from), &self.full(to))
     }
 
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -56,11 +62,11 @@ impl Storage for Below {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(&self.below.join(path))
+        self.disk.remove(&self.full(path))
     }
 
     fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.remove_dir(&self.below.join(dir))
+        self.disk.remove_dir(&self.full(dir))
     }
 
     fn elsewhere(&self, root: &Path, create: bool) -> Result<Arc<dyn Storage>, Error> {
@@ -68,7 +74,7 @@ impl Storage for Below {
     }
 
     fn link(&self, path: &Path, other: &dyn Storage, to: &Path) -> io::Result<()> {
-        self.disk.link(&self.below.join(path), other, to)
+        self.disk.link(&self.full(path), other, to)
     }
 
     fn is_crowded(&self) -> bool {
@@ -76,6 +82,6 @@ impl Storage for Below {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.disk.sync_dir(&self.below.join(dir))
+        self.disk.sync_dir(&self.full(dir))
     }
 }

@@ -69,6 +69,10 @@ impl Storage for SimDisk {
         let mut world = self.life.world.lock();
         world.begin(Operation::Open, path)?;
         let node = world.find(path)?;
+        if access == Access::Read && world.directory(node).is_ok() {
+            // A directory can be opened for reading, and then it is found to be none of the files that were looked for.
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file but a directory"));
+        }
         world.contents(node)?;
         Ok(self.life.file(node, path, access))
     }
@@ -164,12 +168,17 @@ impl Storage for SimDisk {
         };
         let mut world = self.life.world.lock();
         world.begin(Operation::Link, path)?;
-        let node = world.find(path)?;
-        world.contents(node)?;
+        // In the order in which a real system finds out what is wrong.
+        let (from_directory, from_name) = world.parent(path)?;
         let (directory, name) = world.parent(&to)?;
+        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let is_directory = world.directory(node).is_ok();
         let directory = world.directory_mut(directory)?;
         if directory.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if is_directory {
+            return Err(rustix::io::Errno::PERM.into());
         }
         directory.change(Change::Link { name: name.into(), node });
         Ok(())
@@ -233,7 +242,7 @@ struct SimFile {
 
 impl SimFile {
     fn check_writable(&self) -> io::Result<()> {
-        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        if self.writable { Ok(()) } else { Err(rustix::io::Errno::BADF.into()) }
     }
 }
 
