@@ -82,10 +82,13 @@ fn send_paced(durability: Durability, policy: CleanupPolicy, latencies: &mut Lat
     let (filled, sent) = if quick() { (100_000, 5_000) } else { (4_000_000, 200_000) };
     let directory = directory();
     let config = LogConfig::new().compaction_interval(Duration::ZERO);
-    let log = EventLog::open_with(directory.path(), config).expect("a new log");
+    let log = EventLog::open_with(directory.path(), config.clone()).expect("a new log");
     let topic = TopicConfig::new().durability(durability).segment_bytes(16 << 20);
     log.create_topic(TOPIC, topic.clone()).expect("a new topic");
     fill(&log, filled, KEYS);
+    // So that all of it is durable: nothing else is compacted.
+    log.close().expect("everything can be synced");
+    let log = EventLog::open_with(directory.path(), config).expect("the log");
     log.alter_topic(TOPIC, topic.cleanup_policy(policy).min_cleanable_dirty_ratio(0.0)).expect("the topic is there");
     let producer = log.producer();
     let value = [7; 92];

@@ -346,14 +346,22 @@ pub struct Partition {
 type File<'a> = (u64, &'a [u8], Option<Header>);
 
 /// Up to which byte and which offset a file goes, by what the next one says.
-fn bounds((base, bytes, _): &File<'_>, next: Option<&File<'_>>) -> (u64, Option<u64>) {
+fn bounds((base, bytes, header): &File<'_>, next: Option<&File<'_>>) -> (u64, Option<u64>) {
     let length = bytes.len() as u64;
-    let Some((next_base, _, next_header)) = next else { return (length, None) };
-    match next_header.and_then(|header| header.predecessor) {
-        Some((named, position)) if named == *base => (length.min(position), Some(*next_base)),
-        Some((named, _)) if *base < named && named < *next_base => (length, Some(named)),
-        _ => (length, Some(*next_base)),
-    }
+    let (byte, offset) = match next {
+        None => (length, None),
+        Some((next_base, _, next_header)) => match next_header.and_then(|header| header.predecessor) {
+            Some((named, position)) if named == *base => (length.min(position), Some(*next_base)),
+            Some((named, _)) if *base < named && named < *next_base => (length, Some(named)),
+            _ => (length, Some(*next_base)),
+        },
+    };
+    let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header))) else {
+        return (byte, offset);
+    };
+    // The successor of a compacted segment cuts it short only if it is of a later epoch.
+    let later = next.and_then(|(_, _, next)| next.as_ref()).is_some_and(|next| next.epoch > header.epoch);
+    (length, Some(offset.filter(|_| later).map_or(end, |begins| begins.min(end))))
 }
 
 /// Leaves out the foreign files whose names are offsets that the segment before them holds.
@@ -399,12 +407,18 @@ pub fn partition(
         found.push((base, bytes, ours));
     }
     found.sort_by_key(|(base, ..)| *base);
+    // Where what older segments hold was cut off. Those that begin there do not count.
+    let cut_of = |header: &Option<Header>| {
+        let header = header.as_ref()?;
+        cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
+    };
     // What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
     // came behind a cut.
     let mut compacted: Vec<(u64, u32)> = Vec::new();
     found.retain(|(base, _, header)| {
         let older = |epoch: u32| header.as_ref().is_none_or(|header| header.epoch <= epoch);
-        let stays = !compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        let replaced = compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        let stays = !replaced || foreign.contains(base);
         if let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header)))
             && stays
         {
@@ -419,26 +433,15 @@ pub fn partition(
     {
         found.remove(0);
     }
-    // Where what older segments hold was cut off. Those that begin there do not count.
-    let cut_of = |header: &Option<Header>| {
-        let header = header.as_ref()?;
-        cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
-    };
     found.retain(|(base, _, header)| cut_of(header).is_none_or(|end| *base < end));
 
     // Up to which offset each goes, by what its successor says. The last: as far as it does.
     let mut ends: Vec<Option<u64>> = Vec::new();
     let mut segments: Vec<Option<Segment>> = Vec::new();
     for (at, file) in found.iter().enumerate() {
-        let (mut byte, mut offset) = bounds(file, found.get(at + 1));
-        let compacted_end = file.2.as_ref().and_then(|header| header.compacted_end);
-        if let (Some(end), Some(header)) = (compacted_end, &file.2) {
-            // Its successor cuts it short only if it is of a later epoch.
-            let later = found.get(at + 1).and_then(|(_, _, next)| next.as_ref());
-            let begins = offset.filter(|_| later.is_some_and(|next| next.epoch > header.epoch));
-            (byte, offset) = (file.1.len() as u64, Some(begins.map_or(end, |begins| begins.min(end))));
-        }
+        let (byte, offset) = bounds(file, found.get(at + 1));
         let offset = offset.into_iter().chain(cut_of(&file.2)).min();
+        let compacted_end = file.2.as_ref().and_then(|header| header.compacted_end);
         ends.push(offset);
         let (base, bytes, header) = file;
         let named = found.get(at + 1).and_then(|(next_base, _, next_header)| {

@@ -54,7 +54,7 @@
 //! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
 //! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`). A file is
 //! none of the partition's segments if one before it, of the same epoch or a later one, ends behind its base offset, or if
-//! one does and its own header is not whole: its removal was interrupted.
+//! one does and its own header would be whole in no place: its removal was interrupted.
 //!
 //! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
 //! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, what it says counts if it

@@ -175,10 +175,12 @@ pub(super) fn drop_replaced(
     for (base, path) in files {
         let bytes = map(env, &path, Access::Read)?;
         let decode = |pen: &Pen| Header::decode(pen.unread(0..pen.region().valid().min(HEADER_BYTES))).ok();
-        let header = bytes.and_then(|(_, pen)| decode(&pen));
-        let header = header.filter(|header| Some(header.identity) == identity && header.base == base);
-        let replaces =
-            |(end, epoch): &(Offset, u32)| base < *end && header.as_ref().is_none_or(|header| header.epoch <= *epoch);
+        let whole = bytes.and_then(|(_, pen)| decode(&pen));
+        let header = whole.filter(|header| Some(header.identity) == identity && header.base == base);
+        let is_foreign = whole.is_some() && header.is_none();
+        let replaces = |(end, epoch): &(Offset, u32)| {
+            base < *end && !is_foreign && header.as_ref().is_none_or(|header| header.epoch <= *epoch)
+        };
         if compacted.iter().any(replaces) {
             continue;
         }

@@ -398,12 +398,7 @@ fn check_end(
         let class = if flaw == Flaw::Missing { FindingClass::Missing } else { FindingClass::Damaged };
         find(class, path, segment.end, segment.next..named.unwrap_or(promised), flaw.to_string());
     } else if let Some(flaw) = segment.tail.filter(|_| !segment.rolled) {
-        let what = if segment.compacted().is_some() {
-            "all offsets of the segment come before"
-        } else {
-            "it was never promised, and opening the log cuts it"
-        };
-        let message = format!("{flaw}; {what}");
+        let message = format!("{flaw}; it was never promised, and opening the log cuts it");
         find(FindingClass::TornTail, path, segment.end, segment.next..segment.next, message);
     }
     let behind_roll = segment.rolled && named.is_none() && segment.next >= promised;

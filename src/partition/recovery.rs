@@ -138,12 +138,11 @@ struct Scan {
 
 /// Finds out what the partition holds; with [`Access::Write`] makes it so on the disk.
 pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recovered> {
-    let heads = drop_replaced(home, access, read_heads(home, access)?)?;
     // What was deleted on purpose was durable, and so was what a cut left.
     let (witness, epoch) =
         (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
-    let heads = recovery.drop_strays(heads)?;
+    let heads = recovery.drop_strays(drop_replaced(home, access, read_heads(home, access)?)?)?;
     let heads = drop_deleted(home, access, heads, known.start)?;
     let heads = drop_cut(home, access, heads, known.cut)?;
     recovery.report.segments = heads.len();
@@ -847,7 +846,11 @@ impl Head {
     /// Whether this is a compacted segment in whose place the other one was, which has a higher name.
     fn stands_for(&self, other: &Head) -> bool {
         let (Some(compacted), Ok(header)) = (self.compacted(), &self.header) else { return false };
-        other.base < compacted.end && other.header.as_ref().map_or(true, |other| other.epoch <= header.epoch)
+        let replaced = match &other.header {
+            Ok(other) => other.epoch <= header.epoch,
+            Err(flaw) => *flaw != Flaw::Foreign,
+        };
+        other.base < compacted.end && replaced
     }
 
     /// The offset at which a compacted segment ended: where it says, or, if it was cut since, where its successor begins.

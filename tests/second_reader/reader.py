@@ -226,6 +226,12 @@ def bounds(length, base, next_base, successor):
     return length, before if before is not None and base < before < next_base else next_base, False
 
 
+def compacted_bounds(length, header, next_base, successors):
+    """The same of a compacted segment: its successor cuts it short only if it is of a later epoch."""
+    later = successors and successors[0] and successors[0]["epoch"] > header["epoch"]
+    return length, min(next_base, header["compacted_end"]) if later else header["compacted_end"], False
+
+
 def drop_strays(names, files, home, cut):
     """Leaves out the foreign files whose names are offsets that the segment before them holds."""
     headers = {name: header_of(files[name], name, home) for name in names}
@@ -240,6 +246,8 @@ def drop_strays(names, files, home, cut):
             end, until = len(files[before]), None
             if after:
                 end, until, _ = bounds(end, int(before[:20]), int(after[:20]), headers[after])
+            if "compacted_end" in headers[before]:
+                end, until, _ = compacted_bounds(len(files[before]), headers[before], until, [headers[after]] if after else [])
             if before in older:
                 until = cut[0] if until is None else min(until, cut[0])
             if Segment(files[before], headers[before], end, until).due > int(name[:20]):
@@ -255,11 +263,13 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
     contents, left, compacted = {}, [], []
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
-            data = contents[name] = file.read()
+            contents[name] = file.read()
         # What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
         # came behind a cut.
-        header = header_of(data, name, home)
-        if any(int(name[:20]) < end and (not header or header["epoch"] <= epoch) for end, epoch in compacted):
+        header = header_of(contents[name], name, home)
+        foreign = not header and header_of(contents[name], None, None)
+        replaced = [epoch for end, epoch in compacted if int(name[:20]) < end]
+        if not foreign and any(not header or header["epoch"] <= epoch for epoch in replaced):
             continue
         if header and "compacted_end" in header:
             compacted.append((header["compacted_end"], header["epoch"]))
@@ -283,9 +293,7 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
         if at + 1 < len(files):
             end, next_base, named = bounds(end, bases[at], bases[at + 1], headers[at + 1])
         if header and "compacted_end" in header:
-            later = at + 1 < len(files) and headers[at + 1] and headers[at + 1]["epoch"] > header["epoch"]
-            next_base = min(next_base, header["compacted_end"]) if later else header["compacted_end"]
-            end, named = len(data), False
+            end, next_base, named = compacted_bounds(len(data), header, next_base, headers[at + 1 : at + 2])
         if older[at]:
             next_base = cut[0] if next_base is None else min(next_base, cut[0])
         ends.append(next_base)
