@@ -8,7 +8,6 @@
 pub(crate) mod clock;
 pub(crate) mod fork;
 pub(crate) mod point;
-#[cfg(any(test, feature = "sim"))]
 pub(crate) mod random;
 pub(crate) mod refusals;
 pub(crate) mod scheduling;

@@ -1,4 +1,4 @@
-//! Random numbers for the simulation, which depend on a seed and on nothing else.
+//! Random numbers that depend on a seed and on nothing else: what a simulation draws, and what is secret for a while.
 
 /// A sequence of random numbers: splitmix64, by Sebastiano Vigna.
 #[derive(Clone, Debug)]
@@ -20,11 +20,13 @@ impl Random {
     }
 
     /// A number below `limit`, which is at least 1. The bias is too small for a simulation to care.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
     /// True `numerator` times of `denominator`.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn chance(&mut self, numerator: u64, denominator: u64) -> bool {
         self.below(denominator) < numerator
     }
