@@ -1,6 +1,6 @@
 //! tidelog beside others that a program could link: the same work, the same bytes, read back.
 //!
-//! `cargo run --release` measures everything in about 20 minutes and prints Markdown; `-- --quick` does less of
+//! `cargo run --release` measures everything in about 11 minutes and prints Markdown; `-- --quick` does less of
 //! the same, to see that it runs. `--only append-100,redb` takes these rows and peers alone, `--list` names them, and
 //! `--directory DIR` says where the files go (beside the program otherwise: on a disk, if the build is on one).
 //!
