@@ -549,7 +549,7 @@ impl Worker {
             }
             4 => {
                 self.log.take().unwrap().close().unwrap();
-                self.log = Some(EventLog::open_with(self.dir.path(), config()).unwrap());
+                self.open();
             }
             5..=7 => drop(self.log().maintain()),
             8 => self.log().producer().flush().unwrap(),
@@ -590,6 +590,10 @@ impl Worker {
         self.log().alter_topic(&name, config).unwrap();
     }
 
+    fn open(&mut self) {
+        self.log = Some(EventLog::open_with(self.dir.path(), config()).unwrap());
+    }
+
     /// Cuts a tail off, or all.
     fn cut(&mut self) {
         let Some((name, number)) = self.any_partition() else { return };
@@ -598,6 +602,12 @@ impl Worker {
         match self.log().truncate(&TopicPartition::new(name.as_str(), number), end, GroupsBeyond::PullBack) {
             // Inside of a batch.
             Ok(_) | Err(Error::InvalidState { .. }) => {}
+            // A removed file has come back with the name that the next segment would have. No file does that while the log
+            // is open; the opening behind a crash removes it.
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                drop(self.log.take());
+                self.open();
+            }
             Err(error) => panic!("{error}"),
         }
     }
