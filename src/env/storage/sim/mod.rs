@@ -58,23 +58,7 @@ impl SimDisk {
     pub(crate) fn new(seed: u64) -> Arc<SimDisk> {
         let mut nodes = Vec::with_capacity(MANY_NODES);
         nodes.push(Some(Node::Directory(Directory::default())));
-        SimDisk::start(World {
-            random: Random::new(seed),
-            nodes,
-            known: Vec::new(),
-            next_move: 0,
-            locked: false,
-            write_back: true,
-            crowded: seed % 2 == 1,
-            capacity: None,
-            trace: Vec::new(),
-            faults: Vec::new(),
-            crash_at: None,
-            dead: false,
-            crashed: None,
-            director: None,
-            operations: 0,
-        })
+        SimDisk::start(World { crowded: seed % 2 == 1, ..World::of(nodes, Random::new(seed)) })
     }
 
     fn start(world: World) -> Arc<SimDisk> {

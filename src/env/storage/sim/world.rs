@@ -260,6 +260,27 @@ impl World {
         }
     }
 
+    /// A life in which nothing has happened yet.
+    pub(super) fn of(nodes: Vec<Option<Node>>, random: Random) -> World {
+        World {
+            nodes,
+            random,
+            known: Vec::new(),
+            next_move: 0,
+            locked: false,
+            write_back: true,
+            crowded: false,
+            capacity: None,
+            trace: Vec::new(),
+            faults: Vec::new(),
+            crash_at: None,
+            dead: false,
+            crashed: None,
+            director: None,
+            operations: 0,
+        }
+    }
+
     /// The world from which the next life starts: that of the crash, if there was one.
     pub(super) fn last_moment(&mut self) -> World {
         match &mut self.crashed {
@@ -268,7 +289,7 @@ impl World {
         }
     }
 
-    /// The same files in memory of their own, and a life in which nothing has happened yet. Two copies go different ways.
+    /// The same files in memory of their own, in a new life. Two copies go different ways.
     fn copy(&mut self) -> World {
         let mut nodes = Vec::with_capacity(self.nodes.len().max(MANY_NODES));
         nodes.extend(self.nodes.iter_mut().map(|node| match node {
@@ -276,22 +297,13 @@ impl World {
             Some(Node::Directory(directory)) => Some(Node::Directory(directory.clone())),
             None => None,
         }));
+        let random = Random::new(self.random.next());
         World {
-            nodes,
-            known: Vec::new(),
-            random: Random::new(self.random.next()),
             next_move: self.next_move,
-            locked: false,
             write_back: self.write_back,
             crowded: !self.crowded,
             capacity: self.capacity,
-            trace: Vec::new(),
-            faults: Vec::new(),
-            crash_at: None,
-            dead: false,
-            crashed: None,
-            director: None,
-            operations: 0,
+            ..World::of(nodes, random)
         }
     }
 
