@@ -626,3 +626,30 @@ fn a_consumer_that_spins_sees_what_comes_and_gives_up_when_the_time_is_over() {
     consumer.waker().wake();
     assert!(matches!(consumer.poll(Duration::from_millis(20)), Err(Error::Wakeup)));
 }
+
+#[test]
+fn a_groups_log_is_written_anew_once_it_is_long_and_its_segment_says_how_long() {
+    for (bytes, grows_to) in [(64 << 10, 128 << 10), (1 << 20, 1 << 20)] {
+        let machine = Machine::new(1);
+        let log = machine.open(LogConfig::new().background(false).offsets_segment_bytes(bytes)).unwrap();
+        log.create_topic("orders", TopicConfig::new()).unwrap();
+        let mut consumer = log.consumer(ConsumerConfig::group("billing").auto_commit(false)).unwrap();
+        let partition = TopicPartition::new("orders", 0);
+        consumer.assign([partition.clone()]).unwrap();
+        for _ in 0..6_000 {
+            consumer.commit_offsets_async([(partition.clone(), Offset::ZERO)], |_| {}).unwrap();
+        }
+        let held: usize = machine
+            .files()
+            .iter()
+            .filter(|path| path.starts_with("groups"))
+            .map(|path| machine.read_file(path).len())
+            .sum();
+        assert!(held <= grows_to, "{held} bytes with segments of {bytes}");
+        assert!(held > bytes as usize / 4, "{held} bytes with segments of {bytes}: it is written anew too soon");
+    }
+    for bytes in [(64 << 10) - 1, (1 << 31) + 1] {
+        let opened = Machine::new(1).open(LogConfig::new().offsets_segment_bytes(bytes));
+        assert!(matches!(opened, Err(Error::InvalidConfig { setting: "offsets.topic.segment.bytes", .. })), "{bytes}");
+    }
+}
