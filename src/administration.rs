@@ -158,7 +158,7 @@ pub(crate) fn truncate(
     let (mut pulled_back, mut result) = (Vec::new(), Ok(()));
     // All of them, also those that have committed since they were asked.
     for group in groups.list() {
-        match group.pull_back(&partition) {
+        match group.pull_back(&partition, end) {
             Ok(moved) => pulled_back.extend(moved),
             Err(error) => result = result.and(Err(error)),
         }

@@ -145,6 +145,10 @@ impl Keeper {
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
     pub(crate) fn maintain(&self) -> Option<Duration> {
         let (of_partitions, _) = self.look_at_partitions();
+        if of_partitions.is_some() && self.sleeping.load(Ordering::SeqCst) {
+            // The worker went to sleep while they were off the list.
+            self.bell.ring();
+        }
         of_partitions.into_iter().chain(self.look_at_wards()).chain(self.look_at_alarms()).min()
     }
 
@@ -186,8 +190,9 @@ impl Keeper {
             // Put there meanwhile, by somebody who did not ring: it may be urgent.
             due = Some(Duration::ZERO);
         }
+        let meanwhile = list.len();
         for partition in again {
-            if !list.iter().any(|known| Arc::ptr_eq(known, &partition)) {
+            if !list[..meanwhile].iter().any(|known| Arc::ptr_eq(known, &partition)) {
                 list.push(partition);
             }
         }

@@ -641,3 +641,25 @@ fn whatever_operation_fails_the_log_is_cut_or_it_is_not() {
     println!("{faults} lives ended with an error");
     assert!(faults > 20, "{faults}");
 }
+
+#[test]
+fn what_is_sent_right_behind_the_cut_is_not_skipped_by_a_group_that_was_beyond_it() {
+    for sent_meanwhile in [3, 6, 12] {
+        let machine = Machine::new(5);
+        let log = log_with(&machine, config(), 10);
+        commit(&log, "billing", 10);
+        let again = log.producer();
+        let callback = move |_| {
+            for _ in 0..sent_meanwhile {
+                drop(again.send(ProducerRecord::new(TOPIC, &value(2))).unwrap());
+            }
+        };
+        // Called when it is cut off, before the groups are pulled back.
+        log.producer().send_with(ProducerRecord::new(TOPIC, &value(1)), callback).unwrap();
+
+        log.truncate(&orders(), 5, GroupsBeyond::PullBack).unwrap();
+
+        assert_eq!(state(&log).1, 5 + sent_meanwhile, "the callback was called");
+        assert_eq!(committed(&log, "billing"), 5, "{sent_meanwhile} records were sent meanwhile");
+    }
+}

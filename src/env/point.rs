@@ -7,7 +7,7 @@
 //! | [`pass`]        | end the caller's life, if that has been decided meanwhile             |
 //! | [`is_dead`]     | say whether the caller's life is over: then it tells nobody           |
 //!
-//! Without the feature `sim` all three are empty and what they are given is never made: the library pays nothing. With
+//! Without the feature `sim` they do nothing and what they are given is never made: the library pays nothing. With
 //! it, a thread on which no simulation looks pays one look at a variable of its own.
 
 use crate::types::{Offset, OffsetAndMetadata, TopicPartition};

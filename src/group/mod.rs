@@ -473,11 +473,12 @@ impl Group {
         committed.map(|(_, committed)| committed.offset).filter(|offset| *offset > end)
     }
 
-    /// Sets what is committed beyond the end of a partition back to that end, durably, whoever is in the group.
-    pub(crate) fn pull_back(&self, partition: &Partition) -> Result<Option<PulledBack>> {
+    /// Sets what is committed beyond `end` of a partition, at which it was cut, back to that, durably, whoever is in the
+    /// group. What others have sent since the cut is not behind it.
+    pub(crate) fn pull_back(&self, partition: &Partition, end: Offset) -> Result<Option<PulledBack>> {
         // Whoever has just looked where the partition ended has committed before this gets the desk.
         let desk = self.desk();
-        let pulled_back = self.offsets.pull_back_to(partition)?;
+        let pulled_back = self.offsets.pull_back_to(partition, end)?;
         drop(desk);
         if pulled_back.is_some() {
             // Whatever the level: records are going to be written where the group believed to have been.

@@ -133,7 +133,7 @@ impl Offsets {
     }
 
     fn pull_back(&self, report: &mut RecoveryReport) -> Result<()> {
-        let pulled_back = self.pull_back_where(|_| true)?;
+        let pulled_back = self.pull_back_where(|_| true, None)?;
         if pulled_back.is_empty() {
             return Ok(());
         }
@@ -142,17 +142,22 @@ impl Offsets {
         self.sync()
     }
 
-    /// Sets what is committed beyond the end of this partition back to that.
-    pub(super) fn pull_back_to(&self, partition: &Partition) -> Result<Option<PulledBack>> {
-        Ok(self.pull_back_where(|name| name == partition.name())?.pop())
+    /// Sets what is committed beyond `end` of this partition back to that.
+    pub(super) fn pull_back_to(&self, partition: &Partition, end: Offset) -> Result<Option<PulledBack>> {
+        Ok(self.pull_back_where(|name| name == partition.name(), Some(end))?.pop())
     }
 
-    fn pull_back_where(&self, concerns: impl Fn(&TopicPartition) -> bool) -> Result<Vec<PulledBack>> {
+    /// Sets back what is committed beyond `end`, or else beyond the end of its partition.
+    fn pull_back_where(
+        &self,
+        concerns: impl Fn(&TopicPartition) -> bool,
+        end: Option<Offset>,
+    ) -> Result<Vec<PulledBack>> {
         let (mut changes, mut pulled_back) = (Vec::new(), Vec::new());
         let Some(table) = self.table.lock().clone() else { return Ok(pulled_back) };
         for (name, mut entry) in self.entries().into_iter().filter(|(name, _)| concerns(name)) {
             let Ok(partition) = self.catalog.partition(&name) else { continue };
-            let (from, to) = (entry.offset.offset, partition.log_end());
+            let (from, to) = (entry.offset.offset, end.unwrap_or_else(|| partition.log_end()));
             if partition.topic_id() == entry.topic_id && from > to {
                 entry.offset.offset = to;
                 changes.push((committed::encode_key(&name), Some(committed::encode_value(&entry))));
