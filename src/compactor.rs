@@ -153,6 +153,7 @@ impl Compactor {
         let config = self.catalog.topic(partition.name().topic())?.config();
         let mut state = self.state.lock();
         state.running = None;
+        self.report.lock().running = None;
         self.run(partition, &config, true, |_| {})
     }
 

@@ -306,11 +306,22 @@ impl Compaction {
         if !self.dry_run {
             partition.check_open()?;
         }
-        match std::mem::replace(&mut self.work, Work::Done) {
-            _ if partition.cut_count() != self.cuts => self.end_early(0)?,
-            Work::Map => self.map_more()?,
-            Work::Copy(group, copying) => self.copy_more(group, copying)?,
-            Work::Done => {}
+        let done = match std::mem::replace(&mut self.work, Work::Done) {
+            _ if partition.cut_count() != self.cuts => self.end_early(0),
+            Work::Map => self.map_more(),
+            Work::Copy(group, copying) => self.copy_more(group, copying),
+            Work::Done => Ok(()),
+        };
+        if done.is_err() {
+            // What looks like damage may be a cut that came during the step. Whoever cuts holds this until it counts.
+            drop(partition.slots.read());
+        }
+        match done {
+            Err(_) if partition.cut_count() != self.cuts => {
+                self.work = Work::Done;
+                self.end_early(0)?;
+            }
+            done => done?,
         }
         Ok(if matches!(self.work, Work::Done) { Step::Done } else { Step::More })
     }

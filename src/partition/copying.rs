@@ -49,7 +49,8 @@ impl Copying {
     /// Begins a segment with this header, which is the copy of so many bytes.
     pub(super) fn begin(home: &Home, header: Header, bytes: u64) -> Result<Self> {
         let path = home.dir.join(segment::file_name(header.base));
-        let unborn = path.with_extension("log.new");
+        // Not the name under which a roll makes its segment: a cut at this base may roll while the copy is still there.
+        let unborn = path.with_extension("copy.log.new");
         let storage = &home.env.storage;
         match storage.remove(&unborn) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
