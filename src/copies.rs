@@ -1,9 +1,9 @@
 //! Copies of a log: *forks*, which share with it what is sealed, and *backups*, which share nothing with it.
 //!
 //! A copy is consistent: of topics and groups it holds what they were at one moment, at which no group had committed beyond
-//! the end of a partition. Nothing waits for it: a log only ever grows behind what was captured, and what retention would
-//! remove stays until it is copied. It keeps the identity of the log, for that stands in every segment. So two logs with one
-//! identity must not exchange files: nothing would tell them apart.
+//! the end of a partition. Nobody waits for it longer than it takes to note names and ends: a log only ever grows behind what
+//! was captured, and what retention would remove stays until it is copied. It keeps the identity of the log, for that stands
+//! in every segment. So two logs with one identity must not exchange files: nothing would tell them apart.
 //!
 //! | step                                                          | if the machine stops behind it              |
 //! |-----------------------------------------------------------------|-----------------------------------------------|

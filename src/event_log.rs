@@ -233,7 +233,8 @@ impl EventLog {
     /// Does what is due now: syncs of topics with an interval, syncs that nobody waits for, markers of idle partitions,
     /// every [`retention_interval`](LogConfig::retention_interval) retention, and a step of a compaction, if one runs or
     /// is to begin ([`compaction_interval`](LogConfig::compaction_interval)).
-    /// Returns after how long something is due next; `None`: nothing, until something is sent.
+    /// Returns after how long something is due next; `None`: nothing. Something that is sent, or awaited with
+    /// [`poll_async`](Consumer::poll_async), may be due earlier than this said before.
     ///
     /// The background worker does this; without it ([`LogConfig::background`]) it is for the caller to do.
     pub fn maintain(&self) -> Option<Duration> {
@@ -431,7 +432,8 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// [`UnknownTopic`](Error::UnknownTopic), [`Io`](Error::Io): then the deletion is finished by the next opening.
+    /// [`UnknownTopic`](Error::UnknownTopic), [`Io`](Error::Io): then the deletion is finished by the next opening;
+    /// [`InvalidState`](Error::InvalidState) while a [`fork`](Self::fork) or [`backup`](Self::backup) is being made.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         self.shared.catalog.delete(name)
     }
@@ -691,7 +693,8 @@ impl EventLog {
     /// # Errors
     ///
     /// [`UnknownGroup`](Error::UnknownGroup); [`GroupNotEmpty`](Error::GroupNotEmpty) while it has members, also static
-    /// ones that may come back; [`Io`](Error::Io): then nothing is committed any more, but files are left.
+    /// ones that may come back; [`Io`](Error::Io): then nothing is committed any more, but files are left;
+    /// [`InvalidState`](Error::InvalidState) while a [`fork`](Self::fork) or [`backup`](Self::backup) is being made.
     pub fn delete_group(&self, name: &str) -> Result<()> {
         self.shared.catalog.check_writable()?;
         self.known_group(name)?.delete(self.now())
