@@ -109,7 +109,7 @@ impl Way {
     fn choose(&self, config: &ProducerConfig, record: &ProducerRecord<'_>) -> Result<&Arc<Partition>> {
         let number = match record.partition {
             Some(number) => number,
-            None => self.route.choose(&config.partitioner, record, self.topic.count()),
+            None => self.route.choose(&config.partitioner, record, self.partitions.len() as u32),
         };
         self.partitions.get(number as usize).ok_or_else(|| Error::UnknownPartition {
             partition: TopicPartition::new(Arc::clone(self.topic.name()), number),
