@@ -48,6 +48,13 @@ pub(crate) const PAGE: u64 = 4096;
 /// The bytes of a word, and its alignment: what the processor stores and the disk keeps as one.
 const WORD: u64 = 8;
 
+/// What the processor fetches from the memory at once.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LINE: u64 = 64;
+
+/// So much of the place of the next batch is asked for ahead: of what is longer, the processor finds the rest itself.
+const MOST_PREFETCHED: u64 = 256;
+
 /// Bytes that are mapped for as long as this lives.
 pub(crate) struct Memory {
     backing: Backing,
@@ -321,19 +328,26 @@ impl Region {
     /// them one after the other: each look would wait for the memory by itself.
     #[inline]
     pub(crate) fn prefetch(&self, position: u64, bytes: usize) {
+        self.prefetch_below(self.written(), position, bytes as u64);
+    }
+
+    /// Asks the processor for so many bytes from `position` on, as far as they lie below `limit`, which is at most `valid`.
+    #[inline]
+    fn prefetch_below(&self, limit: u64, position: u64, bytes: u64) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            const LINE: usize = 64;
-            let written = self.bytes();
-            let start = written.len().min(position as usize);
-            for line in written[start..written.len().min(start + bytes)].chunks(LINE) {
-                // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of written bytes.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            let mut at = position;
+            while at < limit.min(position.saturating_add(bytes)) {
+                // SAFETY: `at` is less than `limit`, so the sum stays inside of the mapped memory (sentence 3).
+                let line = unsafe { self.start.add(at as usize) };
+                // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of mapped bytes.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+                at += LINE;
             }
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (position, bytes);
+        let _ = (limit, position, bytes);
     }
 
     /// The little-endian word at `at`; what was stored before it was published is visible to who has seen it.
@@ -524,6 +538,10 @@ impl Pen {
         let place = unsafe { AtomicU64::from_ptr(place) };
         place.store(word.to_le(), Ordering::Release);
         region.written.store(end, Ordering::Release);
+        // The next batch is often as long as this one, and may be stored long after this: in a log of many partitions its
+        // place would have to come from the memory then.
+        let next = (end - at).min(MOST_PREFETCHED);
+        region.prefetch_below(region.valid.load(Ordering::Relaxed), end, next);
         #[cfg(any(test, feature = "sim"))]
         if let Some(state) = &mut guard {
             state.settle();
