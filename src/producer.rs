@@ -96,6 +96,9 @@ impl Deref for WayRef<'_> {
 /// The way to a topic, as this producer sees it: its partitions, and where the partitioner stands.
 struct Way {
     topic: Arc<Topic>,
+    /// That of the topic, apart from the counter of those who share it: consumers that count up and down would have every
+    /// look at the name wait for the memory.
+    name: Box<str>,
     partitions: Vec<Arc<Partition>>,
     route: Route,
 }
@@ -299,7 +302,7 @@ impl Producer {
             return Err(Error::Closed);
         }
         for way in self.shared.fast.iter().map_while(OnceLock::get) {
-            if **way.topic.name() == *topic && way.is_current() {
+            if *way.name == *topic && way.is_current() {
                 return Ok(WayRef::Fast(way));
             }
         }
@@ -311,12 +314,13 @@ impl Producer {
         self.shared.catalog.check_writable()?;
         let mut slow = self.shared.slow.lock();
         slow.retain(|way| way.is_current());
-        if let Some(way) = slow.iter().find(|way| **way.topic.name() == *name) {
+        if let Some(way) = slow.iter().find(|way| *way.name == *name) {
             return Ok(Arc::clone(way));
         }
         let topic = self.shared.catalog.topic_or_create(name)?;
         let seed = self.shared.seed ^ (topic.id() as u64);
-        let way = Arc::new(Way { partitions: topic.partitions(), topic, route: Route::new(seed) });
+        let (partitions, name) = (topic.partitions(), Box::from(name));
+        let way = Arc::new(Way { partitions, topic, name, route: Route::new(seed) });
         match self.shared.fast.iter().find(|place| place.get().is_none()) {
             // Whoever fills a place holds the mutex, so the place is still free.
             Some(place) => drop(place.set(Arc::clone(&way))),

@@ -185,6 +185,10 @@ const FAILED: u8 = 1;
 const CLOSED: u8 = 2;
 
 /// What the mutex guards.
+///
+/// Aligned, so that no line of the processor's cache holds some of it and what consumers look at while they wait: who
+/// appends would get each such line back from them every time.
+#[repr(align(64))]
 struct Writer {
     active: Option<Active>,
     predecessor: Option<Predecessor>,
