@@ -298,6 +298,12 @@ fn is_whole(home: &Home, head: &Head) -> Result<bool> {
     Ok(walk.due == compacted.end)
 }
 
+/// Removes the segments that hold nothing but what was cut off, also those of which the running process knows nothing: a later
+/// cut could not tell how old they are.
+pub(super) fn remove_cut(home: &Home, cut: Cut) -> Result<()> {
+    drop_cut(home, Access::Write, read_heads(home, Access::Write)?, Some(cut)).map(drop)
+}
+
 /// Leaves out the segments that hold nothing but what was cut off on purpose, and removes them, the newest first. Those
 /// whose header does not say that they are older than the cut are left alone.
 fn drop_cut(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
