@@ -1000,9 +1000,10 @@ fn whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_n
     assert!(removed.count() > 3, "{trace:?}");
     let lasts = [None].into_iter().chain(PowerCut::ALL.map(Some));
     for (at, last) in steps.flat_map(|at| lasts.clone().map(move |last| (at, last))) {
-        // The next opening may be interrupted, too; anywhere, if it is the first to make the new name durable.
+        // The next opening may be interrupted, too; if it is the first to make the new name durable, wherever it removes what
+        // is replaced.
         let renamed = at > first && trace[(at - first) as usize - 1].0 == Operation::Rename;
-        let anywhere = (0..40).flat_map(|again| PowerCut::ALL.map(|how| (again, how)));
+        let anywhere = (44..64).flat_map(|again| PowerCut::ALL.map(|how| (again, how)));
         let few = [at % 7, 7 + at % 11].map(|again| (again, PowerCut::ALL[(at + again) as usize % 6]));
         let some = if last.is_none() && renamed { anywhere.collect() } else { few.to_vec() };
         for (again, how) in [(u64::MAX, PowerCut::KeepAll)].into_iter().chain(some) {
@@ -1013,7 +1014,7 @@ fn whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_n
             let mut machine = last.map_or_else(|| machine.kill(), |how| machine.power_cut(how));
             assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
             if again < u64::MAX {
-                machine.crash_at(again);
+                machine.crash_at(machine.operations() + again);
                 drop(machine.open(log_config()));
                 machine = machine.power_cut(how);
             }
@@ -1061,7 +1062,7 @@ fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
                     assert!(report.is_sound(), "{case}: {report:?}");
                 }
                 // The next opening is interrupted too.
-                machine.crash_at(at % 23);
+                machine.crash_at(machine.operations() + at % 67);
                 drop(machine.open(log_config()));
                 let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
                 let log = machine.open(log_config()).unwrap_or_else(|error| panic!("{case}: {error}"));

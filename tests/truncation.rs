@@ -599,7 +599,7 @@ fn wherever_the_machine_stops_the_log_is_cut_or_it_is_not() {
                     assert!(told.held[..end].starts_with(&read(&beside)), "{case}: {told:?}");
                 }
                 // The next opening is interrupted too.
-                machine.crash_at(at % 23);
+                machine.crash_at(machine.operations() + at % 67);
                 drop(machine.open(LogConfig::new().background(false)));
                 let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
                 let log =
