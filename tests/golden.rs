@@ -46,8 +46,11 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 // The golden log ------------------------------------------------------------------------------------------------------
 
+/// What writes a log.
+type Writer = fn() -> Files;
+
 /// The golden logs, and who writes them.
-const GOLDEN: [(&str, fn() -> Files); 2] = [("v1", write_golden), ("v1-deleting", write_deleting)];
+const GOLDEN: [(&str, Writer); 2] = [("v1", write_golden), ("v1-deleting", write_deleting)];
 
 fn golden_dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
