@@ -444,6 +444,45 @@ fn the_background_compacts_what_is_dirty_enough_the_dirtiest_first() {
 }
 
 #[test]
+fn a_partition_that_cannot_be_read_keeps_no_other_from_being_compacted() {
+    let machine = Machine::new(32);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    for topic in ["lost", TOPIC] {
+        log.create_topic(topic, config().min_compaction_lag(ms(10))).unwrap();
+    }
+    send_many(&log, &mut sent, 100, 5);
+    for number in 0..50 {
+        log.producer().send(ProducerRecord::new("lost", &value(number)).key(b"same")).unwrap();
+    }
+    log.close().unwrap();
+    let machine = machine.kill();
+    let log = open(&machine);
+    machine.advance(ms(60_000));
+    // The first that is looked at.
+    machine.fail(Fault::new(Operation::Open, 0));
+    while log.compaction_report().compactions < 2 {
+        assert!(log.maintain().is_some_and(|due| due.is_zero()), "{:?}", log.compaction_report());
+    }
+    let error = log.compaction_report().last_error.unwrap();
+    assert!(state(&log).1 > 80 && error.contains("topics/lost/0"), "{error}");
+    check_log(&log, &sent, "beside one that cannot be read");
+}
+
+#[test]
+fn what_is_running_is_no_more_when_the_log_is_closed() {
+    let machine = Machine::new(33);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    send_many(&log, &mut sent, 400, 150);
+    while log.compaction_report().running.is_none() {
+        assert!(log.maintain().is_some());
+    }
+    let again = log.clone();
+    log.close().unwrap();
+    assert_eq!(again.compaction_report().running, None);
+}
+
+#[test]
 fn a_step_of_the_wall_clock_takes_no_tombstone() {
     let machine = Machine::new(20);
     let (log, mut sent) = (open(&machine), Vec::new());
