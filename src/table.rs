@@ -270,6 +270,11 @@ impl Table {
         state.values.is_empty() && state.damage.is_empty()
     }
 
+    /// What `read` makes of keys and values, in the order of the keys.
+    pub(crate) fn filter_map<T>(&self, read: impl Fn(&[u8], &[u8]) -> Option<T>) -> Vec<T> {
+        self.state.lock().values.iter().filter_map(|(key, entry)| read(key, &entry.value)).collect()
+    }
+
     /// All keys with their values, in the order of the keys.
     pub(crate) fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>, Timestamp)> {
         let state = self.state.lock();
