@@ -53,7 +53,7 @@ impl ChunkRecords<'_> {
 impl<'a> Iterator for ChunkRecords<'a> {
     type Item = batch::RecordView<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<batch::RecordView<'a>> {
         loop {
             match self.batch.next() {
