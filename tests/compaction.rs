@@ -175,6 +175,34 @@ fn of_each_key_the_last_record_stays_where_it_was() {
 }
 
 #[test]
+fn a_poll_of_a_log_with_gaps_returns_as_many_records_as_were_asked_for() {
+    let machine = Machine::new(31);
+    let log = open(&machine);
+    log.create_topic(TOPIC, config().segment_bytes(1 << 16)).unwrap();
+    let mut sent = Vec::new();
+    for number in 0..1500 {
+        // Every third record stays, so there are gaps all over.
+        let key = if number % 3 == 0 { number } else { 1 << 40 };
+        send(&log, &mut sent, key, Some(value(number % 13)));
+    }
+    compact(&log);
+    let expected: Vec<u64> = read(&log).into_keys().collect();
+    assert!(expected.len() < sent.len() / 2, "{} of {} records are left", expected.len(), sent.len());
+
+    for most in [1, 2, 3, 10, 100, 499, 10_000] {
+        let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest).max_poll_records(most);
+        let mut consumer = log.consumer(config).unwrap();
+        consumer.assign([users()]).unwrap();
+        for due in expected.chunks(most) {
+            let records = consumer.poll(NOW).unwrap();
+            let found: Vec<u64> = records.iter().map(|record| record.offset().get()).collect();
+            assert_eq!((records.len(), &found[..]), (due.len(), due), "{most} at a time");
+        }
+        assert!(consumer.poll(NOW).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn whatever_memory_there_is_every_key_is_there_once_in_the_end() {
     for memory in [1024, 1500, 4000, 1 << 20] {
         let machine = Machine::new(2);

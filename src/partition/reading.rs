@@ -54,7 +54,7 @@ impl ChunkRecords<'_> {
 impl<'a> Iterator for ChunkRecords<'a> {
     type Item = batch::RecordView<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<batch::RecordView<'a>> {
         loop {
             match self.batch.next() {
@@ -107,6 +107,27 @@ struct Taken {
 }
 
 impl Taken {
+    /// Takes all records up to a batch that the index knows, if there is one for each offset before it: then no batch must be
+    /// looked at. `whole` is the batches from the position on; returns those that are left.
+    #[inline]
+    fn jump<'a>(&mut self, segment: &Segment, whole: &'a [u8], end: Offset, most: usize) -> &'a [u8] {
+        /// So few records are sooner looked at than looked up.
+        const FEW: usize = 16;
+        let left = most - self.count;
+        if left <= FEW {
+            return whole;
+        }
+        let limit = self.next.saturating_advance(left as u64).min(end);
+        let Some((position, offset)) = segment.dense_before(limit).filter(|(_, offset)| *offset > self.next) else {
+            return whole;
+        };
+        let passed = position.checked_sub(self.position).and_then(|passed| whole.get(passed as usize..));
+        let Some(behind) = passed else { return whole };
+        self.count += offset.since(self.next) as usize;
+        (self.next, self.position, self.end) = (offset, position, position);
+        behind
+    }
+
     /// Takes the records of whole batches, up to the offset `end` and at most `most`; whether there may be more.
     #[inline]
     fn take(&mut self, mut whole: &[u8], end: Offset, most: usize) -> bool {
@@ -268,7 +289,8 @@ impl Partition {
             match at.segment.whole_from(taken.position) {
                 Ok([]) => break,
                 Ok(whole) => {
-                    if !taken.take(whole, end, most) {
+                    let behind = taken.jump(&at.segment, whole, end, most);
+                    if !taken.take(behind, end, most) {
                         break;
                     }
                 }
