@@ -150,7 +150,7 @@ impl Partition {
             return Ok(());
         }
         let begun = self.turn.lock().arrive();
-        let synced = self.wait_for_sync(target, timeout);
+        let synced = self.wait_for_sync(target, timeout, true);
         self.turn.lock().leave(begun);
         synced
     }
@@ -160,10 +160,10 @@ impl Partition {
         self.durable_end() >= target || self.log_end() < target
     }
 
-    fn wait_for_sync(&self, target: Offset, timeout: Option<Duration>) -> Result<()> {
+    /// The same for who has been counted, or need not be; who is not `patient` gives way to nobody.
+    fn wait_for_sync(&self, target: Offset, timeout: Option<Duration>, mut patient: bool) -> Result<()> {
         let clock = &self.home.env.clock;
         let start = timeout.map(|_| clock.monotonic());
-        let mut patient = true;
         loop {
             let seen = self.synced.rung();
             if self.is_synced(target) {
@@ -388,8 +388,9 @@ impl Partition {
             }
             let target = writer.next;
             drop(writer);
-            // A failure is remembered by the partition, and told to all who wait or send.
-            drop(self.sync_to(target, None));
+            // A failure is remembered by the partition, and told to all who wait or send. Nobody need give way to the worker
+            // next time, for it comes back only if nobody else does.
+            drop(self.wait_for_sync(target, None, false));
             return Look::At(now.saturating_add(SYNC_DELAY));
         }
         if writer.witnessed {
@@ -649,6 +650,20 @@ mod tests {
         assert_eq!(turn.arrived, 1);
         turn.leave(late);
         assert_eq!(turn.arrived, 0);
+    }
+
+    #[test]
+    fn nobody_gives_way_to_the_worker() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let partition = partition(Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1));
+        clock.advance(SYNC_DELAY);
+
+        assert!(matches!(partition.look(), Look::At(_)));
+
+        assert_eq!(partition.durable_end(), partition.log_end());
+        let turn = partition.turn.lock();
+        assert_eq!((turn.begun, turn.about), (1, 0), "{turn:?}");
     }
 
     fn partition(env: Env) -> Arc<Partition> {
