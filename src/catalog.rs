@@ -729,7 +729,7 @@ impl Catalog {
         let (fact_key, _) = Fact::Group(name.to_owned()).encode();
         let mentioned = self.table.get(&fact_key, |_, _| ()).is_some();
         // A directory without a segment is what is left of a creation that was interrupted.
-        let there = exists(&self.env, Path::new(GROUPS), dir)? && has_segments(&self.env, &path)?;
+        let there = has_segments(&self.env, &path)?;
         let known = self.known(id, 0, mentioned, None);
         let Some(reserve) = &self.reserve else {
             // What was committed is shown before it is proven to be durable: it is where the group is.
