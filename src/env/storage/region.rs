@@ -317,25 +317,6 @@ impl Region {
         &bytes[range.start as usize..range.end as usize]
     }
 
-    /// Asks the processor for so many written bytes from `position` on, all at once, for who is going to look at a few of
-    /// them one after the other: each look would wait for the memory by itself.
-    #[inline]
-    pub(crate) fn prefetch(&self, position: u64, bytes: usize) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            const LINE: usize = 64;
-            let written = self.bytes();
-            let start = written.len().min(position as usize);
-            for line in written[start..written.len().min(start + bytes)].chunks(LINE) {
-                // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of written bytes.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (position, bytes);
-    }
-
     /// The little-endian word at `at`; what was stored before it was published is visible to who has seen it.
     ///
     /// In memory that is not writable this reaches up to `valid`, so that a region can follow a file which another
@@ -377,6 +358,24 @@ impl Region {
         fence(Ordering::Acquire);
         u64::from_le(value)
     }
+}
+
+/// Asks the processor for these bytes, all at once, for who is going to look at a few of them one after the other: each look
+/// would wait for the memory by itself.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        for line in bytes.chunks(LINE) {
+            // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of a byte that can be
+            // read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = bytes;
 }
 
 impl fmt::Debug for Region {
