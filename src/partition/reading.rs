@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::env::storage::Access;
 use crate::env::storage::region::prefetch;
@@ -225,6 +226,12 @@ impl Partition {
     #[inline]
     pub(crate) fn is_stale(&self, cursor: &Cursor) -> bool {
         cursor.cuts != self.cut_count()
+    }
+
+    /// How far a reader that is at `offset` has read the log as it is: not what was cut off since it came there, or is being.
+    pub(crate) fn standing(&self, cursor: &Cursor, offset: Offset) -> Offset {
+        let cutting = Offset::new(self.cutting.load(Ordering::SeqCst));
+        offset.min(cutting).min(self.lowest_cut_since(cursor.cuts).unwrap_or(offset))
     }
 
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
