@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench read`, for a look whether it runs with `-- --quick`. The log is closed and opened again before
 //! it is read, so the *first* pass checks the checksums of all segments but the newest, which opening has checked; the
-//! others are warm: every page is in memory and mapped.
+//! others are warm: every page is in memory and mapped. To the limit a record is one run of bytes; that of *key and value*
+//! looks at it in two, as every reader of the log does, key first.
 
 mod limit;
 mod subject;
@@ -79,18 +80,19 @@ fn in_order() {
     let shapes = shapes();
     let mut logs: Vec<Full> = shapes.iter().map(|(shape, _)| Full::new(*shape, effort.file_bytes)).collect();
     let first: Vec<f64> = logs.iter_mut().map(|log| log.read(every_byte)).collect();
-    let mut runs: [Vec<Vec<f64>>; 4] = std::array::from_fn(|_| vec![Vec::new(); shapes.len()]);
+    let mut runs: [Vec<Vec<f64>>; 5] = std::array::from_fn(|_| vec![Vec::new(); shapes.len()]);
     for _ in 0..repetitions() {
         for (at, (shape, _)) in shapes.iter().enumerate() {
             runs[0][at].push(read_limit(*shape, Walk::EveryByte, effort));
             runs[1][at].push(logs[at].read(every_byte));
             runs[2][at].push(read_limit(*shape, Walk::Lengths, effort));
             runs[3][at].push(logs[at].read(lengths));
+            runs[4][at].push(read_limit(*shape, Walk::KeyAndValue, effort));
         }
     }
     let medians = |runs: &[Vec<f64>]| -> Vec<f64> { runs.iter().map(|run| median(run)).collect() };
     let every_byte_limit = medians(&runs[0]);
-    for (what, pair) in ["every byte", "lengths"].iter().zip(runs.chunks(2)) {
+    for (what, pair) in ["every byte", "lengths"].iter().zip(runs[..4].chunks(2)) {
         let (mut limit, read) = (medians(&pair[0]), medians(&pair[1]));
         // Who has seen every byte has seen the lengths. Beyond the last cache that can be the faster way, because
         // the prefetcher does not follow strides of about 100 bytes; what is not the fastest way is no limit.
@@ -101,6 +103,10 @@ fn in_order() {
         let ratios = limit.iter().zip(&read).map(|(limit, read)| format!("{:.2}", limit / read));
         table.row(&row(&format!("{what}: of the limit"), ratios));
     }
+    let parts = medians(&runs[4]);
+    table.row(&row("key and value: limit", parts.iter().map(|nanos| format!("{nanos:.2}"))));
+    let ratios = parts.iter().zip(medians(&runs[1])).map(|(limit, read)| format!("{:.2}", limit / read));
+    table.row(&row("key and value: of the limit", ratios));
     table.row(&row("every byte: first pass", first.iter().map(|nanos| format!("{nanos:.2}"))));
     logs.into_iter().for_each(|log| log.subject.discard());
 }

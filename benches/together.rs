@@ -2,16 +2,19 @@
 //! through.
 //!
 //! `cargo bench --bench together`, for a look whether it runs with `-- --quick`. It takes two processors that have nothing
-//! else to do: with one, or a busy machine, it measures the scheduler.
+//! else to do: with one, or a busy machine, it measures the scheduler. The limit of a consumer
+//! that sleeps is a thread that sleeps on a bare futex until another wakes it.
 
 mod limit;
 mod subject;
 
 use std::hint;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::futex;
 use tidelog::{Consumer, ConsumerConfig, Durability, OffsetReset, ProducerRecord, TopicPartition};
 
 use limit::{Latencies, Table, quick};
@@ -34,6 +37,9 @@ fn main() {
             table.row(&subject::row("  send meanwhile", sent.cells()));
         }
     }
+    let (seen, sent) = bare_futex(Duration::from_micros(100));
+    table.row(&subject::row("limit: a bare futex", seen.cells()));
+    table.row(&subject::row("  wake meanwhile", sent.cells()));
     let table = Table::new("one producer beside one consumer, 100 B", &[("", LABEL_WIDTH), ("M/s", 8)]);
     for (label, spin) in [("the consumer spins", SPIN), ("the consumer sleeps", Duration::ZERO)] {
         let rate = beside(spin);
@@ -85,6 +91,44 @@ fn one_at_a_time(durability: Durability, spin: Duration, gap: Duration) -> (Late
     });
     subject.discard();
     (seen, sent)
+}
+
+/// A thread that sleeps, another that wakes it, and nothing else: from before the wake until it runs, and the wake.
+fn bare_futex(gap: Duration) -> (Latencies, Latencies) {
+    let count = if quick() { 1_000 } else { 100_000 };
+    let (word, before) = (AtomicU32::new(0), AtomicU64::new(0));
+    let start = Instant::now();
+    let now = || start.elapsed().as_nanos() as u64;
+    let mut woke = Latencies::new();
+    let seen = thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            let (mut seen, mut last) = (Latencies::new(), 0);
+            while last < count {
+                // It returns early if the word has changed, or for no reason.
+                futex::wait(&word, futex::Flags::PRIVATE, last, None).ok();
+                let at = now();
+                let number = word.load(Ordering::SeqCst);
+                if number != last {
+                    seen.record(Duration::from_nanos(at.saturating_sub(before.load(Ordering::SeqCst))));
+                    last = number;
+                }
+            }
+            seen
+        });
+        for _ in 0..count {
+            let begin = Instant::now();
+            while begin.elapsed() < gap {
+                hint::spin_loop();
+            }
+            woke.time(|| {
+                before.store(now(), Ordering::SeqCst);
+                word.fetch_add(1, Ordering::SeqCst);
+                futex::wake(&word, futex::Flags::PRIVATE, 1).expect("the word is there")
+            });
+        }
+        sleeper.join().expect("the sleeper does not panic")
+    });
+    (seen, woke)
 }
 
 /// Millions of records per second that are sent and read.

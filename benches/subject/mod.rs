@@ -6,16 +6,13 @@ use std::time::{Duration, Instant};
 
 use tidelog::{Durability, EventLog, Producer, ProducerRecord, TopicConfig};
 
-use crate::limit::{Shape, quick};
+use crate::limit::{KEY_BYTES, Shape, quick};
 
 /// The topic that everything is sent to.
 pub(crate) const TOPIC: &str = "bench";
 
 /// How many different keys there are: enough that no branch predictor learns their hashes.
 const KEYS: usize = 1024;
-
-/// The bytes of a key. They count as bytes of the record.
-const KEY_BYTES: usize = 8;
 
 /// How often everything is measured, one after the other and then all over again, so that a noisy minute touches all
 /// alike; odd, so that the median is one of the values.

@@ -92,6 +92,10 @@ impl File for Handle {
         self.with(|file| file.copy(length))
     }
 
+    fn read(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.with(|file| file.read(bytes))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.with(|file| file.sync())
     }

@@ -316,7 +316,7 @@ impl Partition {
             None => (0, 0),
         };
         if let Some(active) = &active {
-            prefer_large_pages(active.pen.region(), config.durability);
+            prefer_large_pages(active.pen.region(), config.durability, position);
         }
         let writer = Writer {
             active,
@@ -624,6 +624,9 @@ impl Partition {
             active.pen.extend(to);
         }
         self.home.prepare(&mut active.pen, &path, writer.position..to)?;
+        if from <= LARGE_PAGE {
+            prefer_large_pages(active.pen.region(), writer.durability, to);
+        }
         writer.valid = to;
         Ok(())
     }
@@ -659,7 +662,7 @@ impl Partition {
         let room = room.min(home.capacity());
         self.check_bound(writer.bound, room)?;
         let active = recovery::create(&home, &header, room)?;
-        prefer_large_pages(active.pen.region(), writer.durability);
+        prefer_large_pages(active.pen.region(), writer.durability, active.roomy);
         self.slots.write().push(Arc::clone(&active.slot));
         writer.ahead.roll(writer.position, active.walk.position);
         writer.position = active.walk.position;
@@ -676,9 +679,9 @@ impl Partition {
 }
 
 /// Asks for large pages where they make appends cheaper: in a topic that nobody syncs, behind the first bytes, so that
-/// small partitions stay small.
-fn prefer_large_pages(region: &Region, durability: Durability) {
-    if durability == Durability::Os && region.capacity() > LARGE_PAGE {
+/// small partitions stay small; and not before there is room there, because the kernel keeps such a segment as two mappings.
+fn prefer_large_pages(region: &Region, durability: Durability, room: u64) {
+    if durability == Durability::Os && room > LARGE_PAGE {
         region.prefer_large_pages(LARGE_PAGE..region.capacity());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::env::storage::Access;
+use crate::env::storage::region::prefetch;
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch;
 use crate::format::segment;
@@ -31,6 +32,11 @@ impl Chunk {
     }
 }
 
+/// Batches of no more than this are gone through faster than they come from memory. With each of them the processor is asked
+/// for the bytes that stand so far behind it.
+const SMALL_BYTES: u64 = 256;
+const AHEAD: Range<usize> = 512..704;
+
 /// The records of a chunk, decoded one by one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChunkRecords<'a> {
@@ -46,6 +52,9 @@ impl ChunkRecords<'_> {
     fn enter_next(&mut self) -> bool {
         let Ok(Some(batch)) = batch::Batch::at(self.bytes) else { return false };
         self.bytes = &self.bytes[batch.length() as usize..];
+        if batch.length() <= SMALL_BYTES {
+            prefetch(self.bytes.get(AHEAD).unwrap_or_default());
+        }
         self.batch = batch.records();
         true
     }

@@ -181,9 +181,9 @@ pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
         if file.len().map_err(Error::io("measure", || full(&path)))? < HEADER_BYTES {
             continue;
         }
-        let memory = file.map(HEADER_BYTES).map_err(Error::io("map", || full(&path)))?;
-        let (_, pen) = Region::new(memory, HEADER_BYTES);
-        found.extend(Header::decode(pen.unread(0..HEADER_BYTES)));
+        let mut bytes = [0; HEADER_BYTES as usize];
+        file.read(&mut bytes).map_err(Error::io("read", || full(&path)))?;
+        found.extend(Header::decode(&bytes));
     }
     Ok(found)
 }
@@ -354,15 +354,13 @@ fn read_head(home: &Home, base: Offset, path: PathBuf) -> Result<Head> {
     if length > u64::from(MAX_SEGMENT_BYTES) {
         return Ok(Head { base, path, length, header: Err(Flaw::Length(length)), salt: 0 });
     }
-    let memory = file.map(HEADER_BYTES).map_err(Error::io("map", || home.full(&path)))?;
-    let (_, pen) = Region::new(memory, HEADER_BYTES);
-    pen.check_readable(0..HEADER_BYTES).map_err(Error::io("read", || home.full(&path)))?;
-    let bytes = pen.unread(0..HEADER_BYTES);
-    let header = Header::decode(bytes).and_then(|header| {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    file.read(&mut bytes).map_err(Error::io("read", || home.full(&path)))?;
+    let header = Header::decode(&bytes).and_then(|header| {
         let ours = header.identity == home.identity && header.base == base;
         if ours { Ok(header) } else { Err(Flaw::Foreign) }
     });
-    let salt = segment::salt(bytes);
+    let salt = segment::salt(&bytes);
     Ok(Head { base, path, length, header, salt })
 }
 
@@ -452,18 +450,20 @@ impl Recovery<'_> {
         }
         // From the end backwards, a little at a time: most of it is zeros that the file system knows of.
         let mut end = data.end;
-        let last = loop {
+        let (asked, last) = loop {
             let start = end.saturating_sub(PAGE).max(data.start);
             pen.check_readable(start..end).ok()?;
             match pen.unread(start..end).iter().rposition(|byte| *byte != 0) {
-                Some(last) => break start + last as u64,
+                Some(last) => break (start, start + last as u64),
                 None if start == data.start => return None,
                 None => end = start,
             }
         };
         let position = (last + 1).next_multiple_of(ALIGNMENT as u64).min(head.length);
         let start = position.checked_sub(MARKER_BYTES as u64).filter(|start| *start >= HEADER_BYTES)?;
-        pen.check_readable(start..position).ok()?;
+        if start < asked {
+            pen.check_readable(start..asked).ok()?;
+        }
         let marker = Batch::at(pen.unread(start..position)).ok()??;
         let closes = marker.verify(head.salt).is_ok() && marker.marker() == Some(Marker::Closed);
         (closes && marker.base() == self.known.durable_end).then_some((position, marker.epoch()))

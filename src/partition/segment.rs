@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::env::storage::are_zero;
-use crate::env::storage::region::Region;
+use crate::env::storage::region::{Region, prefetch};
 use crate::error::Flaw;
 use crate::format::batch::{Batch, RecordView, Walk};
 use crate::format::segment::HEADER_BYTES;
@@ -300,7 +300,8 @@ impl Segment {
     /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
     pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
         let mut position = self.position_before(offset);
-        self.region.prefetch(position, INTERVAL_BYTES as usize);
+        let behind = self.region.bytes().get(position as usize..).unwrap_or_default();
+        prefetch(&behind[..behind.len().min(INTERVAL_BYTES as usize)]);
         loop {
             match self.batch_at(position) {
                 Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),

@@ -747,7 +747,8 @@ fn what_was_copied_to_be_read_is_there_whatever_becomes_of_the_file() {
 fn what_the_disk_does_not_give_is_an_error_of_a_copying_read() {
     let directory = tempfile::tempdir().unwrap();
     let sealed = log_of_pages(directory.path()).remove(0).display().to_string();
-    let inject = "inject=pread64:error=EIO:when=1";
+    // The first is of the header, when the log is opened.
+    let inject = "inject=pread64:error=EIO:when=2";
     let arguments = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", inject, "-P", &sealed];
     let mut child = Child::under("strace", &arguments, "copying", directory.path());
     if child.as_mut().and_then(Child::listen).is_none() {

@@ -89,14 +89,8 @@ impl Disk {
 
     /// The directory below the root with this path.
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
-        #[cfg(target_os = "linux")]
-        if !path.as_os_str().is_empty() {
-            use rustix::fs::{ResolveFlags, openat2};
-            // The same as below in one call, since Linux 5.6. Whatever it does not like is met again below.
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            if let Ok(found) = openat2(&self.directory, path, DIRECTORY, Mode::empty(), resolve) {
-                return Ok(found);
-            }
+        if let Some(found) = self.open_at_once(path, DIRECTORY) {
+            return Ok(found);
         }
         let mut directory = open_at(&self.directory, OsStr::new("."), DIRECTORY)?;
         for component in path.components() {
@@ -106,6 +100,22 @@ impl Disk {
             directory = open_at(&directory, name, DIRECTORY)?;
         }
         Ok(directory)
+    }
+
+    /// What is at `path`, below the root and behind no link, opened in one call. `None`: somebody must open it a component
+    /// at a time, as without Linux 5.6, and finds out what is wrong with it.
+    fn open_at_once(&self, path: &Path, flags: OFlags) -> Option<OwnedFd> {
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{ResolveFlags, openat2};
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            openat2(&self.directory, path, flags, Mode::empty(), resolve).ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (path, flags);
+            None
+        }
     }
 
     /// The directory that holds `path`, and the name of `path` in it.
@@ -164,7 +174,8 @@ impl Storage for Disk {
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
         let directory = self.directory(dir)?;
         let mut entries = Vec::new();
-        for found in Dir::read_from(&directory)? {
+        let mut names = Dir::new(directory)?;
+        while let Some(found) = names.read() {
             let found = found?;
             let Ok(name) = found.file_name().to_str() else {
                 continue;
@@ -174,7 +185,7 @@ impl Storage for Disk {
             }
             let kind = match found.file_type() {
                 // Some file systems do not say it in the listing.
-                FileType::Unknown => match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                FileType::Unknown => match rustix::fs::statat(names.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => kind(FileType::from_raw_mode(stat.st_mode)),
                     // Removed since it was listed.
                     Err(Errno::NOENT) => continue,
@@ -204,10 +215,16 @@ impl Storage for Disk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
-        let (parent, name) = self.parent(path)?;
         let writable = access == Access::Write;
         let flags = FILE | if writable { OFlags::RDWR } else { OFlags::RDONLY };
-        Ok(self.file(regular(open_at(&parent, name, flags)?)?, writable))
+        let fd = match self.open_at_once(path, flags) {
+            Some(fd) => fd,
+            None => {
+                let (parent, name) = self.parent(path)?;
+                open_at(&parent, name, flags)?
+            }
+        };
+        Ok(self.file(regular(fd)?, writable))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -364,20 +381,21 @@ impl File for DiskFile {
     }
 
     fn data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
-        let len = self.len()?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
             use rustix::fs::{SeekFrom, seek};
-            let start = match seek(&self.file, SeekFrom::Data(from)) {
+            match seek(&self.file, SeekFrom::Data(from)) {
                 Err(Errno::NXIO) => return Ok(None),
                 // A file system that does not know its holes has none.
-                Err(Errno::INVAL) => from,
-                found => found?,
-            };
-            let end = seek(&self.file, SeekFrom::Hole(start)).unwrap_or(len);
-            Ok(Some(start..end.min(len)).filter(|data| data.start < data.end))
+                Err(Errno::INVAL) => {}
+                // The end of the file counts as one.
+                found => {
+                    let start = found?;
+                    return Ok(Some(start..seek(&self.file, SeekFrom::Hole(start))?));
+                }
+            }
         }
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let len = self.len()?;
         Ok(Some(from..len).filter(|data| data.start < data.end))
     }
 
@@ -386,16 +404,18 @@ impl File for DiskFile {
     }
 
     fn copy(&self, length: u64) -> io::Result<Memory> {
-        Memory::filled(length, |bytes| {
-            let mut at = 0;
-            while at < bytes.len() {
-                match retry_on_intr(|| rustix::io::pread(&self.file, &mut bytes[at..], at as u64))? {
-                    0 => break,
-                    count => at += count,
-                }
+        Memory::filled(length, |bytes| self.read(bytes))
+    }
+
+    fn read(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match retry_on_intr(|| rustix::io::pread(&self.file, &mut bytes[at..], at as u64))? {
+                0 => break,
+                count => at += count,
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -154,6 +154,10 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     /// give is an error here, whereas it ends the process of whoever touches it in a mapping.
     fn copy(&self, length: u64) -> io::Result<Memory>;
 
+    /// Fills `bytes` from the start of the file; those that it does not have stay as they are. For a few: it costs less than
+    /// to map them.
+    fn read(&self, bytes: &mut [u8]) -> io::Result<()>;
+
     /// Makes the bytes, stored ones through a mapping too, and the length durable.
     ///
     /// A failed sync is final: the kernel forgets what it could not write, and the next sync returns success.

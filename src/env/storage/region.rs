@@ -50,7 +50,7 @@ const WORD: u64 = 8;
 
 /// What the processor fetches from the memory at once.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const LINE: u64 = 64;
+const LINE: usize = 64;
 
 /// So much of the place of the next batch is asked for ahead: of what is longer, the processor finds the rest itself.
 const MOST_PREFETCHED: u64 = 256;
@@ -324,32 +324,6 @@ impl Region {
         &bytes[range.start as usize..range.end as usize]
     }
 
-    /// Asks the processor for so many written bytes from `position` on, all at once, for who is going to look at a few of
-    /// them one after the other: each look would wait for the memory by itself.
-    #[inline]
-    pub(crate) fn prefetch(&self, position: u64, bytes: usize) {
-        self.prefetch_below(self.written(), position, bytes as u64);
-    }
-
-    /// Asks the processor for so many bytes from `position` on, as far as they lie below `limit`, which is at most `valid`.
-    #[inline]
-    fn prefetch_below(&self, limit: u64, position: u64, bytes: u64) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let mut at = position;
-            while at < limit.min(position.saturating_add(bytes)) {
-                // SAFETY: `at` is less than `limit`, so the sum stays inside of the mapped memory (sentence 3).
-                let line = unsafe { self.start.add(at as usize) };
-                // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of mapped bytes.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-                at += LINE;
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = (limit, position, bytes);
-    }
-
     /// The little-endian word at `at`; what was stored before it was published is visible to who has seen it.
     ///
     /// In memory that is not writable this reaches up to `valid`, so that a region can follow a file which another
@@ -391,6 +365,26 @@ impl Region {
         fence(Ordering::Acquire);
         u64::from_le(value)
     }
+}
+
+/// Asks the processor for these bytes, all at once, for who is going to look at a few of them one after the other: each look
+/// would wait for the memory by itself.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8]) {
+    ask_for(bytes.as_ptr(), bytes.len());
+}
+
+/// Asks the processor for so many bytes from `start` on, whether anything is there or not.
+#[inline]
+fn ask_for(start: *const u8, bytes: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for at in (0..bytes).step_by(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: it is a hint that reads nothing, changes nothing and faults nowhere, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = (start, bytes);
 }
 
 impl fmt::Debug for Region {
@@ -541,7 +535,8 @@ impl Pen {
         // The next batch is often as long as this one, and may be stored long after this: in a log of many partitions its
         // place would have to come from the memory then.
         let next = (end - at).min(MOST_PREFETCHED);
-        region.prefetch_below(region.valid.load(Ordering::Relaxed), end, next);
+        let room = region.valid.load(Ordering::Relaxed) - end;
+        ask_for(region.start.wrapping_add(end as usize), next.min(room) as usize);
         #[cfg(any(test, feature = "sim"))]
         if let Some(state) = &mut guard {
             state.settle();
