@@ -1088,3 +1088,49 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
         _ => "a panic without a message".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::conformance::{World, alone};
+    use crate::sim::EPOCH;
+    use crate::sim::faults::Faults;
+    use crate::sim::tape::Tape;
+
+    /// The rule as the code of one member, or of several at once.
+    fn keeps(rule: fn(&World), members: usize) {
+        let clock = SimClock::new(EPOCH);
+        let budget = Budget::drawn(&Faults::none());
+        let stage = Arc::new(Stage::new(Arc::clone(&clock), Tape::random(7), budget, Duration::ZERO));
+        let act = move |stage, _| -> Act {
+            let world = World { clock: Arc::clone(&clock) as _, scheduler: Arc::new(StageScheduler(stage)) };
+            Box::pin(async move {
+                rule(&world);
+                Ok(())
+            })
+        };
+        let body = Body { act: Arc::new(act), blocks: true };
+
+        let (log, _controls) = EventLog::in_memory().unwrap();
+        stage.play(&vec![body; members], &log);
+
+        assert_eq!(stage.over(), Some(Over::Idle));
+    }
+
+    #[test]
+    fn the_stage_keeps_the_rules_of_clocks_and_schedulers() {
+        let rules = [
+            alone::the_monotonic_clock_goes_on_and_never_back,
+            alone::the_wall_clock_goes_with_the_monotonic_one,
+            alone::a_wait_ends_at_its_timeout_and_not_before,
+            alone::a_ring_between_the_look_and_the_wait_is_not_lost,
+            alone::a_ring_that_was_seen_wakes_nobody_later,
+            alone::bells_do_not_hear_one_another,
+            alone::a_task_is_woken_by_the_first_ring_and_by_no_other,
+            alone::who_spins_looks_until_it_is_ready_or_the_time_is_over,
+        ];
+        for (rule, members) in rules.into_iter().flat_map(|rule| [(rule, 1), (rule, 3)]) {
+            keeps(rule, members);
+        }
+    }
+}
