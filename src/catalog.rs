@@ -555,11 +555,19 @@ impl Catalog {
     }
 
     /// Removes everything at or above `end` from a partition. When it returns, it does not come back.
-    pub(crate) fn truncate(&self, partition: &Partition, end: Offset) -> Result<Removal> {
+    ///
+    /// `pull_back` sets back groups that have committed more.
+    pub(crate) fn truncate(
+        &self,
+        partition: &Partition,
+        end: Offset,
+        pull_back: impl FnOnce() -> Result<()>,
+    ) -> Result<Removal> {
         self.check_writable()?;
         let (id, number) = (partition.topic_id(), partition.name().partition());
         // What was recorded at the last closing may be more than is left.
-        partition.truncate(end, |cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]))
+        let record = |cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]);
+        partition.truncate(end, record, pull_back)
     }
 
     fn recorded_end(&self, id: u128, number: u32) -> Option<Offset> {

@@ -288,7 +288,7 @@ fn check_offset(partition: &Partition, offset: &OffsetAndMetadata) -> Result<()>
     if bytes > MAX_METADATA_BYTES {
         return Err(Error::OffsetMetadataTooLarge { bytes, limit: MAX_METADATA_BYTES });
     }
-    let end = partition.log_end();
+    let end = partition.committable_end();
     if offset.offset > end {
         // Kafka stores it; here a committed position never lies past the end, so that nothing can be skipped.
         return Err(Error::OffsetOutOfRange {

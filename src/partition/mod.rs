@@ -178,6 +178,8 @@ pub(crate) struct Partition {
     /// Where the log was cut since it was opened, and how often.
     cuts: Mutex<Vec<Offset>>,
     cut_count: AtomicUsize,
+    /// Where it is being cut; `u64::MAX` while it is not.
+    cutting: AtomicU64,
     /// Rings when there is more room than there was.
     room: Bell,
 }
@@ -358,6 +360,7 @@ impl Partition {
             pins: Mutex::new(0),
             cuts: Mutex::default(),
             cut_count: AtomicUsize::new(0),
+            cutting: AtomicU64::new(u64::MAX),
             room: home.env.scheduler.bell(),
             home,
         }
