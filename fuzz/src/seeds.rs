@@ -418,6 +418,7 @@ fn put_directories(seeds: &mut Seeds) {
         }
     }
     put_neighbours(seeds);
+    put_doubles(seeds);
     put_beginnings(seeds);
     put_commits(seeds);
     let many = Files::from([
@@ -511,6 +512,20 @@ fn put_neighbours(seeds: &mut Seeds) {
         ("cramped", vec![(4, cramped)]),
     ] {
         put_files(seeds, name, &orders(&[], [vec![(0, last(0, false))], others].concat()));
+    }
+}
+
+/// Directories of the same topic id: the catalog knows one of them, both, or neither.
+fn put_doubles(seeds: &mut Seeds) {
+    let second: (&[u8], _) = (b"topic/copied", Some(topic(2, 1, &[])));
+    for (name, facts) in [("copy-of-a-topic", &[][..]), ("two-topics-of-one-id", &[second][..])] {
+        let mut files = orders(facts, [(0, last(0, false))]);
+        files.insert("topics/copied/0/00000000000000000000.log".to_owned(), torn(0, false).encode());
+        put_files(seeds, name, &files);
+        if facts.is_empty() {
+            files.remove("catalog/00000000000000000000.log");
+            put_files(seeds, "copy-without-a-catalog", &files);
+        }
     }
 }
 
