@@ -506,7 +506,7 @@ fn what_is_damaged_is_left_as_it_is_and_compaction_says_so() {
     log.create_topic(TOPIC, config()).unwrap();
     send_many(&log, &mut sent, 100, 5);
     log.close().unwrap();
-    let segments: Vec<_> = machine.files().into_iter().filter(|path| path.starts_with("topics")).collect();
+    let segments = segments(&machine);
     machine.flip_bit(&segments[3], 8 * 600);
     let machine = machine.kill();
     let log = open(&machine);
@@ -585,7 +585,7 @@ fn the_latest_of_two_segments_of_which_one_is_gone_is_missed() {
     send_many(&log, &mut sent, 100, 40);
     compact(&log);
     log.close().unwrap();
-    let segments: Vec<_> = machine.files().into_iter().filter(|path| path.starts_with("topics")).collect();
+    let segments = segments(&machine);
     for (at, gone) in segments.iter().enumerate() {
         let machine = machine.kill();
         machine.remove_file(gone);
@@ -692,6 +692,52 @@ fn a_cut_before_while_or_after_a_partition_is_compacted_takes_its_tail_and_nothi
         assert_eq!((state(&again).2, read(&again)), (sent.len() as u64, read(&log)), "{case}");
     }
     assert!(within > 10, "{within} cuts in what was compacted");
+}
+
+#[test]
+fn what_a_compaction_could_not_remove_is_nobodys_successor_after_two_cuts() {
+    let mut left = 0;
+    'operations: for operation in 0.. {
+        let machine = Machine::new(31);
+        let (log, mut sent) = (open(&machine), Vec::new());
+        log.create_topic(TOPIC, config()).unwrap();
+        send_many(&log, &mut sent, 40, 1000);
+        log.alter_topic(TOPIC, config().segment_bytes(1 << 16)).unwrap();
+        let before = machine.operations();
+        machine.fail(Fault::new(None, operation));
+        let done = log.compact(&users(), |_| {});
+        let is_last = machine.operations() - before <= operation;
+        machine.heal();
+        let case = format!("operation {operation} fails, {:?}", done.as_ref().err());
+        left += u64::from(segments(&machine).len() > 2 && state(&log).3 == 2);
+        // The first cut takes the compacted segment, which alone says what those stand for that are left.
+        for at in [0, 25] {
+            match log.truncate(&users(), at, GroupsBeyond::Refuse) {
+                Ok(_) => {}
+                // Nothing goes on before the next opening, which removes them.
+                Err(Error::SyncFailed { .. }) => continue 'operations,
+                Err(error) => panic!("{case}: {error}"),
+            }
+            sent.truncate(at as usize);
+            (0..40 + at).for_each(|number| send(&log, &mut sent, 1000 + number, Some(value(at + 3 * number))));
+            log.producer().flush().unwrap();
+        }
+        let machine = machine.kill();
+        assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
+        let log = open(&machine);
+        let report = log.recovery_report();
+        assert!(report.is_clean() && report.bytes_cut == 0, "{case}: {report:?}");
+        check_log(&log, &sent, &case);
+        if is_last {
+            assert!(left > 2, "{left} times something was left");
+            return;
+        }
+    }
+}
+
+/// The files of all segments of the topic.
+fn segments(machine: &Machine) -> Vec<PathBuf> {
+    machine.files().into_iter().filter(|path| path.starts_with("topics")).collect()
 }
 
 #[test]

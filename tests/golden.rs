@@ -377,10 +377,11 @@ fn contents(log: &EventLog) -> (Value, BTreeMap<String, Vec<(u64, u64)>>) {
     for topic in log.list_topics() {
         let described = log.describe_topic(&topic).unwrap();
         let count = described.config.partition_count();
-        // Settings that came later are at their defaults here, and such are not written down.
+        // Of the settings that came later, those that are not at their defaults are written down.
         let written = ["durability", "max.message.bytes", "message.timestamp.type", "segment.bytes"];
-        let settings = described.config.entries().into_iter().filter(|(name, _)| written.contains(name));
-        let settings: BTreeMap<_, _> = settings.collect();
+        let defaults = TopicConfig::new().entries();
+        let is_written = |entry: &(_, _)| written.contains(&entry.0) || !defaults.contains(entry);
+        let settings: BTreeMap<_, _> = described.config.entries().into_iter().filter(is_written).collect();
         topics.insert(topic.clone(), json!({"partitions": count, "settings": settings}));
         for number in 0..count {
             let (held, refused) = read_all(&mut reader, &TopicPartition::new(topic.as_str(), number));
@@ -894,4 +895,105 @@ fn open_with_rolled_segment(machine: &Machine) -> EventLog {
         }
     }
     log
+}
+
+/// A compacted log of 24 records, eight small segments of which have become one or two; cut at these offsets, in turn, with
+/// a few records sent behind each cut. And the first files that became none.
+fn cut_after_compaction(cuts: &[u64]) -> (Machine, Files) {
+    let machine = Machine::new(9);
+    let log = machine.open(config()).unwrap();
+    let compacted = TopicConfig::new().segment_bytes(4096).cleanup_policy(CleanupPolicy::Compact);
+    log.create_topic("orders", compacted.clone()).unwrap();
+    let send = |n: u8| drop(log.producer().send(ProducerRecord::new("orders", &[n; 1200]).key(&[n])).unwrap());
+    (0..24).for_each(send);
+    log.producer().flush().unwrap();
+    log.alter_topic("orders", compacted.segment_bytes(1 << 16)).unwrap();
+    let before = segments_of(&machine);
+    log.compact(&TopicPartition::new("orders", 0), |_| {}).unwrap();
+    let after = segments_of(&machine);
+    assert!(before.len() == 8 && after.len() == 2, "{:?}, and then {:?}", before.keys(), after.keys());
+    for (number, end) in cuts.iter().enumerate() {
+        log.truncate(&TopicPartition::new("orders", 0), *end, GroupsBeyond::Refuse).unwrap();
+        (0..9).for_each(|n| send(100 + 20 * number as u8 + n));
+        log.producer().flush().unwrap();
+    }
+    let gone = before.into_iter().filter(|(path, _)| !after.contains_key(path)).collect();
+    (machine.kill(), gone)
+}
+
+fn segments_of(machine: &Machine) -> Files {
+    let files = machine.files().into_iter().filter(|path| path.starts_with("topics"));
+    files.map(|path| (text_of(&path), machine.read_file(&path))).collect()
+}
+
+fn segment_path(base: u64) -> String {
+    format!("topics/orders/0/{base:020}.log")
+}
+
+/// A bit of its header, and so all that it says.
+const BIT_OF_HEADER: u64 = 8 * 60;
+
+#[test]
+fn what_came_behind_a_cut_in_a_compacted_segment_is_missed_when_nothing_says_what_it_is() {
+    let mut made = Vec::new();
+    for (cuts, damaged, lost, records) in [
+        (&[12, 15][..], &[][..], &[][..], 0),
+        (&[12], &[12], &[(12, None)], 9),
+        (&[12, 15], &[12], &[(12, Some(15))], 3),
+        (&[12, 15], &[15], &[(15, None)], 9),
+        (&[12, 15], &[12, 15], &[(12, Some(15)), (15, None)], 12),
+        (&[15, 12], &[12], &[(12, None)], 9),
+        (&[0], &[0], &[(0, None)], 9),
+    ] {
+        let (machine, _) = cut_after_compaction(cuts);
+        let left = machine.verify().unwrap().records - records;
+        damaged.iter().for_each(|base| machine.flip_bit(segment_path(*base), BIT_OF_HEADER));
+        let case = format!("cut at {cuts:?}, {damaged:?} damaged");
+        let files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+        made.push((laid_out(&files), machine, (lost, left), case));
+    }
+    let dirs: Vec<_> = made.iter().map(|(dir, ..)| dir.path()).collect();
+    let read = second_reader(&dirs);
+    for (number, (dir, machine, (lost, left), case)) in made.iter().enumerate() {
+        if let Some(read) = &read {
+            assert_eq!(gone(&read[number], "orders/0"), *lost, "{case}");
+            compare(dir.path(), &read[number], case);
+        }
+        let verified = machine.verify().unwrap();
+        assert_eq!((verified.findings.len(), verified.records), (lost.len(), *left), "{case}: {:?}", verified.findings);
+
+        let log = machine.open(config()).unwrap();
+
+        let damage = &log.recovery_report().damage;
+        let found = damage.iter().map(|damage| damage.offsets.start.get());
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            lost.iter().map(|(first, _)| *first).collect::<Vec<_>>(),
+            "{case}: {damage:?}"
+        );
+        let sent = log.producer().send(ProducerRecord::new("orders", b"next").key(b"k")).unwrap().wait().unwrap();
+        assert!(sent.offset().get() > 21, "{case}: offset {} is given again", sent.offset());
+        let machine = machine.kill();
+        machine.repair(true).unwrap();
+        assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
+        let log = machine.open(config()).unwrap();
+        assert_eq!(log.recovery_report().damage, [], "{case}");
+    }
+}
+
+#[test]
+fn what_a_damaged_compacted_segment_stands_for_keeps_nobody_from_sending_behind_a_cut() {
+    for (cuts, case) in [(&[][..], "cut with it"), (&[12], "found behind a cut")] {
+        let (machine, gone) = cut_after_compaction(cuts);
+        machine.flip_bit(segment_path(0), 8 * 20_000);
+        machine.write_file(segment_path(12), &gone[&segment_path(12)]);
+        let log = machine.open(config()).unwrap();
+        // Opening the log anew is enough in any case.
+        let log = match log.truncate(&TopicPartition::new("orders", 0), 12, GroupsBeyond::Refuse) {
+            Ok(_) => log,
+            Err(_) => machine.kill().open(config()).unwrap(),
+        };
+        let sent = log.producer().send(ProducerRecord::new("orders", b"next").key(b"k")).unwrap().wait();
+        assert_eq!(sent.unwrap().offset().get(), 12, "{case}");
+    }
 }

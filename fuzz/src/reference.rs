@@ -359,8 +359,8 @@ fn bounds((base, bytes, header): &File<'_>, next: Option<&File<'_>>) -> (u64, Op
     let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header))) else {
         return (byte, offset);
     };
-    // The successor of a compacted segment cuts it short only if it is of a later epoch.
-    let later = next.and_then(|(_, _, next)| next.as_ref()).is_some_and(|next| next.epoch > header.epoch);
+    // The successor of a compacted segment cuts it short unless its header says that it is of no later epoch.
+    let later = next.is_some_and(|(_, _, next)| next.as_ref().is_none_or(|next| next.epoch > header.epoch));
     (length, Some(offset.filter(|_| later).map_or(end, |begins| begins.min(end))))
 }
 
@@ -413,11 +413,17 @@ pub fn partition(
         cut.filter(|(_, epoch)| header.epoch < *epoch).map(|(end, _)| end)
     };
     // What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
-    // came behind a cut.
+    // came behind a cut; and if there was a cut since, so may what says no epoch.
     let mut compacted: Vec<(u64, u32)> = Vec::new();
     found.retain(|(base, _, header)| {
-        let older = |epoch: u32| header.as_ref().is_none_or(|header| header.epoch <= epoch);
-        let replaced = compacted.iter().any(|(end, epoch)| base < end && older(*epoch));
+        let replaced = compacted.iter().any(|(end, epoch)| {
+            let cut = cut.filter(|(_, cut)| epoch < cut);
+            let older = match header {
+                Some(header) => header.epoch <= *epoch && cut.is_none_or(|(at, _)| *base < at),
+                None => cut.is_none(),
+            };
+            base < end && older
+        });
         let stays = !replaced || foreign.contains(base);
         if let Some((end, header)) = header.as_ref().and_then(|header| Some((header.compacted_end?, header)))
             && stays

@@ -53,12 +53,14 @@
 //! Compaction leaves the records out of which there is a later one with the same key; what stays keeps its offset. It
 //! makes one segment of one or more that follow one another, in a file that then takes the name of the first of them; the
 //! others are removed afterwards. A *compacted* segment is one whose header says where it ends (see `segment`). A file is
-//! none of the partition's segments if one before it, of the same epoch or a later one, ends behind its base offset, or if
-//! one does and its own header would be whole in no place: its removal was interrupted.
+//! none of the partition's segments if one before it ends behind its base offset, and either the file's header says the same
+//! epoch or an earlier one, or it would be whole in no place: its removal was interrupted. But if the tail was cut since, and
+//! so the compacted segment is of an earlier epoch than the cut, only files that begin before the cut and whose header is
+//! whole are none of the partition's: another may have been made behind a cut, of which the catalog says the last alone.
 //!
 //! When it was made, everything in it was durable, and so was the name of the next segment: it counts as one that a rolled
-//! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, what it says counts if it
-//! is less, because a tail was cut off in between. A compacted segment is read up to the end of the file.
+//! marker ends. It ends at its end offset, whatever its successor says; if that is of a later epoch, or has no whole header,
+//! what it says counts if it is less, because a tail was cut off in between. A compacted segment is read up to the end of the file.
 //! What its successor names is not missing if it lies in the compacted segment. Compaction does not put more than 2^28 offsets
 //! into one segment, unless they were in one before: it is what a segment has room for.
 //!

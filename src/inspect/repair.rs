@@ -86,6 +86,15 @@ fn lock(env: &Env) -> Result<Box<dyn Lock>> {
     })
 }
 
+/// The epoch for a segment in the place of the one with this number, which says none: where nothing behind it says one, it
+/// may have come behind the cut.
+fn epoch_of_gap(survey: &PlaceSurvey, at: usize) -> u32 {
+    let says_one = |segment: &&Surveyed| segment.header.is_ok();
+    let (before, behind) = (survey.segments[..at].iter().rfind(says_one), survey.segments.get(at + 1).filter(says_one));
+    let least = before.map_or(1, |before| before.epoch).max(survey.cut.map_or(1, |cut| cut.epoch));
+    behind.map_or(least, |behind| behind.epoch)
+}
+
 struct Repair<'a> {
     env: &'a Env,
     execute: bool,
@@ -120,7 +129,7 @@ impl Repair<'_> {
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
-                let epoch = successor.or(survey.segments[..at].last()).map_or(1, |neighbour| neighbour.epoch.max(1));
+                let epoch = epoch_of_gap(survey, at);
                 let most = segment.base.saturating_advance(segment.length / 8 + 1).max(survey.witness);
                 let lost = segment.base..successor.map_or(most, |successor| successor.follows(segment.base));
                 self.replace(place, identity, before, segment, lost, epoch)?;

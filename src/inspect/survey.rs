@@ -165,11 +165,12 @@ fn identities(env: &Env, files: &[(Offset, PathBuf)]) -> Result<Vec<Identity>> {
 }
 
 /// Leaves out the segments that a compacted one before them stands for: their removal was interrupted, and the next opening
-/// removes them. Those of a later epoch came behind a cut.
+/// removes them. Those of a later epoch came behind a cut; and if there was one since, so may those whose header says none.
 pub(super) fn drop_replaced(
     env: &Env,
     identity: Option<Identity>,
     files: Vec<(Offset, PathBuf)>,
+    cut: Option<Cut>,
 ) -> Result<Vec<(Offset, PathBuf)>> {
     let (mut kept, mut compacted): (Vec<_>, Vec<(Offset, u32)>) = (Vec::new(), Vec::new());
     for (base, path) in files {
@@ -179,7 +180,12 @@ pub(super) fn drop_replaced(
         let header = whole.filter(|header| Some(header.identity) == identity && header.base == base);
         let is_foreign = whole.is_some() && header.is_none();
         let replaces = |(end, epoch): &(Offset, u32)| {
-            base < *end && !is_foreign && header.as_ref().is_none_or(|header| header.epoch <= *epoch)
+            let cut = cut.filter(|cut| *epoch < cut.epoch);
+            let replaced = match &header {
+                Some(header) => header.epoch <= *epoch && cut.is_none_or(|cut| base < cut.end),
+                None => !is_foreign && cut.is_none(),
+            };
+            base < *end && replaced
         };
         if compacted.iter().any(replaces) {
             continue;
@@ -292,9 +298,9 @@ impl Surveyed {
         let follows = |successor: &Surveyed| successor.follows(self.base);
         let said = match (&self.header, self.compacted()) {
             (Ok(header), Some(compacted)) => {
-                // If it was cut since, it ends where its successor begins.
-                let is_later = |other: &&Surveyed| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
-                successor.filter(is_later).map(follows).into_iter().chain([compacted.end]).min()
+                // If it was cut since, it ends where its successor begins; that may have no whole header.
+                let is_older = |other: &Surveyed| other.header.as_ref().is_ok_and(|other| other.epoch <= header.epoch);
+                successor.filter(|other| !is_older(other)).map(follows).into_iter().chain([compacted.end]).min()
             }
             _ => successor.map(follows),
         };

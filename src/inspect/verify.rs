@@ -77,6 +77,8 @@ pub(super) struct PlaceSurvey {
     pub(super) witness: Offset,
     /// Everything below was deleted on purpose.
     pub(super) start: Offset,
+    /// Where the place was cut last.
+    pub(super) cut: Option<Cut>,
     /// Whether all that there was has been cut off on purpose, so that no segment is missed.
     all_cut: bool,
 }
@@ -167,7 +169,7 @@ pub(super) fn survey_place(
         Some(identity) => Some(identity),
         None => survey::identity_of(env, place, &files, log)?,
     };
-    let files = survey::drop_replaced(env, identity, files)?;
+    let files = survey::drop_replaced(env, identity, files, cut)?;
     let (mut segments, mut strays): (Vec<Surveyed>, Vec<Surveyed>) = Default::default();
     for file in files.into_iter().rev() {
         let successor = segments.iter().rfind(|segment| !segment.is_foreign());
@@ -191,7 +193,7 @@ pub(super) fn survey_place(
     segments.drain(..deleted);
     let witness = segments.iter().map(|segment| segment.witness).fold(start.max(end), Offset::max);
     let all_cut = cut.is_some_and(|cut| cut.end <= start) && witness <= start;
-    Ok(PlaceSurvey { identity, segments, strays, witness, start, all_cut })
+    Ok(PlaceSurvey { identity, segments, strays, witness, start, cut, all_cut })
 }
 
 struct Verification<'a> {

@@ -299,7 +299,8 @@ impl Compaction {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] at what is damaged; what the disk says. What was done so far stays; nothing is half done.
+    /// [`Error::Corrupt`] at what is damaged; what the disk says. What was done so far stays; of what was replaced, files may
+    /// be left that count no more: the next opening removes them, or the cut that takes away what says so.
     pub(crate) fn step(&mut self) -> Result<Step> {
         let partition = Arc::clone(&self.partition);
         let _compacting = partition.compacting.lock();

@@ -142,7 +142,7 @@ pub(crate) fn recover(home: &Home, access: Access, known: Known) -> Result<Recov
     let (witness, epoch) =
         (known.durable_end.max(known.start.unwrap_or(Offset::ZERO)), known.cut.map_or(0, |cut| cut.epoch));
     let mut recovery = Recovery { home, access, known, report: PartitionReport::default(), witness, epoch };
-    let heads = recovery.drop_strays(drop_replaced(home, access, read_heads(home, access)?)?)?;
+    let heads = recovery.drop_strays(drop_replaced(home, access, read_heads(home, access)?, known.cut)?)?;
     let heads = drop_deleted(home, access, heads, known.start)?;
     let heads = drop_cut(home, access, heads, known.cut)?;
     recovery.report.segments = heads.len();
@@ -262,10 +262,10 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
 /// Leaves out the segments that a compacted one before them stands for, and removes them: their removal was interrupted,
 /// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them, and so does what has no
 /// whole header. Those of a later epoch came behind a cut.
-fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>) -> Result<Vec<Head>> {
+fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
     let (mut kept, mut removable): (Vec<Head>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for head in heads {
-        match kept.iter().find(|before| before.stands_for(&head)) {
+        match kept.iter().find(|before| before.stands_for(&head, cut)) {
             None => kept.push(head),
             Some(before) if head.header.is_ok() && access == Access::Write && is_whole(home, before)? => {
                 removable.push(head.path);
@@ -296,6 +296,12 @@ fn is_whole(home: &Home, head: &Head) -> Result<bool> {
     let (mut walk, bytes) = (Walk::begin(header, head.salt), pen.unread(0..head.length));
     while matches!(walk.step(bytes), Ok(Some(_))) {}
     Ok(walk.due == compacted.end)
+}
+
+/// Removes the segments that hold nothing but what was cut off, also those of which the running process knows nothing: a later
+/// cut could not tell how old they are.
+pub(super) fn remove_cut(home: &Home, cut: Cut) -> Result<()> {
+    drop_cut(home, Access::Write, read_heads(home, Access::Write)?, Some(cut)).map(drop)
 }
 
 /// Leaves out the segments that hold nothing but what was cut off on purpose, and removes them, the newest first. Those
@@ -586,8 +592,9 @@ impl Recovery<'_> {
         }
         // All of it was synced, and the next segment had its name.
         rolled |= header.compacted.is_some();
-        // What stands behind a cut was cut off.
-        let tail = tail.filter(|_| self.cut_end(head) != Some(walk.due));
+        // What stands behind a cut was cut off; the successor of a compacted segment says where, of the cuts before the last.
+        let ends_early = |due| until == Some(due) && head.compacted().is_some_and(|compacted| due < compacted.end);
+        let tail = tail.filter(|_| self.cut_end(head) != Some(walk.due) && !ends_early(walk.due));
         self.report.bytes_read += walk.position - HEADER_BYTES;
         self.epoch = self.epoch.max(walk.epoch);
         let active = self.active(head, segment, pen, file, walk);
@@ -843,21 +850,24 @@ impl Head {
         self.header.as_ref().ok()?.compacted
     }
 
-    /// Whether this is a compacted segment in whose place the other one was, which has a higher name.
-    fn stands_for(&self, other: &Head) -> bool {
+    /// Whether this is a compacted segment in whose place the other one was, which has a higher name. If the log was cut
+    /// since, what begins there was not; nor what no header says the age of: it may have come behind an earlier cut.
+    fn stands_for(&self, other: &Head, cut: Option<Cut>) -> bool {
         let (Some(compacted), Ok(header)) = (self.compacted(), &self.header) else { return false };
+        let cut = cut.filter(|cut| header.epoch < cut.epoch);
         let replaced = match &other.header {
-            Ok(other) => other.epoch <= header.epoch,
-            Err(flaw) => *flaw != Flaw::Foreign,
+            Ok(other) => other.epoch <= header.epoch && cut.is_none_or(|cut| other.base < cut.end),
+            Err(flaw) => *flaw != Flaw::Foreign && cut.is_none(),
         };
         other.base < compacted.end && replaced
     }
 
     /// The offset at which a compacted segment ended: where it says, or, if it was cut since, where its successor begins.
+    /// One without a whole header that it does not stand for came behind a cut, too.
     fn compacted_end(&self, successor: Option<&Head>) -> Option<Offset> {
         let (compacted, header) = (self.compacted()?, self.header.as_ref().ok()?);
-        let is_later = |other: &&Head| other.header.as_ref().is_ok_and(|other| other.epoch > header.epoch);
-        let begins = successor.filter(is_later).map(|successor| successor.follows(self.base));
+        let is_older = |other: &Head| other.header.as_ref().is_ok_and(|other| other.epoch <= header.epoch);
+        let begins = successor.filter(|other| !is_older(other)).map(|successor| successor.follows(self.base));
         begins.into_iter().chain([compacted.end]).min()
     }
 

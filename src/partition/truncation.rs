@@ -5,7 +5,7 @@
 //! | what stays is durable                                             | finds everything                                            |
 //! | the cut is recorded, durably, in the catalog                      | ends the log there: what older segments hold beyond does not count, and segments that begin beyond are removed |
 //! | nobody is shown what was cut, and what is sent comes behind it    | the same                                                    |
-//! | the segments that begin at the cut or beyond lose their names, the newest first | the same                                       |
+//! | the segments that begin at the cut or beyond lose their names, the newest first; so do files that a compaction had replaced and could not remove | the same |
 //! | a new segment begins at the cut                                   | the same, or goes on in it: it is of a later epoch          |
 //! | the directory is synced                                           | goes on in it                                               |
 //!
@@ -170,6 +170,7 @@ impl Partition {
         for slot in gone.iter().rev() {
             recovery::remove_segment(&self.home, &slot.path, slot.is_foreign(), cut.epoch)?;
         }
+        recovery::remove_cut(&self.home, cut)?;
         match self.roll(&mut writer) {
             // The next append tries again.
             Err(Error::NoSpace { .. } | Error::PartitionFull { .. }) => {}

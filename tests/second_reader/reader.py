@@ -227,9 +227,17 @@ def bounds(length, base, next_base, successor):
 
 
 def compacted_bounds(length, header, next_base, successors):
-    """The same of a compacted segment: its successor cuts it short only if it is of a later epoch."""
-    later = successors and successors[0] and successors[0]["epoch"] > header["epoch"]
+    """The same of a compacted segment: its successor cuts it short only if no header says that it is not of a later epoch."""
+    later = successors and (not successors[0] or successors[0]["epoch"] > header["epoch"])
     return length, min(next_base, header["compacted_end"]) if later else header["compacted_end"], False
+
+
+def stands_for(end, epoch, base, header, cut):
+    """Whether a compacted segment of this end and epoch was made of the file with this base and header, among others."""
+    cut_since = cut is not None and epoch < cut[1]
+    if not header:
+        return base < end and not cut_since
+    return base < end and header["epoch"] <= epoch and not (cut_since and base >= cut[0])
 
 
 def drop_strays(names, files, home, cut):
@@ -264,12 +272,10 @@ def read_partition(directory, home, closed_at=0, start=None, cut=None):
     for name in names:
         with open(os.path.join(directory, name), "rb") as file:
             contents[name] = file.read()
-        # What a compacted segment stands for is none of the partition's, even if it is still there. What is of a later epoch
-        # came behind a cut.
+        # What a compacted segment stands for is none of the partition's, even if it is still there.
         header = header_of(contents[name], name, home)
         foreign = not header and header_of(contents[name], None, None)
-        replaced = [epoch for end, epoch in compacted if int(name[:20]) < end]
-        if not foreign and any(not header or header["epoch"] <= epoch for epoch in replaced):
+        if not foreign and any(stands_for(*before, int(name[:20]), header, cut) for before in compacted):
             continue
         if header and "compacted_end" in header:
             compacted.append((header["compacted_end"], header["epoch"]))

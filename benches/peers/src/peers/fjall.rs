@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer};
-use crate::peers::{CHUNK, key};
+use crate::peer::{About, Mode, Peer, Result, Setup, Syncs, Writer};
+use crate::peers::{CHUNK, InOrder, Numbered, key};
 
 pub(crate) struct Peered {
     database: Database,
@@ -26,7 +26,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         let database = Database::builder(&setup.directory).open()?;
@@ -44,8 +44,8 @@ impl Peer for Peered {
         })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { records: self.records.clone(), at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { records: self.records.clone() }))
     }
 }
 
@@ -88,39 +88,20 @@ impl Writer for Appender {
 
 pub(crate) struct Reading {
     records: Keyspace,
-    at: u64,
 }
 
-impl Reading {
-    fn read(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
         let mut count = 0;
-        for guard in self.records.range(key(topic, self.at)..key(topic + 1, 0)).take(CHUNK) {
+        for guard in self.records.range(key(topic, from)..key(topic + 1, 0)).take(CHUNK) {
             see(&guard.value()?);
             count += 1;
         }
-        self.at += count as u64;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         see(&self.records.get(key(0, number))?.ok_or("there is no such record")?);
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(topic, see)? > 0 {}
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, WithTls};
 
-use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer};
-use crate::peers::{CHUNK, key};
+use crate::peer::{About, Mode, Peer, Result, Setup, Syncs, Writer};
+use crate::peers::{CHUNK, InOrder, Numbered, key};
 
 /// Address space for a page or two around each record, and to begin with.
 const LEAST_MAP_BYTES: usize = 1 << 30;
@@ -32,7 +32,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         std::fs::create_dir_all(&setup.directory)?;
@@ -58,8 +58,8 @@ impl Peer for Peered {
         Ok(Appender { env: self.env.clone(), records: self.records, next: Arc::clone(&self.next) })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { env: self.env.clone(), records: self.records, at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { env: self.env.clone(), records: self.records }))
     }
 }
 
@@ -95,43 +95,24 @@ impl Writer for Appender {
 pub(crate) struct Reading {
     env: Env<WithTls>,
     records: Records,
-    at: u64,
 }
 
-impl Reading {
-    fn read(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
         let transaction = self.env.read_txn()?;
-        let (first, end) = (key(topic, self.at), key(topic + 1, 0));
+        let (first, end) = (key(topic, from), key(topic + 1, 0));
         let mut count = 0;
         let range = (Bound::Included(&first[..]), Bound::Excluded(&end[..]));
         for entry in self.records.range(&transaction, &range)?.take(CHUNK) {
             see(entry?.1);
             count += 1;
         }
-        self.at += count as u64;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         let transaction = self.env.read_txn()?;
         see(self.records.get(&transaction, &key(0, number))?.ok_or("there is no such record")?);
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(topic, see)? > 0 {}
         Ok(())
     }
 }

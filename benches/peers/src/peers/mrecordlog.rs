@@ -7,8 +7,8 @@ use mrecordlog::{MultiRecordLog, SyncPolicy};
 use parking_lot::RwLock;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer, unsupported};
-use crate::peers::CHUNK;
+use crate::peer::{About, Mode, Peer, Result, Setup, Syncs, Writer, unsupported};
+use crate::peers::{CHUNK, InOrder, Numbered};
 
 pub(crate) struct Peered {
     shared: Shared,
@@ -32,7 +32,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         if setup.mode == Mode::PowerCut {
@@ -57,8 +57,8 @@ impl Peer for Peered {
         Ok(Appender { shared: self.shared.clone() })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { shared: self.shared.clone(), at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { shared: self.shared.clone() }))
     }
 }
 
@@ -86,7 +86,6 @@ impl Writer for Appender {
 
 pub(crate) struct Reading {
     shared: Shared,
-    at: u64,
 }
 
 /// An error of theirs that is none of the standard library's.
@@ -94,40 +93,22 @@ fn gone(queue: MissingQueue) -> String {
     format!("{queue:?}")
 }
 
-impl Reading {
-    fn read(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
         let log = self.shared.log.read();
         let mut count = 0;
-        let range = self.at..self.at + CHUNK as u64;
+        let range = from..from + CHUNK as u64;
         for (_, record) in log.range(&self.shared.queues[topic], range).map_err(gone)? {
             see(&record);
             count += 1;
         }
-        self.at += count as u64;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         let log = self.shared.log.read();
         let mut records = log.range(&self.shared.queues[0], number..=number).map_err(gone)?;
         see(&records.next().ok_or("there is no such record")?.1);
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(topic, see)? > 0 {}
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use crate::peer::{About, Peer, Reader, Result, Setup, Syncs, Writer};
-use crate::peers::CHUNK;
+use crate::peer::{About, Peer, Result, Setup, Syncs, Writer};
+use crate::peers::{CHUNK, InOrder, Numbered};
 
 /// Topic and number to record.
 const RECORDS: TableDefinition<'static, (u32, u64), &[u8]> = TableDefinition::new("records");
@@ -27,7 +27,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         std::fs::create_dir_all(&setup.directory)?;
@@ -43,8 +43,8 @@ impl Peer for Peered {
         Ok(Appender { database: Arc::clone(&self.database), next: Arc::clone(&self.next) })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { database: Arc::clone(&self.database), at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { database: Arc::clone(&self.database) }))
     }
 }
 
@@ -83,41 +83,23 @@ impl Writer for Appender {
 
 pub(crate) struct Reading {
     database: Arc<Database>,
-    at: u64,
 }
 
-impl Reading {
-    fn read(&mut self, topic: u32, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
         let table = self.database.begin_read()?.open_table(RECORDS)?;
+        let topic = u32::try_from(topic)?;
         let mut count = 0;
-        for entry in table.range((topic, self.at)..(topic + 1, 0))?.take(CHUNK) {
+        for entry in table.range((topic, from)..(topic + 1, 0))?.take(CHUNK) {
             see(entry?.1.value());
             count += 1;
         }
-        self.at += count as u64;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         let table = self.database.begin_read()?.open_table(RECORDS)?;
         see(table.get((0, number))?.ok_or("there is no such record")?.value());
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(u32::try_from(topic)?, see)? > 0 {}
         Ok(())
     }
 }

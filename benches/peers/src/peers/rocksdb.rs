@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{DB, Direction, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 
-use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer};
-use crate::peers::{CHUNK, key};
+use crate::peer::{About, Mode, Peer, Result, Setup, Syncs, Writer};
+use crate::peers::{CHUNK, InOrder, Numbered, key};
 
 pub(crate) struct Peered {
     database: Arc<DB>,
@@ -25,7 +25,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         let mut options = Options::default();
@@ -41,8 +41,8 @@ impl Peer for Peered {
         Ok(Appender { database: Arc::clone(&self.database), next: Arc::clone(&self.next), options })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { database: Arc::clone(&self.database), at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { database: Arc::clone(&self.database) }))
     }
 }
 
@@ -74,12 +74,11 @@ impl Writer for Appender {
 
 pub(crate) struct Reading {
     database: Arc<DB>,
-    at: u64,
 }
 
-impl Reading {
-    fn read(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        let first = key(topic, self.at);
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+        let first = key(topic, from);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(key(topic + 1, 0));
         let mut count = 0;
@@ -87,29 +86,11 @@ impl Reading {
             see(&entry?.1);
             count += 1;
         }
-        self.at += count as u64;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         see(&self.database.get_pinned(key(0, number))?.ok_or("there is no such record")?);
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(topic, see)? > 0 {}
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use crate::peer::{About, Mode, Peer, Reader, Result, Setup, Syncs, Writer};
-use crate::peers::CHUNK;
+use crate::peer::{About, Mode, Peer, Result, Setup, Syncs, Writer};
+use crate::peers::{CHUNK, InOrder, Numbered};
 
 pub(crate) struct Peered {
     file: PathBuf,
@@ -27,7 +27,7 @@ impl Peer for Peered {
     };
 
     type Writer = Appender;
-    type Reader = Reading;
+    type Reader = InOrder<Reading>;
 
     fn open(setup: &Setup) -> Result<Self> {
         std::fs::create_dir_all(&setup.directory)?;
@@ -45,8 +45,8 @@ impl Peer for Peered {
         Ok(Appender { connection: connection(&self.file, self.mode)?, next: Arc::clone(&self.next) })
     }
 
-    fn reader(&mut self) -> Result<Reading> {
-        Ok(Reading { connection: connection(&self.file, self.mode)?, at: 0 })
+    fn reader(&mut self) -> Result<InOrder<Reading>> {
+        Ok(InOrder::new(Reading { connection: connection(&self.file, self.mode)? }))
     }
 }
 
@@ -92,48 +92,29 @@ impl Writer for Appender {
 
 pub(crate) struct Reading {
     connection: Connection,
-    at: i64,
 }
 
-impl Reading {
-    fn read(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<usize> {
+impl Numbered for Reading {
+    fn some(&self, topic: usize, from: u64, see: &mut impl FnMut(&[u8])) -> Result<usize> {
         let mut select = self
             .connection
             .prepare_cached("select record from records where topic = ?1 and number >= ?2 order by number limit ?3")?;
-        let mut rows = select.query(params![i64::try_from(topic)?, self.at, i64::try_from(CHUNK)?])?;
+        let mut rows = select.query(params![i64::try_from(topic)?, i64::try_from(from)?, i64::try_from(CHUNK)?])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             see(row.get_ref(0)?.as_blob()?);
             count += 1;
         }
-        self.at += i64::try_from(count)?;
         Ok(count)
     }
-}
 
-impl Reader for Reading {
-    fn next(&mut self, see: &mut impl FnMut(&[u8])) -> Result<usize> {
-        self.read(0, see)
-    }
-
-    fn rewind(&mut self) -> Result<()> {
-        self.at = 0;
-        Ok(())
-    }
-
-    fn one(&mut self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
+    fn one(&self, number: u64, see: &mut impl FnMut(&[u8])) -> Result<()> {
         let mut select =
             self.connection.prepare_cached("select record from records where topic = 0 and number = ?1")?;
         select.query_row([i64::try_from(number)?], |row| {
             see(row.get_ref(0)?.as_blob()?);
             Ok(())
         })?;
-        Ok(())
-    }
-
-    fn topic(&mut self, topic: usize, see: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.at = 0;
-        while self.read(topic, see)? > 0 {}
         Ok(())
     }
 }
