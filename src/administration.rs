@@ -140,7 +140,8 @@ pub(crate) fn plan_truncation(
     Ok(Truncated { partition: name.clone(), offsets, segments, bytes, groups })
 }
 
-/// Cuts a partition, and then pulls groups back: should the machine stop in between, opening the log does that.
+/// Cuts a partition. Groups are pulled back once it is decided and before anything can be sent behind the cut: should the
+/// machine stop in between, opening the log does that.
 pub(crate) fn truncate(
     catalog: &Catalog,
     groups: &Groups,
@@ -154,16 +155,16 @@ pub(crate) fn truncate(
         return Err(Error::CommittedBeyond { partition: plan.partition, end, groups });
     }
     let partition = catalog.partition(name)?;
-    let Removal { offsets, segments, bytes } = catalog.truncate(&partition, end)?;
-    let (mut pulled_back, mut result) = (Vec::new(), Ok(()));
-    // All of them, also those that have committed since they were asked.
-    for group in groups.list() {
-        match group.pull_back(&partition, end) {
-            Ok(moved) => pulled_back.extend(moved),
-            Err(error) => result = result.and(Err(error)),
+    let mut pulled_back = Vec::new();
+    let pull_back = || {
+        // All of them, also those that have committed since they were asked.
+        for group in groups.list() {
+            pulled_back.extend(group.pull_back(&partition, end)?);
         }
-    }
-    result.map(|()| Truncated { partition: name.clone(), offsets, segments, bytes, groups: pulled_back })
+        Ok(())
+    };
+    let Removal { offsets, segments, bytes } = catalog.truncate(&partition, end, pull_back)?;
+    Ok(Truncated { partition: name.clone(), offsets, segments, bytes, groups: pulled_back })
 }
 
 pub(crate) fn describe(catalog: &Catalog, group: &Group, now: Duration) -> GroupDescription {

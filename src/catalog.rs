@@ -28,9 +28,9 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::{Durability, LogConfig, MAX_PARTITIONS, TopicConfig};
 use crate::env::Env;
 use crate::env::scheduling::Bell;
-use crate::env::storage::{Access, Kind, Lock, LockError};
+use crate::env::storage::{Access, Entry, Kind, Lock, LockError, path_in};
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::catalog::{Cut, Fact, TopicFact};
+use crate::format::catalog::{Cut, Fact, TopicFact, group_of_key};
 use crate::format::segment::{CATALOG_ID, Header, Identity};
 use crate::partition::{Home, Known, Partition, PartitionReport, Removal, Upkeep, headers, holds_batches};
 use crate::table::{Reserve, Table};
@@ -568,11 +568,19 @@ impl Catalog {
     }
 
     /// Removes everything at or above `end` from a partition. When it returns, it does not come back.
-    pub(crate) fn truncate(&self, partition: &Partition, end: Offset) -> Result<Removal> {
+    ///
+    /// `pull_back` sets back groups that have committed more.
+    pub(crate) fn truncate(
+        &self,
+        partition: &Partition,
+        end: Offset,
+        pull_back: impl FnOnce() -> Result<()>,
+    ) -> Result<Removal> {
         self.check_writable()?;
         let (id, number) = (partition.topic_id(), partition.name().partition());
         // What was recorded at the last closing may be more than is left.
-        partition.truncate(end, |cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]))
+        let record = |cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]);
+        partition.truncate(end, record, pull_back)
     }
 
     fn recorded_end(&self, id: u128, number: u32) -> Option<Offset> {
@@ -726,7 +734,7 @@ impl Catalog {
     fn partition_home(&self, name: &str, id: u128, number: u32, config: &TopicConfig) -> Home {
         Home {
             env: self.env.clone(),
-            dir: topic_dir(name).join(number.to_string()),
+            dir: path_in(&topic_dir(name), number.to_string()),
             identity: Identity { log: self.log_id, topic: id, partition: number },
             partition: TopicPartition::new(name, number),
             segment_bytes: config.segment_bytes,
@@ -741,24 +749,24 @@ impl Catalog {
         dir: &str,
         create: bool,
     ) -> Result<Option<(Table, PartitionReport)>> {
-        let path = Path::new(GROUPS).join(dir);
+        let path = path_in(Path::new(GROUPS), dir);
         let segment_bytes = self.config.offsets_segment_bytes;
         let home = table_home(&self.env, self.log_id, id, path.clone(), name, segment_bytes);
         let config = table_config(self.config.commit_durability, segment_bytes);
         let (fact_key, _) = Fact::Group(name.to_owned()).encode();
         let mentioned = self.table.get(&fact_key, |_, _| ()).is_some();
         // A directory without a segment is what is left of a creation that was interrupted.
-        let there = exists(&self.env, Path::new(GROUPS), dir)? && has_segments(&self.env, &path)?;
-        let known = self.known(id, 0, mentioned, None);
+        let there = has_segments(&self.env, &path)?;
+        let known = || self.known(id, 0, mentioned, None);
         let Some(reserve) = &self.reserve else {
             // What was committed is shown before it is proven to be durable: it is where the group is.
-            let open = || Table::open_read_only(home, known, &table_config(Durability::Os, segment_bytes));
+            let open = || Table::open_read_only(home, known(), &table_config(Durability::Os, segment_bytes));
             return if there { open().map(Some) } else { Ok(None) };
         };
         let upkeep = Some(Arc::clone(&self.upkeep));
         let made = if there || mentioned {
             create_dir_if_missing(&self.env, &path)?;
-            Table::open(home, known, &config, upkeep, reserve)?
+            Table::open(home, known(), &config, upkeep, reserve)?
         } else if create {
             let table = reserve.help(|| {
                 remove_partition_files(&self.env, &path)?;
@@ -787,8 +795,8 @@ impl Catalog {
     }
 
     /// The groups that the catalog mentions.
-    pub(crate) fn group_names(&self) -> Result<Vec<String>> {
-        Ok(Facts::of(&self.table)?.groups)
+    pub(crate) fn group_names(&self) -> Vec<String> {
+        self.table.filter_map(|key, _| group_of_key(key).map(str::to_owned))
     }
 
     fn io<'a>(&'a self, action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
@@ -884,8 +892,7 @@ fn open_or_create_table(
 }
 
 fn has_segments(env: &Env, dir: &Path) -> Result<bool> {
-    let files = list_if_there(env, dir)?;
-    Ok(files.iter().any(|(path, _)| path.extension().is_some_and(|extension| extension == "log")))
+    Ok(names_if_there(env, dir)?.iter().any(|entry| entry.name.ends_with(".log")))
 }
 
 fn lost_catalog(env: &Env) -> Damage {
@@ -895,9 +902,7 @@ fn lost_catalog(env: &Env) -> Damage {
 
 /// What the catalog says that this log is called; or, if that has no whole header left, what any other file says.
 fn log_id_of(env: &Env) -> Result<Option<u128>> {
-    let there = exists(env, Path::new(""), CATALOG)?;
-    let of_catalog = if there { headers(env, Path::new(CATALOG))? } else { Vec::new() };
-    let header = match of_catalog.first() {
+    let header = match headers(env, Path::new(CATALOG))?.first() {
         Some(header) => Some(*header),
         None => headers_of_others(env)?.first().copied(),
     };
@@ -949,7 +954,6 @@ struct Facts {
     doubles: Vec<String>,
     /// Topics whose files are being removed.
     deleting: Vec<(u128, String)>,
-    groups: Vec<String>,
     /// The latest opening, and the latest that was closed cleanly.
     epoch: u32,
     closed: u32,
@@ -958,18 +962,21 @@ struct Facts {
 impl Facts {
     fn of(table: &Table) -> Result<Facts> {
         let mut facts = Facts::default();
-        for (key, value, _) in table.entries() {
-            match Fact::decode(&key, Some(&value)).and_then(plausible) {
+        let decode = |key: &[u8], value: &[u8]| {
+            let fact = Fact::decode(key, Some(value)).and_then(plausible);
+            Some(fact.map_err(|flaw| (flaw, String::from_utf8_lossy(key).into_owned())))
+        };
+        for fact in table.filter_map(decode) {
+            match fact {
                 Ok(Fact::Topic(name, fact)) => drop(facts.topics.insert(name, fact)),
                 Ok(Fact::Deleting(id, name)) => facts.deleting.push((id, name)),
-                Ok(Fact::Group(name)) => facts.groups.push(name),
                 Ok(Fact::Epoch(epoch)) => facts.epoch = epoch,
                 Ok(Fact::Closed(epoch)) => facts.closed = epoch,
                 // Without a value there is no entry; what a newer library wrote is not for us.
                 Ok(_) => {}
-                Err(flaw) => {
+                Err((flaw, key)) => {
                     let source = io::Error::new(io::ErrorKind::InvalidData, flaw.to_string());
-                    let path = PathBuf::from(CATALOG).join(String::from_utf8_lossy(&key).as_ref());
+                    let path = PathBuf::from(CATALOG).join(key);
                     return Err(Error::Io { action: "understand the catalog's entry", path, source });
                 }
             }
@@ -998,7 +1005,7 @@ pub(crate) fn plausible(fact: Fact) -> Result<Fact, Flaw> {
 }
 
 fn topic_dir(name: &str) -> PathBuf {
-    Path::new(TOPICS).join(name)
+    path_in(Path::new(TOPICS), name)
 }
 
 pub(crate) fn check_not_copied(partitions: &[Arc<Partition>]) -> Result<()> {
@@ -1047,10 +1054,13 @@ fn create_dir_if_missing(env: &Env, dir: &Path) -> Result<()> {
 
 /// What is in a directory; nothing if there is none.
 fn list_if_there(env: &Env, dir: &Path) -> Result<Vec<(PathBuf, Kind)>> {
+    Ok(names_if_there(env, dir)?.into_iter().map(|entry| (dir.join(entry.name), entry.kind)).collect())
+}
+
+fn names_if_there(env: &Env, dir: &Path) -> Result<Vec<Entry>> {
     match env.storage.list(dir) {
-        Ok(entries) => Ok(entries.into_iter().map(|entry| (dir.join(entry.name), entry.kind)).collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(Error::Io { action: "list", path: env.storage.root().join(dir), source: error }),
+        listed => listed.map_err(Error::io("list", || env.storage.root().join(dir))),
     }
 }
 

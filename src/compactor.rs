@@ -85,7 +85,7 @@ pub struct CompactionReport {
     /// Partitions that are not compacted in the background any more, because something in them is damaged; until the log
     /// is opened again.
     pub uncleanable: Vec<TopicPartition>,
-    /// What went wrong last, if something did.
+    /// What went wrong last, if something did; the others are compacted all the same.
     pub last_error: Option<String>,
 }
 
@@ -185,10 +185,11 @@ impl Compactor {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.state.lock().running = None;
+        self.report.lock().running = None;
     }
 
     /// The partition that needs it most: of those that need it, the one of which most is dirty. Kafka:
-    /// `grabFilthiestCompactedLog`.
+    /// `grabFilthiestCompactedLog`. One that cannot be looked at keeps no other from it.
     fn choose(&self, uncleanable: &BTreeSet<(u128, u32)>) -> Result<Option<Compaction>> {
         let mut dirtiest: Option<(u128, Arc<Partition>, TopicConfig)> = None;
         for topic in self.catalog.topics() {
@@ -201,13 +202,12 @@ impl Compactor {
                 if !is_free || uncleanable.contains(&number_of(&partition)) {
                     continue;
                 }
-                let cleanable = partition.cleanable(&config.compacting)?;
-                if !partition.is_due(&cleanable, &config.compacting)? {
-                    continue;
-                }
-                let dirtiness = cleanable.dirtiness();
-                if dirtiest.as_ref().is_none_or(|(most, ..)| dirtiness > *most) {
-                    dirtiest = Some((dirtiness, partition, config.clone()));
+                match dirtiness(&partition, &config) {
+                    Ok(Some(dirtiness)) if dirtiest.as_ref().is_none_or(|(most, ..)| dirtiness > *most) => {
+                        dirtiest = Some((dirtiness, partition, config.clone()));
+                    }
+                    Ok(_) => {}
+                    Err(error) => self.report.lock().last_error = Some(error.to_string()),
                 }
             }
         }
@@ -260,7 +260,6 @@ impl Compactor {
         report.compactions += 1;
         report.records += compacted.superseded + compacted.tombstones + compacted.keyless;
         report.bytes += compacted.bytes_before.saturating_sub(compacted.bytes_after);
-        report.last_error = None;
     }
 
     fn has_work(&self) -> bool {
@@ -300,6 +299,13 @@ impl Ward for Compactor {
         state.due = now.saturating_add(self.catalog.config().compaction_interval);
         Some(state.due.max(now.saturating_add(SHORTEST_REST)))
     }
+}
+
+/// How dirty a partition is, if it is time to compact it.
+fn dirtiness(partition: &Partition, config: &TopicConfig) -> Result<Option<u128>> {
+    let cleanable = partition.cleanable(&config.compacting)?;
+    let is_due = partition.is_due(&cleanable, &config.compacting)?;
+    Ok(is_due.then(|| cleanable.dirtiness()))
 }
 
 fn number_of(partition: &Partition) -> (u128, u32) {

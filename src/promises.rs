@@ -40,13 +40,16 @@
 //! | 26 | stray files, extra bytes after the end | left alone if not ours; a tail past the end is cut and reported |
 //! | 27 | files cut or rewritten by others while open | outside the contract (the kernel may kill the process); after restart as 12 and 14, other partitions unharmed |
 //! | 28 | a disk that lies about flushing | outside the contract: what such a disk calls durable is not; what it took is reported if the log had been closed, and no other record is wrong or lost |
+//! | 29 | truncation stopped, refused by the disk, or made beside readers, groups and senders | the tail is gone or it is not; it does not come back, whatever is damaged or cut later; no reader takes old records for new, no group skips what is sent behind the cut |
+//! | 30 | compaction stopped, refused by the disk, or made beside readers, senders, truncation | the old segments or the new one; the last record of each key, and nothing that was deleted; damage is left as it is, and reported |
 //!
 //! Outside of the contract: a sector write that damages bytes beside it (powersafe overwrite is assumed), memory errors,
 //! network file systems for writers.
 //!
 //! # What shows it
 //!
-//! The tests of each row, in `tests/promises`: on a simulated machine where that can be, on real files, processes and
+//! The tests of each row, in `tests/promises`, of the last two in `tests/truncation.rs`, `tests/compaction.rs` and
+//! `tests/golden.rs`: on a simulated machine where that can be, on real files, processes and
 //! file systems where it must be. `TIDELOG_SWEEP=full cargo test --release --all-features --test promises` runs the sweeps
 //! over every operation, byte and length.
 //!
@@ -134,3 +137,24 @@
 //! 27. `rot::a_segment_cut_short_at_any_length_has_its_missing_offsets_reported_and_not_reused`.
 //! 28. `rot::what_a_disk_that_lies_about_flushing_took_is_missed_once_the_log_was_closed_and_else_no_record_is_wrong`: that
 //!     much can be held, and no more.
+//! 29. `truncation::wherever_the_machine_stops_the_log_is_cut_or_it_is_not`,
+//!     `truncation::whatever_operation_fails_the_log_is_cut_or_it_is_not`,
+//!     `truncation::what_is_cut_off_does_not_come_back_and_its_offsets_are_given_again`,
+//!     `truncation::what_is_lost_behind_a_cut_is_missed`,
+//!     `truncation::a_reader_in_another_process_takes_nothing_old_for_new`,
+//!     `truncation::senders_and_readers_go_on_while_the_log_is_cut_under_them`,
+//!     `truncation::wherever_the_machine_stops_no_group_skips_what_was_sent_behind_the_cut`,
+//!     `truncation::whoever_joins_or_commits_right_behind_the_cut_skips_nothing`,
+//!     `golden::what_came_behind_a_cut_in_a_compacted_segment_is_missed_when_nothing_says_what_it_is`,
+//!     `golden::what_a_damaged_compacted_segment_stands_for_keeps_nobody_from_sending_behind_a_cut`,
+//!     `compaction::what_a_compaction_could_not_remove_is_nobodys_successor_after_two_cuts`.
+//! 30. `compaction::wherever_the_machine_stops_the_last_record_of_each_key_is_there`,
+//!     `compaction::whatever_operation_fails_the_last_record_of_each_key_is_there`,
+//!     `compaction::whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_new_one`,
+//!     `compaction::a_cut_before_while_or_after_a_partition_is_compacted_takes_its_tail_and_nothing_else`,
+//!     `compaction::a_tombstone_goes_when_its_time_is_over_and_not_before_also_after_an_opening`,
+//!     `compaction::a_reader_in_another_process_goes_on_beside_compaction`,
+//!     `compaction::what_is_damaged_is_left_as_it_is_and_compaction_says_so`,
+//!     `compaction::damage_to_a_compacted_segment_takes_no_more_than_what_it_hit`,
+//!     `compaction::the_latest_of_two_segments_of_which_one_is_gone_is_missed`,
+//!     `compaction::a_partition_that_cannot_be_read_keeps_no_other_from_being_compacted`.

@@ -2,8 +2,9 @@
 //!
 //! Changing it is an append, so it needs no rename and no file of its own kind. When the log has grown to a few times
 //! what it says, it is said again in a new segment, and the old ones are removed: at any moment a replay of what
-//! is there gives the table. A table that has lost something to damage is not said again: what is left of the old
-//! segments is all that there is to find out what it was.
+//! is there gives the table. What was not said again is gone, also where a power cut brings some of the old segments back
+//! and not all. A table that has lost something to damage is not said again: what is left of the old segments is all that
+//! there is to find out what it was.
 //!
 //! On a full disk a table is given the room of the [`Reserve`], says itself again in it, and gives back the room of its
 //! old segments: so commits go on.
@@ -136,6 +137,13 @@ impl State {
         if key == AGAIN {
             let from = value.and_then(|value| value.try_into().ok()).map_or(0, u64::from_le_bytes);
             self.whole_from = Offset::new(from);
+            // A power cut may have brought an old segment back, and not the one behind it that took some keys away.
+            let (whole_from, live_bytes) = (self.whole_from, &mut self.live_bytes);
+            self.values.retain(|key, entry| {
+                let stays = entry.offset >= whole_from;
+                *live_bytes -= if stays { 0 } else { key.len() + entry.value.len() };
+                stays
+            });
             return;
         }
         self.log_bytes += key.len() + value.map_or(0, <[u8]>::len);
@@ -206,6 +214,8 @@ impl Table {
         if state.whole_from < start {
             report.damage.push(table.partition.missing(Offset::ZERO..start));
         }
+        // What was lost of what is said again is no loss.
+        report.damage.retain(|damage| damage.offsets.end > state.whole_from);
         for damage in &mut report.damage {
             damage.partition = None;
         }
@@ -268,6 +278,11 @@ impl Table {
     pub(crate) fn is_empty(&self) -> bool {
         let state = self.state.lock();
         state.values.is_empty() && state.damage.is_empty()
+    }
+
+    /// What `read` makes of keys and values, in the order of the keys.
+    pub(crate) fn filter_map<T>(&self, read: impl Fn(&[u8], &[u8]) -> Option<T>) -> Vec<T> {
+        self.state.lock().values.iter().filter_map(|(key, entry)| read(key, &entry.value)).collect()
     }
 
     /// All keys with their values, in the order of the keys.

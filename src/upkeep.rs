@@ -303,5 +303,11 @@ mod tests {
         *meanwhile.keeper.lock() = Some(Arc::clone(&keeper));
         assert_eq!(keeper.maintain(), Some(Duration::ZERO), "somebody has asked since the look began");
         assert!(keeper.maintain() > Some(Duration::ZERO));
+
+        // A worker that sleeps by now has not seen what was off the list meanwhile.
+        keeper.sleeping.store(true, Ordering::SeqCst);
+        let rung = keeper.bell.rung();
+        assert!(keeper.maintain() > Some(Duration::ZERO));
+        assert!(keeper.bell.rung() > rung, "the worker sleeps on");
     }
 }

@@ -175,6 +175,34 @@ fn of_each_key_the_last_record_stays_where_it_was() {
 }
 
 #[test]
+fn a_poll_of_a_log_with_gaps_returns_as_many_records_as_were_asked_for() {
+    let machine = Machine::new(31);
+    let log = open(&machine);
+    log.create_topic(TOPIC, config().segment_bytes(1 << 16)).unwrap();
+    let mut sent = Vec::new();
+    for number in 0..1500 {
+        // Every third record stays, so there are gaps all over.
+        let key = if number % 3 == 0 { number } else { 1 << 40 };
+        send(&log, &mut sent, key, Some(value(number % 13)));
+    }
+    compact(&log);
+    let expected: Vec<u64> = read(&log).into_keys().collect();
+    assert!(expected.len() < sent.len() / 2, "{} of {} records are left", expected.len(), sent.len());
+
+    for most in [1, 2, 3, 10, 100, 499, 10_000] {
+        let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest).max_poll_records(most);
+        let mut consumer = log.consumer(config).unwrap();
+        consumer.assign([users()]).unwrap();
+        for due in expected.chunks(most) {
+            let records = consumer.poll(NOW).unwrap();
+            let found: Vec<u64> = records.iter().map(|record| record.offset().get()).collect();
+            assert_eq!((records.len(), &found[..]), (due.len(), due), "{most} at a time");
+        }
+        assert!(consumer.poll(NOW).unwrap().is_empty());
+    }
+}
+
+#[test]
 fn whatever_memory_there_is_every_key_is_there_once_in_the_end() {
     for memory in [1024, 1500, 4000, 1 << 20] {
         let machine = Machine::new(2);
@@ -441,6 +469,45 @@ fn the_background_compacts_what_is_dirty_enough_the_dirtiest_first() {
     idle(&machine, &log);
     assert_eq!(log.compaction_report().compactions, 3);
     check_log(&log, &sent, "for its age");
+}
+
+#[test]
+fn a_partition_that_cannot_be_read_keeps_no_other_from_being_compacted() {
+    let machine = Machine::new(32);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    for topic in ["lost", TOPIC] {
+        log.create_topic(topic, config().min_compaction_lag(ms(10))).unwrap();
+    }
+    send_many(&log, &mut sent, 100, 5);
+    for number in 0..50 {
+        log.producer().send(ProducerRecord::new("lost", &value(number)).key(b"same")).unwrap();
+    }
+    log.close().unwrap();
+    let machine = machine.kill();
+    let log = open(&machine);
+    machine.advance(ms(60_000));
+    // The first that is looked at.
+    machine.fail(Fault::new(Operation::Open, 0));
+    while log.compaction_report().compactions < 2 {
+        assert!(log.maintain().is_some_and(|due| due.is_zero()), "{:?}", log.compaction_report());
+    }
+    let error = log.compaction_report().last_error.unwrap();
+    assert!(state(&log).1 > 80 && error.contains("topics/lost/0"), "{error}");
+    check_log(&log, &sent, "beside one that cannot be read");
+}
+
+#[test]
+fn what_is_running_is_no_more_when_the_log_is_closed() {
+    let machine = Machine::new(33);
+    let (log, mut sent) = (open(&machine), Vec::new());
+    log.create_topic(TOPIC, config()).unwrap();
+    send_many(&log, &mut sent, 400, 150);
+    while log.compaction_report().running.is_none() {
+        assert!(log.maintain().is_some());
+    }
+    let again = log.clone();
+    log.close().unwrap();
+    assert_eq!(again.compaction_report().running, None);
 }
 
 #[test]
@@ -961,9 +1028,10 @@ fn whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_n
     assert!(removed.count() > 3, "{trace:?}");
     let lasts = [None].into_iter().chain(PowerCut::ALL.map(Some));
     for (at, last) in steps.flat_map(|at| lasts.clone().map(move |last| (at, last))) {
-        // The next opening may be interrupted, too; anywhere, if it is the first to make the new name durable.
+        // The next opening may be interrupted, too; if it is the first to make the new name durable, wherever it removes what
+        // is replaced.
         let renamed = at > first && trace[(at - first) as usize - 1].0 == Operation::Rename;
-        let anywhere = (0..40).flat_map(|again| PowerCut::ALL.map(|how| (again, how)));
+        let anywhere = (44..64).flat_map(|again| PowerCut::ALL.map(|how| (again, how)));
         let few = [at % 7, 7 + at % 11].map(|again| (again, PowerCut::ALL[(at + again) as usize % 6]));
         let some = if last.is_none() && renamed { anywhere.collect() } else { few.to_vec() };
         for (again, how) in [(u64::MAX, PowerCut::KeepAll)].into_iter().chain(some) {
@@ -974,7 +1042,7 @@ fn whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_n
             let mut machine = last.map_or_else(|| machine.kill(), |how| machine.power_cut(how));
             assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify());
             if again < u64::MAX {
-                machine.crash_at(again);
+                machine.crash_at(machine.operations() + again);
                 drop(machine.open(log_config()));
                 machine = machine.power_cut(how);
             }
@@ -1022,7 +1090,7 @@ fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
                     assert!(report.is_sound(), "{case}: {report:?}");
                 }
                 // The next opening is interrupted too.
-                machine.crash_at(at % 23);
+                machine.crash_at(machine.operations() + at % 67);
                 drop(machine.open(log_config()));
                 let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
                 let log = machine.open(log_config()).unwrap_or_else(|error| panic!("{case}: {error}"));

@@ -1,11 +1,13 @@
 //! The format against itself of another day, and against a reader that shares no code with the library.
 //!
-//! `tests/golden/v1` is a log that uses everything which version 1 of the format has and the writer writes: each file
-//! without the zeros at its end, `lengths.json` with how long it is, and `expected.json` with what is in it.
+//! `tests/golden/v1` is a log that uses everything which version 1 of the format had at first, and the writer wrote: each file
+//! without the zeros at its end, `lengths.json` with how long it is, and `expected.json` with what is in it. What the format
+//! has got since, without a new version, is in `tests/golden/v1-deleting`: beginnings that were deleted, tails that were cut
+//! off, compacted segments, and files of all three whose removal was interrupted.
 //!
 //! | claim                                                              | who holds it                              |
 //! |--------------------------------------------------------------------|-------------------------------------------|
-//! | a log of version 1 reads as it ever did                            | the library, opening a copy               |
+//! | a log of version 1 reads as it ever did                            | the library, opening a copy; `verify`     |
 //! | the writer writes what it ever wrote                               | the library, on the simulated machine     |
 //! | the specification is enough to read a log                          | `second_reader/reader.py`, written from it |
 //!
@@ -15,7 +17,7 @@
 //! name, the last.
 //!
 //! The second reader also reads random logs, copied while they are open and damaged then, as the library does.
-//! `TIDELOG_LOGS=1000` says how many, `TIDELOG_SEED` which. `TIDELOG_GOLDEN=write` writes the golden log anew. Without
+//! `TIDELOG_LOGS=1000` says how many, `TIDELOG_SEED` which. `TIDELOG_GOLDEN=write` writes the golden logs anew. Without
 //! python3 the second reader is skipped, with a note; `TIDELOG_SECOND_READER=required` makes that a failure.
 #![cfg(all(feature = "sim", feature = "arbitrary"))]
 
@@ -32,7 +34,7 @@ use tidelog::fuzz;
 use tidelog::sim::{Fault, Machine, Operation};
 use tidelog::{
     CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, OffsetAndMetadata,
-    OffsetReset, Producer, ProducerRecord, Timestamp, TimestampType, TopicConfig, TopicPartition,
+    OffsetReset, Producer, ProducerRecord, Retention, Timestamp, TimestampType, TopicConfig, TopicPartition,
 };
 
 const NOW: Duration = Duration::ZERO;
@@ -44,15 +46,21 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 // The golden log ------------------------------------------------------------------------------------------------------
 
-fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+/// What writes a log.
+type Writer = fn() -> Files;
+
+/// The golden logs, and who writes them.
+const GOLDEN: [(&str, Writer); 2] = [("v1", write_golden), ("v1-deleting", write_deleting)];
+
+fn golden_dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 fn config() -> LogConfig {
     LogConfig::new().background(false).offsets_segment_bytes(1 << 20)
 }
 
-/// Writes the golden log. Every call counts: another order is another log.
+/// Writes the first golden log. Every call counts: another order is another log.
 fn write_golden() -> Files {
     let machine = Machine::new(2020);
     let log = machine.open(config()).unwrap();
@@ -107,6 +115,70 @@ fn write_golden() -> Files {
     // As if the process had died before the file had its name.
     let unborn = files["topics/orders/0/00000000000000000000.log"][..128].to_vec();
     files.insert("topics/orders/0/00000000000000000100.log.new".to_owned(), unborn);
+    files
+}
+
+/// Writes the golden log of what is deleted, cut off and compacted.
+fn write_deleting() -> Files {
+    let machine = Machine::new(2021);
+    let log = machine.open(config()).unwrap();
+    let small = TopicConfig::new().segment_bytes(4096);
+    let compacted = small.clone().cleanup_policy(CleanupPolicy::Compact).delete_retention(Duration::from_secs(1));
+    for (topic, config) in [
+        ("deleted", small.clone().retention(Retention::new().bytes(1 << 30))),
+        ("cut", small.clone()),
+        ("emptied", small),
+        ("compacted", compacted.clone()),
+        ("compacted.and.cut", compacted.clone()),
+    ] {
+        log.create_topic(topic, config).unwrap();
+    }
+    let send = |topic: &str, numbers: std::ops::Range<u8>, keys: u8| {
+        for n in numbers {
+            let (key, value) = ([n % keys], vec![n; 700 + usize::from(n)]);
+            let record = ProducerRecord::new(topic, &value).key(&key).header("n", &value[..1]);
+            drop(
+                log.producer().send(if n % 9 == 4 { ProducerRecord::tombstone(topic, &key) } else { record }).unwrap(),
+            );
+        }
+        log.producer().flush().unwrap();
+    };
+    let name = |topic: &str| TopicPartition::new(topic, 0);
+    ["deleted", "cut", "emptied"].into_iter().for_each(|topic| send(topic, 0..14, 255));
+    commit(&log, "billing", &[("cut", 0, 12, "beyond"), ("emptied", 0, 3, ""), ("deleted", 0, 2, "lost")]);
+    let mut before = segments_of(&machine);
+    log.delete_records(&name("deleted"), 7).unwrap();
+    log.truncate(&name("cut"), 6, GroupsBeyond::PullBack).unwrap();
+    log.truncate(&name("emptied"), 0, GroupsBeyond::PullBack).unwrap();
+    send("cut", 20..25, 255);
+    // Tombstones are given their time, and go; small segments become one.
+    for (topic, rounds) in [("compacted", 3), ("compacted.and.cut", 2)] {
+        for round in 0..rounds {
+            machine.advance(Duration::from_secs(1));
+            send(topic, 40 * round..40 * round + 40, 23);
+            if round + 1 == rounds {
+                before.extend(segments_of(&machine).into_iter().filter(|(path, _)| path.contains("compacted")));
+                log.alter_topic(topic, compacted.clone().segment_bytes(1 << 16)).unwrap();
+            }
+            log.compact(&name(topic), |_| {}).unwrap();
+        }
+    }
+    let ends = (40..70).rev();
+    let cut = ends.filter(|end| log.truncate(&name("compacted.and.cut"), *end, GroupsBeyond::PullBack).is_ok());
+    assert_eq!(cut.take(1).count(), 1, "there is a boundary between two batches");
+    send("compacted.and.cut", 200..206, 23);
+    // A second opening, so that the cuts are of one before.
+    log.close().unwrap();
+    let log = machine.open(config()).unwrap();
+    drop(log.producer().send(ProducerRecord::new("cut", b"of the second opening")).unwrap().wait().unwrap());
+    let machine = machine.kill();
+    let mut files: Files = machine.files().iter().map(|path| (text_of(path), machine.read_file(path))).collect();
+    // A power cut can undo each removal; and a copy may not have got its name.
+    for (path, bytes) in before {
+        files.entry(path).or_insert(bytes);
+    }
+    let unborn = files["topics/compacted/0/00000000000000000000.log"][..4096].to_vec();
+    files.insert("topics/compacted/0/00000000000000000000.copy.log.new".to_owned(), unborn);
     files
 }
 
@@ -216,8 +288,8 @@ fn text_of(path: &Path) -> String {
     path.to_str().unwrap().replace('\\', "/")
 }
 
-fn keep_golden(files: &Files) {
-    let dir = golden_dir();
+fn keep_golden(name: &str, files: &Files) {
+    let dir = golden_dir(name);
     if dir.exists() {
         fs::remove_dir_all(&dir).unwrap();
     }
@@ -232,8 +304,8 @@ fn keep_golden(files: &Files) {
     fs::write(dir.join("lengths.json"), pretty(&Value::Object(lengths))).unwrap();
 }
 
-fn golden() -> Files {
-    let dir = golden_dir();
+fn golden(name: &str) -> Files {
+    let dir = golden_dir(name);
     let lengths = json_of(&fs::read(dir.join("lengths.json")).unwrap());
     let file = |(path, length): (&String, &Value)| {
         let mut bytes = fs::read(dir.join("data").join(path)).unwrap();
@@ -243,8 +315,8 @@ fn golden() -> Files {
     lengths.as_object().unwrap().iter().map(file).collect()
 }
 
-fn expected() -> Value {
-    json_of(&fs::read(golden_dir().join("expected.json")).unwrap())
+fn expected(name: &str) -> Value {
+    json_of(&fs::read(golden_dir(name).join("expected.json")).unwrap())
 }
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -268,45 +340,97 @@ fn laid_out(files: &Files) -> TempDir {
 
 #[test]
 fn the_writer_writes_what_it_ever_wrote() {
-    let written = write_golden();
-    if std::env::var("TIDELOG_GOLDEN").is_ok_and(|what| what == "write") {
-        keep_golden(&written);
-        let dir = laid_out(&written);
-        let read = second_reader(&[dir.path()]).expect("what is expected is what the second reader reads");
-        fs::write(golden_dir().join("expected.json"), pretty(&read[0])).unwrap();
-    }
+    for (name, write) in GOLDEN {
+        let written = write();
+        if std::env::var("TIDELOG_GOLDEN").is_ok_and(|what| what == "write") {
+            keep_golden(name, &written);
+            let dir = laid_out(&written);
+            let read = second_reader(&[dir.path()]).expect("what is expected is what the second reader reads");
+            fs::write(golden_dir(name).join("expected.json"), pretty(&read[0])).unwrap();
+        }
 
-    let golden = golden();
+        let golden = golden(name);
 
-    assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
-    for (path, bytes) in &golden {
-        let differs = written[path].iter().zip(bytes).position(|(one, other)| one != other);
-        assert_eq!((differs, written[path].len()), (None, bytes.len()), "{path} differs first at this byte");
+        assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>(), "{name}");
+        for (path, bytes) in &golden {
+            let differs = written[path].iter().zip(bytes).position(|(one, other)| one != other);
+            assert_eq!((differs, written[path].len()), (None, bytes.len()), "{name}/{path} differs first at this byte");
+        }
     }
 }
 
 #[test]
 fn a_log_of_version_1_reads_as_it_ever_did() {
-    let dir = laid_out(&golden());
+    for (name, _) in GOLDEN {
+        let dir = laid_out(&golden(name));
 
-    let log = EventLog::open_with(dir.path(), config()).unwrap();
+        let log = EventLog::open_with(dir.path(), config()).unwrap();
 
-    assert!(log.recovery_report().is_clean(), "{:?}", log.recovery_report());
-    assert!(log.recovery_report().bytes_cut > 0, "there was a torn tail");
-    assert_same(&expected()["contents"], &contents(&log).0, "golden");
+        assert!(log.recovery_report().is_clean(), "{name}: {:?}", log.recovery_report());
+        assert_eq!(log.recovery_report().bytes_cut > 0, name == "v1", "{name}: there was a torn tail");
+        assert_same(&expected(name)["contents"], &contents(&log).0, name);
+    }
 }
 
 #[test]
-fn the_second_reader_reads_the_golden_log() {
-    let dir = laid_out(&golden());
-    if let Some(read) = second_reader(&[dir.path()]) {
-        assert_same(&expected(), &read[0], "golden");
+fn a_sound_log_of_version_1_verifies_and_its_leftovers_go_when_it_is_opened() {
+    let dir = laid_out(&golden("v1-deleting"));
+    let verified = tidelog::inspect::verify(dir.path(), |_| {}).unwrap();
+    assert!(verified.is_sound(), "{:?}", verified.findings);
+
+    let expected = expected("v1-deleting");
+    let places = expected["files"].as_object().unwrap();
+    let segments = places.values().map(|read| read["segments"].as_array().unwrap().len());
+    assert_eq!(verified.segments, segments.sum::<usize>(), "what is left does not count");
+
+    drop(EventLog::open_with(dir.path(), config()).unwrap());
+
+    for (place, read) in places {
+        let named = read["segments"].as_array().unwrap().iter().map(|segment| segment["file"].as_str().unwrap());
+        let named: BTreeSet<String> = named.map(str::to_owned).collect();
+        let left = fs::read_dir(dir.path().join(place)).unwrap();
+        let left: BTreeSet<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(left, named, "{place}");
+    }
+}
+
+#[test]
+fn the_second_reader_reads_the_golden_logs() {
+    for (name, _) in GOLDEN {
+        let dir = laid_out(&golden(name));
+        if let Some(read) = second_reader(&[dir.path()]) {
+            assert_same(&expected(name), &read[0], name);
+        }
+    }
+}
+
+#[test]
+fn the_golden_log_of_what_goes_has_everything_that_the_format_has_for_it() {
+    let expected = expected("v1-deleting");
+    let segments = |place: &str| expected["files"][place]["segments"].as_array().unwrap().clone();
+    for (place, is_cut) in [("topics/compacted/0", false), ("topics/compacted.and.cut/0", true)] {
+        let header = &segments(place)[0]["header"];
+        assert!(header["compacted_end"].as_u64().unwrap() > 40 && header["clean_end"].as_u64().unwrap() > 40);
+        assert_eq!(header["end_offset"] != header["compacted_end"], is_cut, "{place}: {header}");
+    }
+    assert_eq!(expected["catalog"]["cuts"].as_object().unwrap().len(), 3, "{}", expected["catalog"]);
+    assert_eq!(expected["catalog"]["starts"].as_object().unwrap().len(), 1, "{}", expected["catalog"]);
+    assert_eq!(expected["contents"]["records"]["deleted/0"][0]["offset"], 7);
+    let all = golden("v1-deleting");
+    let left = |place: &str| all.keys().filter(|path| path.starts_with(place) && path.ends_with(".log")).count();
+    for topic in ["deleted", "cut", "emptied", "compacted", "compacted.and.cut"] {
+        let place = format!("topics/{topic}/0");
+        assert!(left(&place) > segments(&place).len(), "{topic}: nothing was left by an interrupted removal");
+    }
+    let attributes: Vec<u32> = all.values().flat_map(|bytes| attributes_of(bytes)).collect();
+    for (bit, name) in [(6, "horizon"), (10, "sparse")] {
+        assert!(attributes.iter().any(|bits| bits >> bit & 1 == 1), "{name}");
     }
 }
 
 #[test]
 fn the_golden_log_has_everything_that_the_format_has() {
-    let expected = expected();
+    let expected = expected("v1");
     let text = expected.to_string();
     let files = expected["files"].as_object().unwrap();
     for marker in ["synced", "closed", "rolled"] {
@@ -314,7 +438,7 @@ fn the_golden_log_has_everything_that_the_format_has() {
     }
     assert!(files["topics/orders/0"]["segments"].as_array().unwrap().len() > 2);
     assert!(files["topics/audit/0"]["torn"].is_object());
-    let attributes: Vec<u32> = golden().values().flat_map(|bytes| attributes_of(bytes)).collect();
+    let attributes: Vec<u32> = golden("v1").values().flat_map(|bytes| attributes_of(bytes)).collect();
     let any = |test: &dyn Fn(u32) -> bool| attributes.iter().any(|bits| test(*bits));
     for (bit, name) in
         [(3, "append time"), (5, "control"), (6, "horizon"), (7, "producer"), (10, "sparse"), (11, "headers")]
@@ -326,7 +450,7 @@ fn the_golden_log_has_everything_that_the_format_has() {
     let offsets: Vec<_> = offsets.map(|record| record["offset"].as_u64().unwrap()).collect();
     assert_eq!(offsets, [1, 4, 6, 15, 16], "gaps, of offsets and of batches");
     assert_eq!(expected["catalog"]["deleted"].as_object().unwrap().len(), 1, "a deletion that was interrupted");
-    assert!(golden().keys().any(|path| path.ends_with(".log.new")), "a file that was being made");
+    assert!(golden("v1").keys().any(|path| path.ends_with(".log.new")), "a file that was being made");
     let rewritten = &files["groups/often"]["segments"][0]["header"];
     assert!(rewritten["base_offset"].as_u64().unwrap() > 0, "a table that was said again");
     let records = expected["contents"]["records"]["orders/0"].as_array().unwrap();

@@ -678,7 +678,7 @@ fn wherever_the_machine_stops_deleted_records_stay_deleted_and_kept_ones_kept() 
                 assert!(machine.has_crashed() || ended.is_ok(), "{case}: {ended:?}");
                 let machine = machine.power_cut(how);
                 // The next opening is interrupted too.
-                machine.crash_at(at % 23);
+                machine.crash_at(machine.operations() + at % 67);
                 drop(machine.open(LogConfig::new().background(false)));
                 let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
                 let log =

@@ -599,7 +599,7 @@ fn wherever_the_machine_stops_the_log_is_cut_or_it_is_not() {
                     assert!(told.held[..end].starts_with(&read(&beside)), "{case}: {told:?}");
                 }
                 // The next opening is interrupted too.
-                machine.crash_at(at % 23);
+                machine.crash_at(machine.operations() + at % 67);
                 drop(machine.open(LogConfig::new().background(false)));
                 let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
                 let log =
@@ -642,24 +642,70 @@ fn whatever_operation_fails_the_log_is_cut_or_it_is_not() {
     assert!(faults > 20, "{faults}");
 }
 
+/// Cuts a log of ten records at 5. `meanwhile` is called as soon as others can be sent
+/// behind the cut.
+fn cut_while(log: &EventLog, meanwhile: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    log.producer().send_with(ProducerRecord::new(TOPIC, &value(1)), |_| meanwhile())?;
+    log.truncate(&orders(), 5, GroupsBeyond::PullBack).map(drop)
+}
+
 #[test]
-fn what_is_sent_right_behind_the_cut_is_not_skipped_by_a_group_that_was_beyond_it() {
+fn whoever_joins_or_commits_right_behind_the_cut_skips_nothing() {
     for sent_meanwhile in [3, 6, 12] {
         let machine = Machine::new(5);
         let log = log_with(&machine, config(), 10);
         commit(&log, "billing", 10);
-        let again = log.producer();
-        let callback = move |_| {
+        let (again, (tell, told)) = (log.producer(), std::sync::mpsc::channel());
+        let mut late = log.consumer(ConsumerConfig::group("billing").auto_commit(false)).unwrap();
+        late.assign([orders()]).unwrap();
+        let config = ConsumerConfig::group("early").auto_offset_reset(OffsetReset::Earliest);
+        let mut early = log.consumer(config.auto_commit(false)).unwrap();
+        early.assign([orders()]).unwrap();
+        assert_eq!(drain(&mut early).len(), 10);
+
+        let meanwhile = move || {
             for _ in 0..sent_meanwhile {
-                drop(again.send(ProducerRecord::new(TOPIC, &value(2))).unwrap());
+                again.send(ProducerRecord::new(TOPIC, &value(2))).unwrap().wait().unwrap();
             }
+            // It has read what was cut off, and has not been told yet.
+            early.commit().unwrap();
+            assert_eq!(early.position(&orders()).unwrap().get(), 10);
+            tell.send((late.poll(NOW).unwrap().iter().next().map(|record| record.offset().get()), early)).unwrap();
         };
-        // Called when it is cut off, before the groups are pulled back.
-        log.producer().send_with(ProducerRecord::new(TOPIC, &value(1)), callback).unwrap();
+        cut_while(&log, meanwhile).unwrap();
 
-        log.truncate(&orders(), 5, GroupsBeyond::PullBack).unwrap();
+        assert_eq!(state(&log).1, 5 + sent_meanwhile, "it was called");
+        let (found, mut early) = told.recv().unwrap();
+        assert_eq!((found, committed(&log, "billing"), committed(&log, "early")), (Some(5), 5, 5), "{sent_meanwhile}");
+        assert_eq!(drain(&mut early).len() as u64, sent_meanwhile);
+    }
+}
 
-        assert_eq!(state(&log).1, 5 + sent_meanwhile, "the callback was called");
-        assert_eq!(committed(&log, "billing"), 5, "{sent_meanwhile} records were sent meanwhile");
+#[test]
+fn wherever_the_machine_stops_no_group_skips_what_was_sent_behind_the_cut() {
+    let mut sent_behind = 0;
+    for step in 0.. {
+        for how in PowerCut::ALL {
+            let machine = Machine::new(step);
+            let log = log_with(&machine, config(), 10);
+            commit(&log, "billing", 10);
+            let again = log.producer();
+            machine.crash_at(machine.operations() + step);
+            let meanwhile = move || {
+                for _ in 0..8 {
+                    drop(again.send(ProducerRecord::new(TOPIC, &value(2))).and_then(|delivery| delivery.wait()));
+                }
+            };
+            let done = cut_while(&log, meanwhile).is_ok();
+            let log = open(&machine.power_cut(how));
+            let new = read(&log).iter().position(|generation| *generation == 2);
+            let case = format!("{how:?} after {step} operations, {:?}", read(&log));
+            assert!(new.is_none_or(|new| new == 5 && committed(&log, "billing") == 5), "{case}");
+            sent_behind += u64::from(new.is_some());
+            if done && !machine.has_crashed() {
+                assert!(sent_behind > 6, "{sent_behind}");
+                return;
+            }
+        }
     }
 }

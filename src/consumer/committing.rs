@@ -170,16 +170,20 @@ impl Consumer {
         })
     }
 
-    /// What a commit commits that names no offsets: the positions that are known, or else what was stored.
+    /// What a commit commits that names no offsets: the positions that are known, or else what was stored; no more than what
+    /// is left, where the log was cut since.
     fn due_offsets(&self) -> Offsets {
         let due = |(name, fetch): (&TopicPartition, &super::Fetch)| {
             let offset = match fetch.position {
-                _ if !self.config.auto_offset_store => fetch.stored.clone()?,
+                _ if !self.config.auto_offset_store => {
+                    let stored = fetch.stored.clone()?;
+                    OffsetAndMetadata { offset: fetch.standing(stored.offset), ..stored }
+                }
                 #[cfg(test)]
                 Position::At(offset) if is_planted(Mistake::CommitIsOneFurther) => {
                     OffsetAndMetadata::from(offset.advance(1).min(fetch.partition.log_end()))
                 }
-                Position::At(offset) => OffsetAndMetadata::from(offset),
+                Position::At(offset) => OffsetAndMetadata::from(fetch.standing(offset)),
                 _ => return None,
             };
             Some((name.clone(), offset))
@@ -292,7 +296,7 @@ impl Consumer {
     fn committable(&self) -> Offsets {
         let mut offsets = self.due_offsets();
         offsets.retain(|(name, offset)| {
-            self.catalog.partition(name).is_ok_and(|partition| offset.offset <= partition.log_end())
+            self.catalog.partition(name).is_ok_and(|partition| offset.offset <= partition.committable_end())
         });
         offsets
     }

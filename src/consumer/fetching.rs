@@ -238,8 +238,13 @@ impl Consumer {
         let group = self.group.clone();
         let policy = self.config.auto_offset_reset;
         let fetch = self.fetch_of(name)?;
+        if let Position::At(offset) = fetch.position {
+            return Ok(offset);
+        }
+        // First: if the log is cut from here on, what is found out below may be of before.
+        fetch.partition.renew(&mut fetch.cursor);
         let offset = match fetch.position {
-            Position::At(offset) => return Ok(offset),
+            Position::At(offset) => offset,
             Position::Beginning => fetch.partition.log_start(),
             Position::End => fetch.partition.high_watermark(),
             Position::Unknown => match committed_of(group.as_deref(), fetch)? {
@@ -248,7 +253,7 @@ impl Consumer {
                     .ok_or_else(|| Error::NoOffsetForPartition { partition: name.clone() })?,
             },
         };
-        fetch.move_to(Position::At(offset));
+        fetch.position = Position::At(offset);
         Ok(offset)
     }
 
@@ -319,6 +324,11 @@ impl Fetch {
     pub(super) fn move_to(&mut self, position: Position) {
         self.position = position;
         self.partition.renew(&mut self.cursor);
+    }
+
+    /// How far it has read the log as it is, if it is at `offset`: not what was cut off since.
+    pub(super) fn standing(&self, offset: Offset) -> Offset {
+        self.partition.standing(&self.cursor, offset)
     }
 
     /// Whether reading may find something: a record, or an error.

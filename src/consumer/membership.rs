@@ -438,10 +438,12 @@ impl Consumer {
         }
     }
 
-    /// From now on, and until what is returned is dropped, this consumer is in a poll.
-    pub(super) fn polling(&self) -> Polling {
+    /// From now on, and until what is returned is dropped, this consumer is in a poll; `None` if nobody minds, because it
+    /// is no member.
+    pub(super) fn polling(&self) -> Option<Polling> {
+        self.max_poll_interval()?;
         self.member.enter_poll();
-        Polling { member: Arc::clone(&self.member), clock: Arc::clone(&self.catalog.env().clock) }
+        Some(Polling { member: Arc::clone(&self.member), clock: Arc::clone(&self.catalog.env().clock) })
     }
 }
 

@@ -96,7 +96,7 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = ConsumerRecord<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<ConsumerRecord<'a>> {
         loop {
             if let Some((partition, records)) = &mut self.current

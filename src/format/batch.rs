@@ -609,29 +609,37 @@ pub(crate) struct Records<'a> {
 
 impl<'a> Records<'a> {
     /// What most records have not: the milliseconds behind the batch's timestamp, the offsets behind its base, the length
-    /// of the headers.
-    fn decode_rare_fields(&mut self) -> Result<(i64, u32, u32), Flaw> {
-        let fields = &mut self.fields;
-        let delta = match (self.attributes & TIMESTAMP_WIDTH) >> TIMESTAMP_WIDTH_SHIFT {
+    /// of the headers; and the fields that follow. Does not borrow the iterator, which can stay in registers that way.
+    fn decode_rare_fields(
+        mut fields: Reader<'a>,
+        attributes: u32,
+        read: u32,
+    ) -> Result<(i64, u32, u32, Reader<'a>), Flaw> {
+        let delta = match (attributes & TIMESTAMP_WIDTH) >> TIMESTAMP_WIDTH_SHIFT {
             0 => 0,
             1 => i64::from(fields.i32()?),
             _ => fields.i64()?,
         };
-        let ahead = if self.attributes & SPARSE == 0 { self.read } else { fields.u32()? };
-        let headers = if self.attributes & HEADERS == 0 { 0 } else { fields.u32()? };
-        Ok((delta, ahead, headers))
+        let ahead = if attributes & SPARSE == 0 { read } else { fields.u32()? };
+        let headers = if attributes & HEADERS == 0 { 0 } else { fields.u32()? };
+        Ok((delta, ahead, headers, fields))
     }
 
     #[inline]
     fn decode(&mut self) -> Result<RecordView<'a>, Flaw> {
         let plain = self.attributes & (TIMESTAMP_WIDTH | SPARSE | HEADERS) == 0;
-        let (delta, ahead, headers) = if plain { (0, self.read, 0) } else { self.decode_rare_fields()? };
-        let fields = &mut self.fields;
+        let (delta, ahead, headers, mut fields) = if plain {
+            (0, self.read, 0, self.fields)
+        } else {
+            Self::decode_rare_fields(self.fields, self.attributes, self.read)?
+        };
         let lengths = fields.u64()?;
         let (key, value) = (lengths as u32, (lengths >> 32) as u32);
         let headers = fields.take(headers as usize)?;
         let mut present =
             |length: u32| if length == ABSENT { Ok(None) } else { fields.take(length as usize).map(Some) };
+        let (key, value) = (present(key)?, present(value)?);
+        self.fields = fields;
         self.read += 1;
         Ok(RecordView {
             offset: Offset::new(self.base.get().saturating_add(u64::from(ahead))),
@@ -641,8 +649,8 @@ impl<'a> Records<'a> {
             } else {
                 TimestampType::Append
             },
-            key: present(key)?,
-            value: present(value)?,
+            key,
+            value,
             headers,
         })
     }

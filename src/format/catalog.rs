@@ -79,18 +79,18 @@ pub(crate) struct TopicFact {
 impl Fact {
     /// The key and the value of the record that says this.
     pub(crate) fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
-        let (key, value) = match self {
-            Fact::Epoch(epoch) => ("epoch".to_owned(), Some(epoch.to_le_bytes().to_vec())),
-            Fact::Topic(name, topic) => (format!("topic/{name}"), Some(topic.encode())),
-            Fact::NoTopic(name) => (format!("topic/{name}"), None),
+        match self {
+            Fact::Epoch(epoch) => (b"epoch".to_vec(), Some(epoch.to_le_bytes().to_vec())),
+            Fact::Topic(name, topic) => (name_key("topic", name), Some(topic.encode())),
+            Fact::NoTopic(name) => (name_key("topic", name), None),
             Fact::Deleting(id, name) => {
                 let mut value = Vec::new();
                 put_text(&mut value, name);
-                (format!("deleted/{id:032x}"), Some(value))
+                (deleted_key(*id), Some(value))
             }
-            Fact::Deleted(id) => (format!("deleted/{id:032x}"), None),
-            Fact::Group(name) => (format!("group/{name}"), Some(Vec::new())),
-            Fact::NoGroup(name) => (format!("group/{name}"), None),
+            Fact::Deleted(id) => (deleted_key(*id), None),
+            Fact::Group(name) => (name_key("group", name), Some(Vec::new())),
+            Fact::NoGroup(name) => (name_key("group", name), None),
             Fact::End(id, partition, end) => {
                 (partition_key("end", *id, *partition), Some(end.get().to_le_bytes().to_vec()))
             }
@@ -101,10 +101,9 @@ impl Fact {
             Fact::NoStart(id, partition) => (partition_key("start", *id, *partition), None),
             Fact::Cut(id, partition, cut) => (partition_key("cut", *id, *partition), Some(cut.encode())),
             Fact::NoCut(id, partition) => (partition_key("cut", *id, *partition), None),
-            Fact::Closed(epoch) => ("closed".to_owned(), Some(epoch.to_le_bytes().to_vec())),
+            Fact::Closed(epoch) => (b"closed".to_vec(), Some(epoch.to_le_bytes().to_vec())),
             Fact::Unknown => unreachable!("what is not known is never written"),
-        };
-        (key.into_bytes(), value)
+        }
     }
 
     pub(crate) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Fact, Flaw> {
@@ -160,8 +159,30 @@ impl Fact {
     }
 }
 
-fn partition_key(what: &str, id: u128, partition: u32) -> String {
-    format!("{what}/{id:032x}/{partition}")
+/// The group of which there are files, if this is the key that says so.
+pub(crate) fn group_of_key(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key).ok()?.strip_prefix("group/")
+}
+
+fn name_key(what: &str, name: &str) -> Vec<u8> {
+    [what, "/", name].concat().into_bytes()
+}
+
+fn deleted_key(id: u128) -> Vec<u8> {
+    [&b"deleted/"[..], &hexadecimal(id)].concat()
+}
+
+fn partition_key(what: &str, id: u128, partition: u32) -> Vec<u8> {
+    [what.as_bytes(), b"/", &hexadecimal(id), b"/", partition.to_string().as_bytes()].concat()
+}
+
+/// An id as keys have it. Opening a log looks some keys up for each partition, and `format!` takes ten times as long.
+fn hexadecimal(id: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (at, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(id >> (4 * at)) as usize & 0xf];
+    }
+    digits
 }
 
 /// The topic id and the partition that a key ends with; `None` if it is none of ours.
@@ -233,6 +254,16 @@ mod tests {
             let (key, value) = fact.encode();
             assert_eq!(Fact::decode(&key, value.as_deref()), Ok(fact));
         }
+    }
+
+    #[test]
+    fn keys_are_as_the_table_in_the_head_says() {
+        let key = |fact: Fact| String::from_utf8(fact.encode().0).unwrap();
+
+        assert_eq!(key(Fact::NoEnd(0xa5 << 100, 12)), format!("end/{:032x}/12", 0xa5_u128 << 100));
+        assert_eq!(key(Fact::NoStart(0, 0)), "start/00000000000000000000000000000000/0");
+        assert_eq!(key(Fact::NoCut(7, u32::MAX)), "cut/00000000000000000000000000000007/4294967295");
+        assert_eq!(key(Fact::Deleted(u128::MAX)), "deleted/ffffffffffffffffffffffffffffffff");
     }
 
     #[test]

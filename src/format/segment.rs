@@ -158,15 +158,19 @@ pub(crate) fn group_id(group: &str) -> u128 {
     group.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
 }
 
+/// As many as the highest offset has.
+const DIGITS: usize = 20;
+
 /// The name of the file of a segment.
 pub(crate) fn file_name(base: Offset) -> String {
-    format!("{:020}.log", base.get())
+    let digits = base.get().to_string();
+    ["0".repeat(DIGITS - digits.len()).as_str(), &digits, ".log"].concat()
 }
 
 /// The base offset that a file name says, if it is the name of a segment.
 pub(crate) fn base_of_file_name(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(".log")?;
-    let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let all_digits = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
     all_digits.then(|| digits.parse().ok().map(Offset::new)).flatten()
 }
 

@@ -225,7 +225,8 @@ impl Group {
     }
 
     fn is_known(&self) -> bool {
-        self.offsets.are_there() || !self.desk().coordinator.is_empty()
+        // In this order: whoever is just committing for the first time has the desk.
+        !self.desk().coordinator.is_empty() || self.offsets.are_there()
     }
 
     /// Moves whenever there may be news for a member. Notices what has become of the topics, and of the time.
@@ -473,10 +474,10 @@ impl Group {
         committed.map(|(_, committed)| committed.offset).filter(|offset| *offset > end)
     }
 
-    /// Sets what is committed beyond `end` of a partition, at which it was cut, back to that, durably, whoever is in the
-    /// group. What others have sent since the cut is not behind it.
+    /// Sets what is committed beyond `end` of a partition, at which it is being cut, back to that, durably, whoever is in the
+    /// group.
     pub(crate) fn pull_back(&self, partition: &Partition, end: Offset) -> Result<Option<PulledBack>> {
-        // Whoever has just looked where the partition ended has committed before this gets the desk.
+        // Whoever has just looked how much can be committed has committed before this gets the desk.
         let desk = self.desk();
         let pulled_back = self.offsets.pull_back_to(partition, end)?;
         drop(desk);

@@ -30,7 +30,7 @@ pub(super) fn group_names(catalog: &Catalog) -> Result<BTreeSet<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         listed => listed.map_err(Error::io("list", || env.storage.root().join(dir)))?,
     };
-    let mut names: BTreeSet<String> = catalog.group_names()?.into_iter().collect();
+    let mut names: BTreeSet<String> = catalog.group_names().into_iter().collect();
     names.extend(entries.iter().filter_map(|entry| committed::group_of_directory(&entry.name)));
     Ok(names)
 }
@@ -101,7 +101,10 @@ impl Offsets {
     /// Those of any group, which may have committed nothing.
     pub(super) fn find(catalog: Arc<Catalog>, group: String) -> Result<Self> {
         let offsets = Offsets { catalog, group, table: Mutex::new(None) };
-        offsets.open_table(false, None)?;
+        // Whoever writes the log has opened all that there are, and this is none of them.
+        if offsets.catalog.is_read_only() {
+            offsets.open_table(false, None)?;
+        }
         Ok(offsets)
     }
 
@@ -285,7 +288,7 @@ fn check_offset(partition: &Partition, offset: &OffsetAndMetadata) -> Result<()>
     if bytes > MAX_METADATA_BYTES {
         return Err(Error::OffsetMetadataTooLarge { bytes, limit: MAX_METADATA_BYTES });
     }
-    let end = partition.log_end();
+    let end = partition.committable_end();
     if offset.offset > end {
         // Kafka stores it; here a committed position never lies past the end, so that nothing can be skipped.
         return Err(Error::OffsetOutOfRange {

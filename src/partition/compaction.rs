@@ -313,12 +313,11 @@ impl Compaction {
             Work::Copy(group, copying) => self.copy_more(group, copying),
             Work::Done => Ok(()),
         };
-        if done.is_err() {
-            // What looks like damage may be a cut that came during the step. Whoever cuts holds this until it counts.
-            drop(partition.slots.read());
-        }
+        // What looks like damage may be a cut, or a beginning that was deleted, during the step. Whoever cuts holds the slots
+        // until it counts.
+        let is_there = || partition.slots.read().iter().any(|slot| Arc::ptr_eq(slot, &self.slots[0]));
         match done {
-            Err(_) if partition.cut_count() != self.cuts => {
+            Err(_) if !is_there() || partition.cut_count() != self.cuts => {
                 self.work = Work::Done;
                 self.end_early(0)?;
             }

@@ -189,20 +189,40 @@ mod tests {
     use crate::env::storage::sim::SimDisk;
     use crate::format::batch::Batch;
     use crate::format::segment::{Compacted, Identity};
+    use crate::partition::recovery;
     use crate::types::TopicPartition;
+
+    fn home() -> Home {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        Home {
+            env: Env::simulated(SimDisk::new(1), clock, scheduler, 1),
+            dir: PathBuf::new(),
+            identity: Identity { log: 1, topic: 2, partition: 0 },
+            partition: TopicPartition::new("users", 0),
+            segment_bytes: 4096,
+        }
+    }
+
+    #[test]
+    fn a_segment_that_is_begun_at_the_same_offset_meanwhile_takes_nothing_from_the_copy() {
+        let home = home();
+        let (base, end) = (Offset::ZERO, Offset::new(10));
+        let begun =
+            Header { identity: home.identity, epoch: 1, base, predecessor: None, durable_end: base, compacted: None };
+        let header = Header { compacted: Some(Compacted { end, clean_end: end }), ..begun };
+        let mut copying = Copying::begin(&home, header, 4096).unwrap();
+        drop(recovery::create(&home, &begun, 4096).unwrap());
+        copying.cover(end);
+        copying.finish().unwrap();
+
+        assert_eq!(copying.take_name().unwrap().next(), Some(end));
+    }
 
     #[test]
     fn a_gap_of_any_width_is_copied() {
-        let clock = SimClock::new(Timestamp::from_millis(0));
-        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
-        let identity = Identity { log: 1, topic: 2, partition: 0 };
-        let home = Home {
-            env: Env::simulated(SimDisk::new(1), clock, scheduler, 1),
-            dir: PathBuf::new(),
-            identity,
-            partition: TopicPartition::new("users", 0),
-            segment_bytes: 4096,
-        };
+        let home = home();
+        let identity = home.identity;
         let widest = u64::from(u32::MAX);
         let end = Offset::new(3 * widest + 10);
         let compacted = Some(Compacted { end, clean_end: end });

@@ -80,8 +80,9 @@ impl Index {
         length > 0 && self.entry(length - 1) >> 32 >= ahead
     }
 
-    /// The position of a batch at or before the offset that is `ahead` of the base; `None`: from the first batch on.
-    pub(crate) fn floor(&self, ahead: u64) -> Option<u64> {
+    /// A batch at or before the offset that is `ahead` of the base: how far ahead it is itself, and its position; `None`:
+    /// from the first batch on.
+    pub(crate) fn floor(&self, ahead: u64) -> Option<(u64, u64)> {
         let length = self.length.load(Ordering::Acquire);
         let last = self.entry(length.checked_sub(1)?) >> 32;
         // Where it would be if all batches were alike; from there the steps double, until it lies between two of them.
@@ -103,7 +104,7 @@ impl Index {
             let middle = usize::midpoint(low, high);
             if is_before(middle) { low = middle + 1 } else { high = middle }
         }
-        low.checked_sub(1).map(|at| self.entry(at) & u64::from(u32::MAX))
+        low.checked_sub(1).map(|at| self.entry(at)).map(|entry| (entry >> 32, entry & u64::from(u32::MAX)))
     }
 
     /// The last position that is known to be that of a batch and is not behind `position`; `None`: the first batch's.
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(index.floor_position(12_000), Some(10_128));
         for ahead in [10, 11, 19, 20, 5120, 39_990, 50_000] {
             let batch = (ahead / 10).min(3999);
-            assert_eq!(index.floor(ahead), Some(128 + batch * 5000), "{ahead}");
+            assert_eq!(index.floor(ahead), Some((batch * 10, 128 + batch * 5000)), "{ahead}");
         }
     }
 
@@ -147,10 +148,10 @@ mod tests {
         }
 
         index.truncate(128 + 5 * 5000);
-        assert_eq!(index.floor(9), Some(128 + 4 * 5000));
+        assert_eq!(index.floor(9), Some((4, 128 + 4 * 5000)));
 
         index.note(5, 128 + 5 * 5000);
-        assert_eq!(index.floor(9), Some(128 + 5 * 5000));
+        assert_eq!(index.floor(9), Some((5, 128 + 5 * 5000)));
     }
 
     #[test]
@@ -159,8 +160,8 @@ mod tests {
         for batch in 0..100u64 {
             index.note(batch, 128 + batch * 256);
         }
-        assert_eq!(index.floor(99), Some(128 + 96 * 256));
-        assert_eq!(index.floor(5), Some(128 + 4 * 256));
+        assert_eq!(index.floor(99), Some((96, 128 + 96 * 256)));
+        assert_eq!(index.floor(5), Some((4, 128 + 4 * 256)));
     }
 
     #[test]
@@ -177,7 +178,7 @@ mod tests {
                 entries.push((ahead, position));
             }
             for wanted in entries.iter().flat_map(|(ahead, _)| [ahead.saturating_sub(1), *ahead, ahead + 1]) {
-                let expected = entries.iter().rev().find(|(ahead, _)| *ahead <= wanted).map(|(_, position)| *position);
+                let expected = entries.iter().rev().find(|(ahead, _)| *ahead <= wanted).copied();
                 assert_eq!(index.floor(wanted), expected, "seed {seed}, {wanted}");
                 assert_eq!(index.reaches(wanted), wanted <= ahead, "seed {seed}, {wanted}");
             }

@@ -48,7 +48,7 @@ use crate::config::{Durability, TopicConfig};
 use crate::env::Env;
 use crate::env::scheduling::Bell;
 use crate::env::storage::region::{PAGE, Pen, Region};
-use crate::env::storage::{Access, File};
+use crate::env::storage::{Access, File, path_in};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, Draft, Layout, MARKER_BYTES, Stamp};
 use crate::format::catalog::Cut;
@@ -91,7 +91,7 @@ const GROWTH_BYTES: Range<u64> = 64 << 10..16 << 20;
 
 impl Home {
     fn full(&self, path: &Path) -> PathBuf {
-        self.env.storage.root().join(path)
+        path_in(self.env.storage.root(), path)
     }
 
     /// The bytes of a whole segment, in whole pages.
@@ -178,6 +178,8 @@ pub(crate) struct Partition {
     /// Where the log was cut since it was opened, and how often.
     cuts: Mutex<Vec<Offset>>,
     cut_count: AtomicUsize,
+    /// Where it is being cut; `u64::MAX` while it is not.
+    cutting: AtomicU64,
     /// Rings when there is more room than there was.
     room: Bell,
 }
@@ -358,6 +360,7 @@ impl Partition {
             pins: Mutex::new(0),
             cuts: Mutex::default(),
             cut_count: AtomicUsize::new(0),
+            cutting: AtomicU64::new(u64::MAX),
             room: home.env.scheduler.bell(),
             home,
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::env::storage::Access;
 use crate::error::{Damage, Error, Flaw, Result};
@@ -53,7 +54,7 @@ impl ChunkRecords<'_> {
 impl<'a> Iterator for ChunkRecords<'a> {
     type Item = batch::RecordView<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<batch::RecordView<'a>> {
         loop {
             match self.batch.next() {
@@ -106,6 +107,27 @@ struct Taken {
 }
 
 impl Taken {
+    /// Takes all records up to a batch that the index knows, if there is one for each offset before it: then no batch must be
+    /// looked at. `whole` is the batches from the position on; returns those that are left.
+    #[inline]
+    fn jump<'a>(&mut self, segment: &Segment, whole: &'a [u8], end: Offset, most: usize) -> &'a [u8] {
+        /// So few records are sooner looked at than looked up.
+        const FEW: usize = 16;
+        let left = most - self.count;
+        if left <= FEW {
+            return whole;
+        }
+        let limit = self.next.saturating_advance(left as u64).min(end);
+        let Some((position, offset)) = segment.dense_before(limit).filter(|(_, offset)| *offset > self.next) else {
+            return whole;
+        };
+        let passed = position.checked_sub(self.position).and_then(|passed| whole.get(passed as usize..));
+        let Some(behind) = passed else { return whole };
+        self.count += offset.since(self.next) as usize;
+        (self.next, self.position, self.end) = (offset, position, position);
+        behind
+    }
+
     /// Takes the records of whole batches, up to the offset `end` and at most `most`; whether there may be more.
     #[inline]
     fn take(&mut self, mut whole: &[u8], end: Offset, most: usize) -> bool {
@@ -197,6 +219,12 @@ impl Partition {
         cursor.cuts != self.cut_count()
     }
 
+    /// How far a reader that is at `offset` has read the log as it is: not what was cut off since it came there, or is being.
+    pub(crate) fn standing(&self, cursor: &Cursor, offset: Offset) -> Offset {
+        let cutting = Offset::new(self.cutting.load(Ordering::SeqCst));
+        offset.min(cutting).min(self.lowest_cut_since(cursor.cuts).unwrap_or(offset))
+    }
+
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
         self.read_until(end, start, place, offset, most).map_err(|error| match error {
@@ -261,7 +289,8 @@ impl Partition {
             match at.segment.whole_from(taken.position) {
                 Ok([]) => break,
                 Ok(whole) => {
-                    if !taken.take(whole, end, most) {
+                    let behind = taken.jump(&at.segment, whole, end, most);
+                    if !taken.take(behind, end, most) {
                         break;
                     }
                 }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::env::Env;
 use crate::env::storage::region::{PAGE, Pen, Region};
-use crate::env::storage::{Access, File, Kind, are_zero};
+use crate::env::storage::{Access, File, Kind, are_zero, path_in};
 use crate::error::{Damage, Error, Flaw, Result};
 use crate::format::batch::{self, ALIGNMENT, Batch, MARKER_BYTES, Marker, Walk};
 use crate::format::catalog::Cut;
@@ -167,13 +167,16 @@ pub(crate) fn salt_of(home: &Home, base: Offset) -> Option<u32> {
     head.header.is_ok().then_some(head.salt)
 }
 
-/// The headers of the segments in `dir`, those that are whole.
+/// The headers of the segments in `dir`, those that are whole; none if there is no such directory.
 pub(crate) fn headers(env: &Env, dir: &Path) -> Result<Vec<Header>> {
     let full = |path: &Path| env.storage.root().join(path);
-    let entries = env.storage.list(dir).map_err(Error::io("list", || full(dir)))?;
+    let entries = match env.storage.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(Error::io("list", || full(dir)))?,
+    };
     let mut found = Vec::new();
     for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
-        let path = dir.join(&entry.name);
+        let path = path_in(dir, &entry.name);
         let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", || full(&path)))?;
         if file.len().map_err(Error::io("measure", || full(&path)))? < HEADER_BYTES {
             continue;
@@ -190,7 +193,7 @@ pub(crate) fn holds_batches(env: &Env, dir: &Path) -> Result<bool> {
     let full = |path: &Path| env.storage.root().join(path);
     let entries = env.storage.list(dir).map_err(Error::io("list", || full(dir)))?;
     for entry in entries.iter().filter(|entry| segment::base_of_file_name(&entry.name).is_some()) {
-        let path = dir.join(&entry.name);
+        let path = path_in(dir, &entry.name);
         let file = env.storage.open(&path, Access::Read).map_err(Error::io("open", || full(&path)))?;
         let length = file.len().map_err(Error::io("measure", || full(&path)))?;
         if length > HEADER_BYTES {
@@ -222,7 +225,7 @@ fn try_read_heads(home: &Home, access: Access) -> Result<Option<Vec<Head>>> {
     let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
     let mut heads = Vec::new();
     for entry in entries {
-        let path = home.dir.join(&entry.name);
+        let path = path_in(&home.dir, &entry.name);
         if let Some(base) = segment::base_of_file_name(&entry.name) {
             if entry.kind != Kind::File {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file, but has the name of one");
@@ -928,15 +931,17 @@ fn is_zero(file: &dyn File, bytes: &[u8], position: u64) -> bool {
 /// durable once the directory is synced.
 pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> {
     let storage = &home.env.storage;
-    let path = home.dir.join(segment::file_name(header.base));
+    let path = path_in(&home.dir, segment::file_name(header.base));
     let unborn = path.with_extension("log.new");
-    match storage.remove(&unborn) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", || home.full(&unborn))(error));
+    let file = match storage.create(&unborn) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // An attempt before this one did not get to the end.
+            storage.remove(&unborn).map_err(Error::io("remove", || home.full(&unborn)))?;
+            storage.create(&unborn)
         }
-        _ => {}
-    }
-    let file = storage.create(&unborn).map_err(Error::making("create", || home.full(&unborn)))?;
+        made => made,
+    };
+    let file = file.map_err(Error::making("create", || home.full(&unborn)))?;
     let made = fill(home, header, room, &*file, &unborn).and_then(|made| {
         storage.rename(&unborn, &path).map_err(Error::making("name", || home.full(&path)))?;
         Ok(made)

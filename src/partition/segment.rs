@@ -8,7 +8,7 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -105,6 +105,8 @@ pub(crate) struct Segment {
     index: Index,
     times: TimeIndex,
     unchecked: Option<Unchecked>,
+    /// Whether a batch that the indexes know may take more offsets than it has records.
+    is_sparse: AtomicBool,
     holes: Mutex<Vec<Hole>>,
     hole_count: AtomicUsize,
 }
@@ -152,7 +154,8 @@ impl Segment {
         });
         let (index, times) = (Index::new(region.capacity()), TimeIndex::new(region.capacity()));
         let (holes, hole_count) = (Mutex::new(Vec::new()), AtomicUsize::new(0));
-        Segment { begin, path, region, index, times, unchecked, holes, hole_count }
+        let is_sparse = AtomicBool::new(false);
+        Segment { begin, path, region, index, times, unchecked, is_sparse, holes, hole_count }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -172,7 +175,7 @@ impl Segment {
         &self.region
     }
 
-    /// Says that a whole batch was put at `position`, and how late its records are.
+    /// Says that a whole batch was put at `position`, with a record for each of its offsets, and how late they are.
     #[inline]
     pub(crate) fn note(&self, offset: Offset, position: u64, latest: Option<Timestamp>) {
         self.index.note(offset.since(self.base()), position);
@@ -183,7 +186,15 @@ impl Segment {
 
     /// Says that a whole batch stands at `position`.
     pub(crate) fn note_batch(&self, batch: &Batch<'_>, position: u64) {
+        self.note_density(batch);
         self.note(batch.base(), position, batch.latest());
+    }
+
+    /// Before the index tells of a batch behind this one.
+    fn note_density(&self, batch: &Batch<'_>) {
+        if u64::from(batch.count()) != batch.next().since(batch.base()) {
+            self.is_sparse.store(true, Ordering::Release);
+        }
     }
 
     fn note_time(&self, batch: &Batch<'_>, position: u64) {
@@ -218,7 +229,16 @@ impl Segment {
     /// A position at or before that of the batch that holds `offset`.
     pub(crate) fn position_before(&self, offset: Offset) -> u64 {
         let (index, start) = self.index_of(offset);
-        index.floor(offset.since(self.base())).unwrap_or(start)
+        index.floor(offset.since(self.base())).map_or(start, |(_, position)| position)
+    }
+
+    /// A batch at or before the one with `offset` up to which there is a record for each offset: its position, and its
+    /// first offset.
+    pub(crate) fn dense_before(&self, offset: Offset) -> Option<(u64, Offset)> {
+        let (index, _) = self.index_of(offset);
+        let (ahead, position) = index.floor(offset.since(self.base()))?;
+        // Looked at behind the index: what that tells of was noted here before.
+        (!self.is_sparse.load(Ordering::Acquire)).then(|| (position, self.base().advance(ahead)))
     }
 
     /// The index that knows the batch with `offset`, and the position of the first batch that it can know.
@@ -463,6 +483,7 @@ impl Segment {
             let start = walk.position;
             match Met::next(&mut walk, bytes, self.hole_count.load(Ordering::Relaxed)) {
                 Met::Batch(batch) => {
+                    self.note_density(&batch);
                     part.index.note(batch.base().since(self.base()), start);
                     self.note_time(&batch, start);
                 }

@@ -4,6 +4,7 @@
 //! |-------------------------------------------------------------------|-------------------------------------------------------------|
 //! | what stays is durable                                             | finds everything                                            |
 //! | the cut is recorded, durably, in the catalog                      | ends the log there: what older segments hold beyond does not count, and segments that begin beyond are removed |
+//! | groups that have committed what was cut are pulled back, durably; none can commit it any more | the same, and pulls them back |
 //! | nobody is shown what was cut, and what is sent comes behind it    | the same                                                    |
 //! | the segments that begin at the cut or beyond lose their names, the newest first; so do files that a compaction had replaced and could not remove | the same |
 //! | a new segment begins at the cut                                   | the same, or goes on in it: it is of a later epoch          |
@@ -14,7 +15,8 @@
 //!
 //! The epoch tells what was cut from what came later with the same offsets. It rises with each cut, so that neither a
 //! machine that stops between any two of the steps nor a reader in another process takes the one for the other. Readers in
-//! this process count the cuts: see [`Partition::read`](crate::partition::Partition::read).
+//! this process count the cuts: see [`Partition::read`](crate::partition::Partition::read). What groups have committed tells
+//! no such thing, so nothing is sent behind the cut before the last of them is pulled back.
 //!
 //! Without room for the new segment, the next append makes it; until then the catalog alone says where the log ends.
 
@@ -55,16 +57,22 @@ impl Partition {
         Ok(Removal { offsets: end..log_end.max(end), segments: slots.len() - place.kept, bytes: gone + parted })
     }
 
-    /// Removes everything at or above `end`, for good: `record` says durably that it is. See the head of this file.
+    /// Removes everything at or above `end`, for good: `record` says durably that it is, and then `pull_back` sets back what
+    /// groups have committed beyond. See the head of this file.
     ///
     /// What is appended meanwhile is cut too. Deliveries of what was cut count as done.
     ///
     /// # Errors
     ///
-    /// [`Error::OffsetOutOfRange`]; [`Error::InvalidState`] if the offset lies inside of a batch; what a sync, `record` and
-    /// the disk say. Once it is recorded, a failure leaves the partition without appends until it is opened again, which
+    /// [`Error::OffsetOutOfRange`]; [`Error::InvalidState`] if the offset lies inside of a batch; what a sync, `record`,
+    /// `pull_back` and the disk say. Once it is recorded, a failure leaves the partition without appends until it is opened again, which
     /// finishes the cut.
-    pub(crate) fn truncate(&self, end: Offset, record: impl FnOnce(Cut) -> Result<()>) -> Result<Removal> {
+    pub(crate) fn truncate(
+        &self,
+        end: Offset,
+        record: impl FnOnce(Cut) -> Result<()>,
+        pull_back: impl FnOnce() -> Result<()>,
+    ) -> Result<Removal> {
         let _removing = self.removing.lock();
         self.check_open()?;
         let pins = self.pins.lock();
@@ -80,14 +88,20 @@ impl Partition {
         self.sync_to(end, None)?;
         let cut = Cut { end, epoch: self.epoch().saturating_add(1) };
         record(cut)?;
-        self.take_turn();
-        let done = self.cut_off(cut, &place);
+        // Whoever still commits more has done so before he is asked to be pulled back.
+        self.cutting.store(end.get(), Ordering::SeqCst);
+        let done = pull_back().and_then(|()| {
+            self.take_turn();
+            let done = self.cut_off(cut, &place);
+            self.turn.lock().release();
+            done
+        });
+        self.cutting.store(u64::MAX, Ordering::SeqCst);
         drop(pins);
         if done.is_err() {
             // A closed partition stays closed.
             self.state.compare_exchange(OPEN, FAILED, Ordering::AcqRel, Ordering::Acquire).ok();
         }
-        self.turn.lock().release();
         self.synced.ring();
         self.room.ring();
         notify(std::mem::take(&mut self.writer.lock().listeners));
@@ -211,6 +225,11 @@ impl Partition {
         self.cuts.lock().get(count..)?.iter().min().copied()
     }
 
+    /// The offset up to which somebody can commit.
+    pub(crate) fn committable_end(&self) -> Offset {
+        self.log_end().min(Offset::new(self.cutting.load(Ordering::SeqCst)))
+    }
+
     /// Begins anew behind a cut that another process has made, if this is news; whether it is. Only for a partition that
     /// was opened read-only.
     pub(super) fn follow_cut(&self, writer: &mut Writer, recorded: Option<Cut>) -> Result<bool> {
@@ -268,10 +287,16 @@ mod tests {
             recorded = Some(cut);
             Ok(())
         };
-        writer.truncate(Offset::new(3), record).unwrap();
+        let pull_back = || {
+            assert_eq!((writer.log_end(), writer.committable_end()), (Offset::new(6), Offset::new(3)));
+            Ok(())
+        };
+        writer.truncate(Offset::new(3), record, pull_back).unwrap();
+        assert_eq!((writer.log_end(), writer.committable_end()), (Offset::new(3), Offset::new(3)));
         (0..3).for_each(|_| append(&writer, b"new"));
         // It has the name for which the follower looks.
         assert_eq!(writer.begin_segment().unwrap(), Offset::new(6));
+        assert_eq!(writer.committable_end(), Offset::new(6));
         append(&writer, b"new");
 
         follower.follow(false, || recorded).unwrap();

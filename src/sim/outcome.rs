@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,10 +86,30 @@ impl fmt::Debug for Outcome {
 type Of<'a> = (&'a str, &'a TopicPartition);
 
 /// What one group has done with one record.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Handled {
     taken: u64,
     processed: bool,
+}
+
+/// The places that a story speaks of, as numbers: those of the records that were sent come first, in their order.
+struct Places<'a> {
+    known: Vec<&'a Place>,
+    /// The number that was asked for last. The next is mostly one higher.
+    last: usize,
+}
+
+impl<'a> Places<'a> {
+    fn number(&mut self, place: &'a Place) -> usize {
+        let (before, behind) = self.known.split_at(self.last);
+        let found = behind.iter().position(|known| *known == place).map(|at| self.last + at);
+        let found = found.or_else(|| before.iter().position(|known| *known == place));
+        self.last = found.unwrap_or_else(|| {
+            self.known.push(place);
+            self.known.len() - 1
+        });
+        self.last
+    }
 }
 
 impl Outcome {
@@ -169,7 +190,7 @@ impl Outcome {
 
     /// How often a record was taken that its group had taken before.
     pub fn duplicates(&self) -> u64 {
-        self.handled().values().map(|handled| handled.taken.saturating_sub(1)).sum()
+        self.handled().iter().flatten().map(|handled| handled.taken.saturating_sub(1)).sum()
     }
 }
 
@@ -196,10 +217,10 @@ impl Outcome {
         }
         let handled = self.handled();
         for (group, (name, topics)) in self.groups.iter().enumerate() {
-            let mine = self.sent.iter().filter(|sent| topics.iter().any(|topic| topic == sent.place.partition.topic()));
-            let lost: Vec<&Place> = mine
-                .map(|sent| &sent.place)
-                .filter(|place| !handled.get(&(group, *place)).is_some_and(|handled| handled.processed))
+            let sent = self.sent.iter().zip(&handled[group]).filter(|(_, handled)| !handled.processed);
+            let lost: Vec<&Place> = sent
+                .map(|(sent, _)| &sent.place)
+                .filter(|place| topics.iter().any(|topic| topic == place.partition.topic()))
                 .collect();
             if !lost.is_empty() {
                 let what = if self.has_stores { "taken and followed by an effect" } else { "processed" };
@@ -215,21 +236,17 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut taken: BTreeSet<(usize, &Place)> = BTreeSet::new();
+        let (mut places, mut taken) = (self.places(), self.for_each_sent(false));
         for (at, event) in self.story.iter().enumerate() {
             match (&event.what, self.group_of_event(event)) {
-                (Happening::Takes { place, .. }, Some(group)) => {
-                    taken.insert((group, place));
-                }
+                (Happening::Takes { place, .. }, Some(group)) => *entry(&mut taken[group], places.number(place)) = true,
                 (Happening::Committed { group: name, offsets }, _) => {
                     let Some(group) = self.groups.iter().position(|(known, _)| known == name) else { continue };
-                    let below = |sent: &&Sent| {
-                        offsets
-                            .iter()
-                            .any(|(name, offset)| sent.place.offset < offset.get() && *name == sent.place.partition)
+                    let below = |place: &&Place| {
+                        offsets.iter().any(|(name, offset)| place.offset < offset.get() && *name == place.partition)
                     };
-                    let places = self.sent.iter().filter(below).map(|sent| &sent.place);
-                    let skipped: Vec<&Place> = places.filter(|place| !taken.contains(&(group, *place))).collect();
+                    let not_taken = self.sent.iter().zip(&taken[group]).filter(|(_, taken)| !**taken);
+                    let skipped: Vec<&Place> = not_taken.map(|(sent, _)| &sent.place).filter(below).collect();
                     if !skipped.is_empty() {
                         let says =
                             format!("group {name} has committed behind what nobody had taken yet: {}", list(&skipped));
@@ -249,22 +266,21 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut taken: BTreeSet<(usize, &Place)> = BTreeSet::new();
+        let (mut places, mut taken) = (self.places(), self.for_each_sent(false));
         for (at, event) in self.story.iter().enumerate() {
             let Some(group) = self.group_of_event(event) else { continue };
             let Happening::Takes { place, .. } = &event.what else { continue };
-            if !taken.insert((group, place)) {
+            let number = places.number(place);
+            if mem::replace(entry(&mut taken[group], number), true) {
                 continue;
             }
-            let key = self.find(place).and_then(|sent| sent.key.as_ref());
-            if key.is_none() {
-                continue;
-            }
-            let before = self.sent.iter().filter(|sent| {
-                sent.place.offset < place.offset && sent.key.as_ref() == key && sent.place.partition == place.partition
+            let Some(key) = self.sent.get(number).and_then(|sent| sent.key.as_ref()) else { continue };
+            let not_taken = self.sent.iter().zip(&taken[group]).filter(|(_, taken)| !**taken).map(|(sent, _)| sent);
+            let before = not_taken.filter(|sent| {
+                let earlier = &sent.place;
+                earlier.offset < place.offset && sent.key.as_ref() == Some(key) && earlier.partition == place.partition
             });
-            let late: Vec<&Place> =
-                before.map(|sent| &sent.place).filter(|earlier| !taken.contains(&(group, *earlier))).collect();
+            let late: Vec<&Place> = before.map(|sent| &sent.place).collect();
             if !late.is_empty() {
                 self.fail_at(at, "key order", format!("{place} was taken before {} of the same key", list(&late)));
                 break;
@@ -433,13 +449,12 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut prints: BTreeMap<&Place, u64> = self.sent.iter().map(|sent| (&sent.place, sent.print)).collect();
+        let mut places = self.places();
+        let mut prints: Vec<Option<u64>> = self.sent.iter().map(|sent| Some(sent.print)).collect();
         for (at, event) in self.story.iter().enumerate() {
             match &event.what {
-                Happening::Sends { place, print } => {
-                    prints.insert(place, *print);
-                }
-                Happening::Takes { place, print } if prints.get(place) != Some(print) => {
+                Happening::Sends { place, print } => *entry(&mut prints, places.number(place)) = Some(*print),
+                Happening::Takes { place, print } if *entry(&mut prints, places.number(place)) != Some(*print) => {
                     self.fail_at(at, "true records", format!("{place} is not what was sent there"));
                     break;
                 }
@@ -544,10 +559,6 @@ impl Outcome {
         group.is_some() && self.group_of.iter().filter(|other| Some(*other) == group).count() > 1
     }
 
-    fn find(&self, place: &Place) -> Option<&Sent> {
-        self.sent.iter().find(|sent| sent.place == *place)
-    }
-
     pub(crate) fn name(&self, who: Who) -> &str {
         match who {
             Who::Member(member) => self.names.get(member).map_or("?", String::as_str),
@@ -555,19 +566,28 @@ impl Outcome {
         }
     }
 
-    /// What each group has done with each record.
-    fn handled(&self) -> BTreeMap<(usize, &Place), Handled> {
-        let mut handled: BTreeMap<(usize, &Place), Handled> = BTreeMap::new();
+    fn places(&self) -> Places<'_> {
+        Places { known: self.sent.iter().map(|sent| &sent.place).collect(), last: 0 }
+    }
+
+    /// For each group, something of each record that was sent; by the numbers of [`Places`].
+    fn for_each_sent<T: Clone>(&self, something: T) -> Vec<Vec<T>> {
+        vec![vec![something; self.sent.len()]; self.groups.len()]
+    }
+
+    /// What each group has done with each record, by the numbers of [`Places`].
+    fn handled(&self) -> Vec<Vec<Handled>> {
+        let (mut places, mut handled) = (self.places(), self.for_each_sent(Handled::default()));
         // What each member has taken in this life and not yet processed.
-        let mut open: BTreeMap<Who, Vec<&Place>> = BTreeMap::new();
+        let mut open: Vec<Vec<usize>> = vec![Vec::new(); self.group_of.len()];
         for event in &self.story {
-            let Some(group) = self.group_of_event(event) else {
+            let (Who::Member(member), Some(group)) = (event.who, self.group_of_event(event)) else {
                 if matches!(event.what, Happening::Restart { .. }) {
-                    open.clear();
+                    open.iter_mut().for_each(Vec::clear);
                 }
                 continue;
             };
-            let mine = open.entry(event.who).or_default();
+            let (mine, handled) = (&mut open[member], &mut handled[group]);
             let processes = match &event.what {
                 Happening::Effect { .. } => true,
                 Happening::Takes { .. } | Happening::TakesNoMore | Happening::Polls | Happening::Ends => {
@@ -580,24 +600,31 @@ impl Outcome {
                 _ => false,
             };
             if processes {
-                for place in mine.drain(..) {
-                    handled.entry((group, place)).or_default().processed = true;
-                }
+                mine.drain(..).for_each(|number| handled[number].processed = true);
             }
             if let Happening::Sends { print, .. } = &event.what {
                 // Sent on as it is: to a dead-letter topic, for instance.
-                let sent_on = mine.iter().position(|place| self.find(place).is_some_and(|sent| sent.print == *print));
-                if let Some(at) = sent_on {
-                    handled.entry((group, mine.remove(at))).or_default().processed = true;
+                let is_it = |number: &usize| self.sent.get(*number).is_some_and(|sent| sent.print == *print);
+                if let Some(at) = mine.iter().position(is_it) {
+                    handled[mine.remove(at)].processed = true;
                 }
             }
             if let Happening::Takes { place, .. } = &event.what {
-                mine.push(place);
-                handled.entry((group, place)).or_default().taken += 1;
+                let number = places.number(place);
+                entry(handled, number).taken += 1;
+                mine.push(number);
             }
         }
         handled
     }
+}
+
+/// What is in the place of a number, which may be the first that high.
+fn entry<T: Clone + Default>(of: &mut Vec<T>, number: usize) -> &mut T {
+    if of.len() <= number {
+        of.resize(number + 1, T::default());
+    }
+    &mut of[number]
 }
 
 /// Places, and no more of them than can be read.

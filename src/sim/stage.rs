@@ -59,7 +59,7 @@ const QUIET: Duration = Duration::from_secs(10);
 const LOOKS_EVERY: Duration = Duration::from_micros(50);
 
 /// So many events are a short run.
-const SHORT_STORY: usize = 128;
+const SHORT_STORY: usize = 64;
 
 /// A run that has come by so many points does not come to rest.
 const MOST_POINTS: u64 = 100_000;
@@ -430,9 +430,14 @@ impl Stage {
             return None;
         }
         self.look(false);
-        let result = call();
+        // The dead are unwound no further than need be.
+        let called = catch_unwind(AssertUnwindSafe(call));
         self.look(true);
-        Some(result)
+        match called {
+            Ok(result) => Some(result),
+            Err(payload) if payload.is::<Curtain>() && self.curtain_has_fallen() => None,
+            Err(payload) => resume_unwind(payload),
+        }
     }
 
     /// From now on the caller looks for itself whether its life is over, or is unwound again.

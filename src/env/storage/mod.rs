@@ -20,7 +20,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::env::storage::region::Memory;
@@ -59,6 +59,15 @@ pub(crate) enum LockError {
 
 /// Held for as long as it lives; the kernel frees it when the process dies.
 pub(crate) trait Lock: Send + Sync + fmt::Debug {}
+
+/// The path of a name in a directory: `Path::join` for who makes many, with the room for both from the beginning.
+pub(crate) fn path_in(dir: &Path, name: impl AsRef<Path>) -> PathBuf {
+    let name = name.as_ref();
+    let mut path = PathBuf::with_capacity(dir.as_os_str().len() + "/".len() + name.as_os_str().len());
+    path.push(dir);
+    path.push(name);
+    path
+}
 
 /// A directory tree that holds one log.
 pub(crate) trait Storage: Any + Send + Sync + fmt::Debug {

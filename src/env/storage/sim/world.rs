@@ -17,7 +17,7 @@ use crate::env::storage::sim::power_cut::PowerCut;
 const WRITE_BACK_ONE_IN: u64 = 4;
 
 /// A disk has room for the nodes of a small log before it has to look for more.
-pub(super) const MANY_NODES: usize = 32;
+pub(super) const MANY_NODES: usize = 16;
 
 /// The node of the root directory.
 pub(super) const ROOT: u64 = 0;
