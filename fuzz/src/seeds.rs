@@ -774,7 +774,43 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
-    put_trouble(seeds, script);
+    put_trouble(seeds, &script);
+    put_upkeep(seeds, script);
+}
+
+/// Truncations, compactions and copies, whole, cut short by deaths, and with what fails.
+fn put_upkeep(seeds: &mut Seeds, script: impl Fn([u8; 3], &[Step]) -> Vec<u8>) {
+    let send = |bytes| Step::Send { partition: 0, bytes };
+    let work = [vec![send(460); 12], vec![Step::Flush, Step::Poll, Step::Commit]].concat();
+    let upkeep = [
+        (
+            "truncates",
+            vec![Step::Truncate { partition: 0, back: 5 }, send(460), Step::Truncate { partition: 0, back: 9 }],
+        ),
+        ("compacts", vec![Step::Compact { partition: 0 }]),
+        ("forks", vec![Step::Copy { fork: true }]),
+        ("backs-up", vec![Step::Copy { fork: false }]),
+        ("compacts-and-truncates", vec![Step::Compact { partition: 0 }, Step::Truncate { partition: 0, back: 8 }]),
+        (
+            "truncates-and-compacts",
+            vec![Step::Truncate { partition: 0, back: 8 }, send(3000), Step::Compact { partition: 0 }],
+        ),
+        ("forks-and-truncates", vec![Step::Copy { fork: true }, Step::Truncate { partition: 0, back: 8 }]),
+        ("forks-and-compacts", vec![Step::Copy { fork: true }, Step::Compact { partition: 0 }]),
+    ];
+    for (at, (name, steps)) in upkeep.into_iter().enumerate() {
+        let (level, how) = (at as u8 % 3, at % PowerCut::ALL.len());
+        let whole = [&work[..], &steps, &[Step::PowerCut(how)], &work, &steps, &[Step::Kill]].concat();
+        seeds.insert(("operations", name.to_owned()), script([at as u8, level, 3], &whole));
+        for (number, die) in [3, 9, 17, 28].into_iter().enumerate() {
+            let how = (at + number) % (PowerCut::ALL.len() + 1);
+            let dies = [&work[..], &[Step::Die { at: die, how }], &steps, &work, &steps].concat();
+            seeds.insert(("operations", format!("{name}-dies-{number}")), script([at as u8, level, 3], &dies));
+        }
+        let kind = at as u8 % 8;
+        let fails = [&work[..], &[Step::Fail { kind, at: 2 }], &steps, &work, &steps].concat();
+        seeds.insert(("operations", format!("{name}-fails")), script([at as u8, level, 3], &fails));
+    }
 }
 
 /// Calls that fail, machines that die within one, pages that are lost.
