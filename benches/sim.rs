@@ -43,11 +43,21 @@ fn two_loops(sim: &mut Sim) {
 
 fn one_handler(sim: &mut Sim) {
     let ledger = orders(sim, 1);
-    sim.group("billing").run_handler(move |record| {
+    handlers(sim, 1, ledger);
+    sim.run_until_idle().at_least_once();
+}
+
+fn two_handlers(sim: &mut Sim) {
+    let ledger = orders(sim, 2);
+    handlers(sim, 2, ledger);
+    sim.run_until_idle().no_record_lost();
+}
+
+fn handlers(sim: &mut Sim, members: usize, ledger: Outside<Ledger>) {
+    sim.group("billing").members(members).run_handler(move |record| {
         ledger.with(|ledger| *ledger.entry((record.partition(), record.offset().get())).or_default() += 1);
         Ok(())
     });
-    sim.run_until_idle().at_least_once();
 }
 
 fn main() {
@@ -60,8 +70,12 @@ fn main() {
         "8 records, a crash, a power cut", columns[0], columns[1], columns[2], columns[3], columns[4]
     );
     type Scenario = fn(&mut Sim);
-    let scenarios: [(&str, Scenario); 3] =
-        [("a blocking loop", one_loop), ("two blocking loops", two_loops), ("a handler", one_handler)];
+    let scenarios: [(&str, Scenario); 4] = [
+        ("a blocking loop", one_loop),
+        ("two blocking loops", two_loops),
+        ("a handler", one_handler),
+        ("two handlers", two_handlers),
+    ];
     for (name, scenario) in scenarios {
         if only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;

@@ -10,11 +10,12 @@
 //! | has lost something                        | more partitions than it mentions        | taken in                                |
 //! | is whole                                  | a topic with records, of this log       | taken in: it can only have been lost    |
 //! | is whole                                  | a topic without records                 | removed: its creation was interrupted   |
+//! | either                                    | a topic with the id of another, a copy  | left alone and reported                 |
 //! | either                                    | anything else                           | left alone and reported                 |
 //!
 //! Whatever is found out so is in the [`RecoveryReport`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::mem;
@@ -65,7 +66,9 @@ pub struct RecoveryReport {
     /// Topics that the catalog did not know, or not with all their partitions, and that were taken in as they were
     /// found. Their settings are the usual ones.
     pub rebuilt: Vec<String>,
-    /// Directories in the place of topics that are of no topic of this log. Nothing of them was touched.
+    /// Directories in the place of topics that are of no topic of this log, or copies of one under another name: what
+    /// the log knows of a topic it knows by its id, and a copy has the same. Of two that the catalog does not tell apart
+    /// the one whose name comes first is the topic. Nothing of the others was touched.
     pub unknown: Vec<PathBuf>,
 }
 
@@ -171,10 +174,10 @@ impl Catalog {
             env,
         };
         catalog.finish_deletions(&facts)?;
-        for (name, fact) in facts.topics {
-            catalog.open_known(&name, fact, &mut report)?;
+        for name in facts.topics.keys() {
+            catalog.open_known(name, &facts, &mut report)?;
         }
-        catalog.find_strangers(&mut report)?;
+        catalog.find_strangers(&facts, &mut report)?;
         Ok((catalog, report))
     }
 
@@ -213,14 +216,14 @@ impl Catalog {
             closed: AtomicBool::new(false),
             env,
         };
-        for (name, fact) in facts.topics {
-            match catalog.open_known(&name, fact, &mut report) {
+        for name in facts.topics.keys() {
+            match catalog.open_known(name, &facts, &mut report) {
                 // Deleted since the catalog was read.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 opened => opened?,
             }
         }
-        catalog.find_strangers(&mut report)?;
+        catalog.find_strangers(&facts, &mut report)?;
         Ok((catalog, report))
     }
 
@@ -481,9 +484,14 @@ impl Catalog {
     }
 
     /// Opens a topic that the catalog mentions; if that has lost something, as the directory says it is.
-    fn open_known(&self, name: &str, mut fact: TopicFact, report: &mut RecoveryReport) -> Result<()> {
+    fn open_known(&self, name: &str, facts: &Facts, report: &mut RecoveryReport) -> Result<()> {
+        let mut fact = facts.topics[name].clone();
         let found = if self.doubtful { self.survey(name)? } else { None };
-        if let Some((id, partitions)) = found.filter(|found| *found != (fact.id, fact.partitions)) {
+        let news = |(id, partitions): &(u128, u32)| {
+            let others = || facts.topics.values().any(|other| other.id == *id) || self.has(*id);
+            if *id == fact.id { *partitions != fact.partitions } else { !others() }
+        };
+        if let Some((id, partitions)) = found.filter(news) {
             fact.partitions = if id == fact.id { partitions.max(fact.partitions) } else { partitions };
             fact.id = id;
             return self.take_in(name, &fact, report);
@@ -519,6 +527,11 @@ impl Catalog {
             }
         }
         Ok(id.map(|id| (id, partitions)))
+    }
+
+    /// Whether an open topic has this id.
+    fn has(&self, id: u128) -> bool {
+        self.topics.read().values().any(|topic| topic.id() == id)
     }
 
     /// What is known of a partition of the topic or group with this id before its files are looked at.
@@ -677,7 +690,8 @@ impl Catalog {
         for (id, name) in &facts.deleting {
             // The name may belong to a new topic by now, whose files are not those that were to go.
             let another = self.doubtful && self.survey(name)?.is_some_and(|(found, _)| found != *id);
-            if !facts.topics.contains_key(name) && !another {
+            let known = facts.topics.contains_key(name) || facts.doubles.contains(name);
+            if !known && !another {
                 remove_topic_files(&self.env, &topic_dir(name))?;
             }
             self.record(&[Fact::Deleted(*id)])?;
@@ -686,10 +700,13 @@ impl Catalog {
     }
 
     /// Looks at directories that the catalog does not mention. See the head of this file.
-    fn find_strangers(&self, report: &mut RecoveryReport) -> Result<()> {
+    fn find_strangers(&self, facts: &Facts, report: &mut RecoveryReport) -> Result<()> {
+        let root = self.env.storage.root();
+        report.unknown.extend(facts.doubles.iter().map(|name| root.join(topic_dir(name))));
         for (dir, kind) in list_if_there(&self.env, Path::new(TOPICS))? {
             let Some(name) = dir.file_name().and_then(|name| name.to_str()) else { continue };
-            if kind != Kind::Directory || self.find(name).is_some() {
+            if kind != Kind::Directory || self.find(name).is_some() || facts.doubles.iter().any(|double| double == name)
+            {
                 continue;
             }
             if !self.doubtful {
@@ -702,11 +719,13 @@ impl Catalog {
                     continue;
                 }
             }
-            match self.survey(name)? {
-                Some((id, partitions)) if check_name(name).is_ok() && self.check_clash(name).is_ok() => {
+            let fits =
+                |(id, _): &(u128, u32)| !self.has(*id) && check_name(name).is_ok() && self.check_clash(name).is_ok();
+            match self.survey(name)?.filter(fits) {
+                Some((id, partitions)) => {
                     self.take_in(name, &topic_fact(id, &TopicConfig::new().partitions(partitions)), report)?;
                 }
-                _ => report.unknown.push(self.env.storage.root().join(&dir)),
+                None => report.unknown.push(root.join(&dir)),
             }
         }
         Ok(())
@@ -931,6 +950,8 @@ fn topic_fact(id: u128, config: &TopicConfig) -> TopicFact {
 #[derive(Debug, Default)]
 struct Facts {
     topics: BTreeMap<String, TopicFact>,
+    /// Topics that have the id of another one, and are not opened.
+    doubles: Vec<String>,
     /// Topics whose files are being removed.
     deleting: Vec<(u128, String)>,
     /// The latest opening, and the latest that was closed cleanly.
@@ -960,8 +981,18 @@ impl Facts {
                 }
             }
         }
+        facts.doubles = drop_doubles(&mut facts.topics);
         Ok(facts)
     }
+}
+
+/// Leaves out the topics that have the id of another one, whose name comes first: what is said of the id is said of that.
+pub(crate) fn drop_doubles(topics: &mut BTreeMap<String, TopicFact>) -> Vec<String> {
+    let mut ids = BTreeSet::new();
+    let is_double = |(name, fact): (&String, &TopicFact)| (!ids.insert(fact.id)).then(|| name.clone());
+    let doubles: Vec<_> = topics.iter().filter_map(is_double).collect();
+    topics.retain(|name, _| !doubles.contains(name));
+    doubles
 }
 
 /// Refuses names that lead out of the log, and numbers that would take all of the disk.

@@ -408,8 +408,9 @@ impl Drop for Rest<'_> {
             return;
         }
         let mut rest: BTreeMap<&TopicPartition, Offset> = BTreeMap::new();
-        for record in self.records.iter().skip(self.passed) {
-            rest.entry(record.topic_partition()).or_insert(record.offset());
+        // They are not taken by anybody, and a simulation that ended here would unwind out of a drop.
+        for (partition, offset) in self.records.places().skip(self.passed) {
+            rest.entry(partition).or_insert(offset);
         }
         for (partition, end) in self.records.next_offsets() {
             let next = rest.get(&partition).copied();

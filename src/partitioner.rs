@@ -138,6 +138,8 @@ impl Route {
     #[inline]
     pub(crate) fn choose(&self, partitioner: &Partitioner, record: &ProducerRecord<'_>, partitions: u32) -> u32 {
         match (partitioner, record.key_bytes()) {
+            // Whatever the hash is.
+            (Partitioner::Murmur2, Some(_)) if partitions == 1 => 0,
             (Partitioner::Murmur2, Some(key)) => (murmur2(key) & 0x7fff_ffff) % partitions,
             (Partitioner::Murmur2, None) => self.stay(record.payload_bytes(), partitions),
             (Partitioner::Crc32, Some(key)) if !key.is_empty() => crc32fast::hash(key) % partitions,

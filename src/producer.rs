@@ -1,10 +1,12 @@
 //! Producing: route a record to a partition, append it, and say when it is as durable as promised.
 
 use std::any::Any;
+use std::cell::OnceCell;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -94,6 +96,9 @@ impl Deref for WayRef<'_> {
 /// The way to a topic, as this producer sees it: its partitions, and where the partitioner stands.
 struct Way {
     topic: Arc<Topic>,
+    /// That of the topic, apart from the counter of those who share it: consumers that count up and down would have every
+    /// look at the name wait for the memory.
+    name: Box<str>,
     partitions: Vec<Arc<Partition>>,
     route: Route,
 }
@@ -109,7 +114,7 @@ impl Way {
     fn choose(&self, config: &ProducerConfig, record: &ProducerRecord<'_>) -> Result<&Arc<Partition>> {
         let number = match record.partition {
             Some(number) => number,
-            None => self.route.choose(&config.partitioner, record, self.topic.count()),
+            None => self.route.choose(&config.partitioner, record, self.partitions.len() as u32),
         };
         self.partitions.get(number as usize).ok_or_else(|| Error::UnknownPartition {
             partition: TopicPartition::new(Arc::clone(self.topic.name()), number),
@@ -165,7 +170,7 @@ impl Producer {
         let way = self.way(record.topic)?;
         let partition = way.choose(&self.shared.config, record)?;
         way.topic.check_key(record.key.as_deref())?;
-        let timestamp = self.timestamp(&way.topic, record)?;
+        let timestamp = Self::timestamp(&way.topic, record, || self.now())?;
         let draft = draft(record, timestamp);
         let offset = match callback {
             None => partition.append(&[draft]),
@@ -192,7 +197,7 @@ impl Producer {
     /// Appends records, those of each partition as one batch: all of them are there after a crash, or none.
     ///
     /// Much faster than one at a time, because checksum and header are shared. Records keep their order within a
-    /// partition.
+    /// partition. The clock is read once for all that have no timestamp of their own.
     ///
     /// # Errors
     ///
@@ -208,11 +213,16 @@ impl Producer {
         let mut parts: Vec<Part> = Vec::new();
         let mut drafts: Vec<Vec<Draft<'_>>> = Vec::new();
         let mut places = Vec::with_capacity(records.len());
+        let now = OnceCell::new();
+        let mut last: Option<(&str, WayRef<'_>)> = None;
         for record in &records {
-            let way = self.way(record.topic)?;
+            let (_, way) = match &mut last {
+                Some(last) if ptr::eq(last.0, record.topic) => last,
+                last => last.insert((record.topic, self.way(record.topic)?)),
+            };
             let partition = way.choose(&self.shared.config, record)?;
             way.topic.check_key(record.key.as_deref())?;
-            let timestamp = self.timestamp(&way.topic, record)?;
+            let timestamp = Self::timestamp(&way.topic, record, || *now.get_or_init(|| self.now()))?;
             let part = match parts.iter().position(|part| Arc::ptr_eq(&part.partition, partition)) {
                 Some(part) => part,
                 None => {
@@ -224,8 +234,10 @@ impl Producer {
             places.push(Place { part, index: drafts[part].len() as u64, timestamp });
             drafts[part].push(draft(record, timestamp));
         }
-        for (part, drafts) in parts.iter().zip(&drafts) {
-            part.partition.check_batch(drafts)?;
+        if parts.len() > 1 {
+            for (part, drafts) in parts.iter().zip(&drafts) {
+                part.partition.check_batch(drafts)?;
+            }
         }
         for (number, (part, drafts)) in parts.iter_mut().zip(&drafts).enumerate() {
             part.base = part.partition.append(drafts)?;
@@ -290,7 +302,7 @@ impl Producer {
             return Err(Error::Closed);
         }
         for way in self.shared.fast.iter().map_while(OnceLock::get) {
-            if **way.topic.name() == *topic && way.is_current() {
+            if *way.name == *topic && way.is_current() {
                 return Ok(WayRef::Fast(way));
             }
         }
@@ -302,12 +314,13 @@ impl Producer {
         self.shared.catalog.check_writable()?;
         let mut slow = self.shared.slow.lock();
         slow.retain(|way| way.is_current());
-        if let Some(way) = slow.iter().find(|way| **way.topic.name() == *name) {
+        if let Some(way) = slow.iter().find(|way| *way.name == *name) {
             return Ok(Arc::clone(way));
         }
         let topic = self.shared.catalog.topic_or_create(name)?;
         let seed = self.shared.seed ^ (topic.id() as u64);
-        let way = Arc::new(Way { partitions: topic.partitions(), topic, route: Route::new(seed) });
+        let (partitions, name) = (topic.partitions(), Box::from(name));
+        let way = Arc::new(Way { partitions, topic, name, route: Route::new(seed) });
         match self.shared.fast.iter().find(|place| place.get().is_none()) {
             // Whoever fills a place holds the mutex, so the place is still free.
             Some(place) => drop(place.set(Arc::clone(&way))),
@@ -316,18 +329,24 @@ impl Producer {
         Ok(way)
     }
 
+    /// The timestamp of a record, if `now` is what the clock shows.
     #[inline]
-    fn timestamp(&self, topic: &Topic, record: &ProducerRecord<'_>) -> Result<Timestamp> {
+    fn timestamp(topic: &Topic, record: &ProducerRecord<'_>, now: impl FnOnce() -> Timestamp) -> Result<Timestamp> {
         match record.timestamp {
             Some(given) if given.as_millis() < 0 => Err(Error::InvalidTimestamp {
                 timestamp: given,
                 reason: "it is negative; records are from 1970 on".into(),
             }),
             Some(given) if topic.timestamp_type() == TimestampType::Create => {
-                topic.check_timestamp(given, || self.shared.catalog.env().clock.now()).map(|()| given)
+                topic.check_timestamp(given, now).map(|()| given)
             }
-            _ => Ok(self.shared.catalog.env().clock.now()),
+            _ => Ok(now()),
         }
+    }
+
+    #[inline]
+    fn now(&self) -> Timestamp {
+        self.shared.catalog.env().clock.now()
     }
 }
 

@@ -44,24 +44,27 @@ pub struct ProducerRecord<'a> {
 
 impl<'a> ProducerRecord<'a> {
     /// A record with this value and, for now, no key.
+    #[inline]
     pub fn new<V: AsRef<[u8]> + ?Sized>(topic: &'a str, value: &'a V) -> Self {
         Self::from_parts(topic, None, Some(Cow::Borrowed(value.as_ref())))
     }
 
     /// A record with a key and without a value: in a compacted topic it deletes the key.
+    #[inline]
     pub fn tombstone<K: AsRef<[u8]> + ?Sized>(topic: &'a str, key: &'a K) -> Self {
         Self::from_parts(topic, Some(Cow::Borrowed(key.as_ref())), None)
     }
 
+    #[inline]
     pub(crate) fn from_parts(topic: &'a str, key: Option<Cow<'a, [u8]>>, value: Option<Cow<'a, [u8]>>) -> Self {
         ProducerRecord { topic, partition: None, key, value, headers: Vec::new(), timestamp: None }
     }
 
     /// Gives the record a key. Records of one key go to one partition and keep their order.
+    #[inline]
     #[must_use]
-    pub fn key<K: AsRef<[u8]> + ?Sized>(mut self, key: &'a K) -> Self {
-        self.key = Some(Cow::Borrowed(key.as_ref()));
-        self
+    pub fn key<K: AsRef<[u8]> + ?Sized>(self, key: &'a K) -> Self {
+        ProducerRecord { key: Some(Cow::Borrowed(key.as_ref())), ..self }
     }
 
     /// Adds a header behind those that the record has.
@@ -79,17 +82,17 @@ impl<'a> ProducerRecord<'a> {
     }
 
     /// Sends the record to this partition, whatever the partitioner thinks.
+    #[inline]
     #[must_use]
-    pub fn partition(mut self, partition: u32) -> Self {
-        self.partition = Some(partition);
-        self
+    pub fn partition(self, partition: u32) -> Self {
+        ProducerRecord { partition: Some(partition), ..self }
     }
 
     /// Says when the record came to be; without it, the clock at `send` does. Must not be negative.
+    #[inline]
     #[must_use]
-    pub fn timestamp(mut self, timestamp: Timestamp) -> Self {
-        self.timestamp = Some(timestamp);
-        self
+    pub fn timestamp(self, timestamp: Timestamp) -> Self {
+        ProducerRecord { timestamp: Some(timestamp), ..self }
     }
 
     /// The topic that the record goes to.

@@ -46,12 +46,29 @@ pub(crate) struct Keeper {
     ward: OnceLock<Weak<dyn Ward>>,
     retainer: OnceLock<Weak<dyn Retain>>,
     compactor: OnceLock<Weak<dyn Ward>>,
-    /// What is rung when, and for whom.
-    alarms: Mutex<BTreeMap<(Duration, u64), Arc<Bell>>>,
+    alarms: Mutex<Alarms>,
     bell: Bell,
     /// Whether the worker sleeps so long that it must be woken.
     sleeping: AtomicBool,
     stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Alarms {
+    /// What is rung when, and for whom.
+    bells: BTreeMap<(Duration, u64), Arc<Bell>>,
+    /// Until when the worker sleeps at most; zero while it is awake, and without a worker. Who sets an earlier alarm rings.
+    ///
+    /// So no alarm is slept through. What is set while this is zero, the worker finds in `bells` when it sets this to something
+    /// else, before it sleeps. What is set afterwards is either no earlier than this, and the worker wakes and looks in time; or
+    /// it rings, and the worker does not sleep, for it took the number of its bell before it set this.
+    asleep_until: Duration,
+}
+
+impl Alarms {
+    fn first(&self) -> Option<Duration> {
+        self.bells.first_key_value().map(|((moment, _), _)| *moment)
+    }
 }
 
 impl fmt::Debug for Keeper {
@@ -128,18 +145,17 @@ impl Keeper {
     /// Rings the bell of `whose` at this moment of the monotonic clock, once.
     pub(crate) fn set_alarm(&self, moment: Duration, whose: u64, bell: &Arc<Bell>) {
         let mut alarms = self.alarms.lock();
-        let is_first = alarms.first_key_value().is_none_or(|((first, _), _)| moment < *first);
-        alarms.insert((moment, whose), Arc::clone(bell));
+        alarms.bells.insert((moment, whose), Arc::clone(bell));
+        let is_slept_through = moment < alarms.asleep_until;
         drop(alarms);
-        // The worker may sleep for longer than that.
-        if is_first {
+        if is_slept_through {
             self.bell.ring();
         }
     }
 
     /// Nobody waits for this alarm any more.
     pub(crate) fn cancel_alarm(&self, moment: Duration, whose: u64) {
-        drop(self.alarms.lock().remove(&(moment, whose)));
+        drop(self.alarms.lock().bells.remove(&(moment, whose)));
     }
 
     /// Does what the time has come for. Returns when something is due next; `None`: nothing until the next append.
@@ -153,18 +169,15 @@ impl Keeper {
     }
 
     fn look_at_alarms(&self) -> Option<Duration> {
-        let mut alarms = self.alarms.lock();
-        let next = alarms.first_key_value().map(|((moment, _), _)| *moment)?;
         let now = self.env.clock.monotonic();
-        if next > now {
-            return Some(next);
-        }
-        let later = alarms.split_off(&(now, u64::MAX));
-        let next = later.first_key_value().map(|((moment, _), _)| *moment);
-        let due = mem::replace(&mut *alarms, later);
-        drop(alarms);
+        let due = {
+            let mut alarms = self.alarms.lock();
+            let later = alarms.bells.split_off(&(now, u64::MAX));
+            mem::replace(&mut alarms.bells, later)
+        };
+        // Whom a bell wakes may set the next alarm at once.
         due.values().for_each(|bell| bell.ring());
-        next
+        self.alarms.lock().first()
     }
 
     fn look_at_wards(&self) -> Option<Duration> {
@@ -172,6 +185,15 @@ impl Keeper {
         let of_retention = self.retainer().and_then(|retainer| retainer.look());
         let of_compaction = self.compactor.get().and_then(Weak::upgrade).and_then(|compactor| compactor.look());
         of_groups.into_iter().chain(of_retention).chain(of_compaction).min()
+    }
+
+    /// When the worker is to wake: when something is `due`, or for an alarm that was set since it looked. From now on, who sets
+    /// an earlier one rings.
+    fn fall_asleep(&self, due: Option<Duration>) -> Option<Duration> {
+        let mut alarms = self.alarms.lock();
+        let due = due.into_iter().chain(alarms.first()).min();
+        alarms.asleep_until = due.unwrap_or(Duration::MAX);
+        due
     }
 
     /// When something of a partition is due next, and how many partitions are on the list then.
@@ -221,11 +243,13 @@ impl Keeper {
     fn work(&self) {
         loop {
             let seen = self.bell.rung();
+            self.alarms.lock().asleep_until = Duration::ZERO;
             if self.stopped.load(Ordering::SeqCst) {
                 return;
             }
             let (of_partitions, listed) = self.look_at_partitions();
             let due = of_partitions.into_iter().chain(self.look_at_wards()).chain(self.look_at_alarms()).min();
+            let due = self.fall_asleep(due);
             let timeout = due.map(|due| due.saturating_sub(self.env.clock.monotonic()));
             if timeout.is_none_or(|timeout| timeout > NAP) {
                 self.sleeping.store(true, Ordering::SeqCst);
@@ -243,11 +267,15 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::path::PathBuf;
+    use std::sync::atomic::AtomicU64;
+    use std::task::{Wake, Waker};
 
     use super::*;
     use crate::config::{Durability, TopicConfig};
     use crate::env::clock::Clock;
+    use crate::env::scheduling::Scheduler;
     use crate::env::sim::{SimClock, SimScheduler};
     use crate::env::storage::sim::SimDisk;
     use crate::format::batch::Draft;
@@ -255,12 +283,27 @@ mod tests {
     use crate::partition::Home;
     use crate::types::{Timestamp, TopicPartition};
 
-    /// A clock that is looked at while a partition is, and what somebody else does at that moment.
-    #[derive(Debug)]
+    /// What somebody else does while the time is asked for.
+    type Act = Box<dyn FnOnce() + Send>;
+
     struct Meanwhile {
         clock: Arc<SimClock>,
-        keeper: Mutex<Option<Arc<Keeper>>>,
-        partition: OnceLock<Arc<Partition>>,
+        acts: Mutex<VecDeque<Act>>,
+    }
+
+    impl Meanwhile {
+        /// The next but so many times that the time is asked for.
+        fn act(&self, but: usize, act: impl FnOnce() + Send + 'static) {
+            let mut acts = self.acts.lock();
+            (0..but).for_each(|_| acts.push_back(Box::new(|| {})));
+            acts.push_back(Box::new(act));
+        }
+    }
+
+    impl fmt::Debug for Meanwhile {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "Meanwhile({:?})", self.clock)
+        }
     }
 
     impl Clock for Meanwhile {
@@ -269,21 +312,25 @@ mod tests {
         }
 
         fn monotonic(&self) -> Duration {
-            if let (Some(keeper), Some(partition)) = (self.keeper.lock().take(), self.partition.get()) {
-                keeper.look_after(partition);
-            }
+            let act = self.acts.lock().pop_front();
+            act.into_iter().for_each(|act| act());
             self.clock.monotonic()
         }
     }
 
-    #[test]
-    fn who_asks_while_the_worker_is_at_work_is_looked_after_before_it_sleeps() {
+    fn simulated() -> (Env, Arc<SimScheduler>, Arc<Meanwhile>) {
         let clock = SimClock::new(Timestamp::from_millis(0));
         let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
-        let mut env = Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1);
-        let keeper = Arc::new(Keeper::new(env.clone()));
-        let meanwhile = Arc::new(Meanwhile { clock, keeper: Mutex::default(), partition: OnceLock::new() });
+        let mut env = Env::simulated(SimDisk::new(1), Arc::clone(&clock), Arc::clone(&scheduler) as _, 1);
+        let meanwhile = Arc::new(Meanwhile { clock, acts: Mutex::default() });
         env.clock = Arc::clone(&meanwhile) as _;
+        (env, scheduler, meanwhile)
+    }
+
+    #[test]
+    fn who_asks_while_the_worker_is_at_work_is_looked_after_before_it_sleeps() {
+        let (env, _scheduler, meanwhile) = simulated();
+        let keeper = Arc::new(Keeper::new(env.clone()));
         let home = Home {
             env,
             dir: PathBuf::from("0"),
@@ -296,11 +343,11 @@ mod tests {
         let record = Draft { key: None, value: Some(&[7; 2500]), headers: &[], timestamp: Timestamp::from_millis(0) };
         partition.append(&[record]).unwrap();
         partition.append(&[record]).unwrap();
-        meanwhile.partition.set(Arc::clone(&partition)).unwrap();
 
         keeper.look_after(&partition);
         assert!(keeper.maintain() > Some(Duration::ZERO), "the rolled segment is synced when nobody appends any more");
-        *meanwhile.keeper.lock() = Some(Arc::clone(&keeper));
+        let (asked, appended) = (Arc::clone(&keeper), Arc::clone(&partition));
+        meanwhile.act(0, move || asked.look_after(&appended));
         assert_eq!(keeper.maintain(), Some(Duration::ZERO), "somebody has asked since the look began");
         assert!(keeper.maintain() > Some(Duration::ZERO));
 
@@ -309,5 +356,92 @@ mod tests {
         let rung = keeper.bell.rung();
         assert!(keeper.maintain() > Some(Duration::ZERO));
         assert!(keeper.bell.rung() > rung, "the worker sleeps on");
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// Counts the rounds of the worker.
+    #[derive(Default)]
+    struct Rounds(AtomicU64);
+
+    impl Ward for Rounds {
+        fn look(&self) -> Option<Duration> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+    }
+
+    #[test]
+    fn an_alarm_costs_a_round_only_if_the_worker_would_sleep_through_it() {
+        let (env, scheduler, _) = simulated();
+        let (keeper, rounds) = (Arc::new(Keeper::new(env)), Arc::new(Rounds::default()));
+        let ward: Arc<dyn Ward> = Arc::clone(&rounds) as _;
+        keeper.adopt(Arc::downgrade(&ward));
+        let made = || {
+            scheduler.settle();
+            rounds.0.swap(0, Ordering::SeqCst)
+        };
+        let mut worker = keeper.start().unwrap();
+        let bell = Arc::new(scheduler.bell());
+        assert_eq!(made(), 1);
+        keeper.set_alarm(secs(60), 0, &bell);
+        assert_eq!(made(), 1, "it would have slept for ever");
+        // As a task does that waits again and again and always finds something before its time is over.
+        for more in 0..100 {
+            keeper.cancel_alarm(secs(60 + more), 0);
+            keeper.set_alarm(secs(60 + more + 1), 0, &bell);
+            assert_eq!(made(), 0, "{more}");
+        }
+        keeper.set_alarm(secs(59), 1, &bell);
+        assert_eq!(made(), 1);
+        scheduler.sleep(secs(59));
+        assert_eq!((made(), bell.rung()), (1, 1));
+        scheduler.sleep(secs(101));
+        assert_eq!((made(), bell.rung()), (1, 2));
+        keeper.stop();
+        worker.join();
+    }
+
+    /// A task that waits with a new alarm as soon as it is woken.
+    struct Again(Box<dyn Fn() + Send + Sync>);
+
+    impl Wake for Again {
+        fn wake(self: Arc<Self>) {
+            self.0();
+        }
+    }
+
+    #[test]
+    fn an_alarm_that_is_set_while_the_worker_is_at_work_is_not_slept_through() {
+        // Before it looks at the alarms, when it is about to sleep, and while it rings for another.
+        for place in 0..3 {
+            let (env, scheduler, meanwhile) = simulated();
+            let keeper = Arc::new(Keeper::new(env));
+            let [woken, soon, late] = [(); 3].map(|()| Arc::new(scheduler.bell()));
+            let mut worker = keeper.start().unwrap();
+            scheduler.settle();
+            let set = {
+                let (keeper, soon) = (Arc::clone(&keeper), Arc::clone(&soon));
+                move || keeper.set_alarm(secs(1), 1, &soon)
+            };
+            if place < 2 {
+                meanwhile.act(place, set);
+            } else {
+                assert!(woken.wake_at_ring(0, &Waker::from(Arc::new(Again(Box::new(set))))));
+                keeper.set_alarm(Duration::ZERO, 0, &woken);
+            }
+            keeper.set_alarm(secs(9), 2, &late);
+            scheduler.settle();
+            assert!(keeper.alarms.lock().bells.contains_key(&(secs(1), 1)), "{place}");
+            for (wait, rung) in [(secs(1), (1, 0)), (secs(8), (1, 1))] {
+                scheduler.sleep(wait);
+                scheduler.settle();
+                assert_eq!((soon.rung(), late.rung()), rung, "{place}");
+            }
+            keeper.stop();
+            worker.join();
+        }
     }
 }

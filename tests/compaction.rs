@@ -2,15 +2,19 @@
 //! go on, and a machine that stops anywhere leaves the old segments or the new one.
 #![cfg(feature = "sim")]
 
+mod sweep;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
+use tidelog::sim::{Fault, Machine, Operation, PowerCut};
 use tidelog::{
     CleanupPolicy, Compacted, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig,
     OffsetReset, ProducerRecord, Retention, TableView, Timestamp, TopicConfig, TopicPartition,
 };
+
+use crate::sweep::Life;
 
 const TOPIC: &str = "users";
 const NOW: Duration = Duration::ZERO;
@@ -923,74 +927,89 @@ struct Told {
     asked: u64,
 }
 
-/// Segments are filled, compacted, compacted again together with news, deleted at the front, and by retention if the
-/// policy is so. Ends with the first error.
-fn live(machine: &Machine, (durability, policy): (Durability, CleanupPolicy), told: &mut Told) -> Result<(), Error> {
-    let dead = || machine.has_crashed();
-    let log = machine.open(log_config().compaction_memory(1024))?;
-    let config = config().durability(durability).cleanup_policy(policy).retention(Retention::new().records(25));
-    match log.create_topic(TOPIC, config.delete_retention(ms(20))) {
-        Err(Error::TopicExists { .. }) => {}
-        created => created?,
-    }
-    for round in 0..3 {
-        for _ in 0..30 {
-            let number = log.describe_topic(TOPIC)?.partitions[0].log_end.get();
-            let (key, value) = (number * number % 6, (number % 5 != 0).then(|| value(number)));
-            let key_bytes = key.to_le_bytes();
-            let record = match &value {
-                Some(value) => ProducerRecord::new(TOPIC, value).key(&key_bytes),
-                None => ProducerRecord::tombstone(TOPIC, &key_bytes),
-            };
-            let delivery = log.producer().send(record)?;
-            if !dead() {
-                assert_eq!(delivery.offset().get(), told.sent.len() as u64);
-                told.sent.push((key, value));
-            }
-        }
-        log.producer().flush()?;
-        if !dead() && durability == Durability::Sync {
-            told.promised = told.sent.len() as u64;
-        }
-        if policy.deletes() {
-            told.asked = told.asked.max(log.describe_topic(TOPIC)?.partitions[0].log_end.get());
-            log.apply_retention()?;
-        }
-        if round == 2 {
-            let before = log.describe_topic(TOPIC)?.partitions[0].log_start.advance(20);
-            told.asked = told.asked.max(before.get());
-            log.delete_records(&users(), before)?;
-        }
-        let done = log.compact(&users(), |_| {})?;
-        if !dead() {
-            told.clean = done.clean_end.get();
-            told.promised = told.promised.max(told.clean);
-        }
-        machine.advance(ms(15));
-    }
-    log.close()
-}
+impl Life for Told {
+    type Kind = (Durability, CleanupPolicy);
 
-/// Holds a new life against what was told in the last.
-fn check_life(log: &EventLog, told: &mut Told, case: &str) {
-    let damage = &log.recovery_report().damage;
-    assert!(damage.is_empty(), "{case}: {damage:?}");
-    if log.list_topics().is_empty() {
-        assert_eq!(told.promised, 0, "{case}: the topic is gone");
-        return;
+    const ONE_IN: u64 = 30;
+
+    /// Segments are filled, compacted, compacted again together with news, deleted at the front, and by retention if the
+    /// policy is so.
+    fn live(&mut self, (durability, policy): Self::Kind, machine: &Machine) -> Result<(), Error> {
+        let dead = || machine.has_crashed();
+        let log = machine.open(log_config().compaction_memory(1024))?;
+        let config = config().durability(durability).cleanup_policy(policy).retention(Retention::new().records(25));
+        match log.create_topic(TOPIC, config.delete_retention(ms(20))) {
+            Err(Error::TopicExists { .. }) => {}
+            created => created?,
+        }
+        for round in 0..3 {
+            for _ in 0..30 {
+                let number = log.describe_topic(TOPIC)?.partitions[0].log_end.get();
+                let (key, value) = (number * number % 6, (number % 5 != 0).then(|| value(number)));
+                let key_bytes = key.to_le_bytes();
+                let record = match &value {
+                    Some(value) => ProducerRecord::new(TOPIC, value).key(&key_bytes),
+                    None => ProducerRecord::tombstone(TOPIC, &key_bytes),
+                };
+                let delivery = log.producer().send(record)?;
+                if !dead() {
+                    assert_eq!(delivery.offset().get(), self.sent.len() as u64);
+                    self.sent.push((key, value));
+                }
+            }
+            log.producer().flush()?;
+            if !dead() && durability == Durability::Sync {
+                self.promised = self.sent.len() as u64;
+            }
+            if policy.deletes() {
+                self.asked = self.asked.max(log.describe_topic(TOPIC)?.partitions[0].log_end.get());
+                log.apply_retention()?;
+            }
+            if round == 2 {
+                let before = log.describe_topic(TOPIC)?.partitions[0].log_start.advance(20);
+                self.asked = self.asked.max(before.get());
+                log.delete_records(&users(), before)?;
+            }
+            let done = log.compact(&users(), |_| {})?;
+            if !dead() {
+                self.clean = done.clean_end.get();
+                self.promised = self.promised.max(self.clean);
+            }
+            machine.advance(ms(15));
+        }
+        log.close()
     }
-    let (start, clean_end, end, _) = state(log);
-    assert!(start <= told.asked, "{case}: {start}: kept records are gone");
-    assert!(
-        clean_end >= told.clean,
-        "{case}: {clean_end}: what was compacted is to be compacted again, {}",
-        told.clean
-    );
-    assert!(end >= told.promised && end <= told.sent.len() as u64, "{case}: the end is {end} of {}", told.sent.len());
-    told.sent.truncate(end as usize);
-    check_log(log, &told.sent, case);
-    told.promised = end;
-    told.asked = told.asked.max(start);
+
+    /// What was promised is not missing.
+    fn look(&self, machine: &Machine, case: &str) {
+        if self.clean > 0 {
+            let report = machine.verify().unwrap();
+            assert!(report.is_sound(), "{case}: {report:?}");
+        }
+    }
+
+    fn check(&mut self, log: &EventLog, case: &str) {
+        if log.list_topics().is_empty() {
+            assert_eq!(self.promised, 0, "{case}: the topic is gone");
+            return;
+        }
+        let (start, clean_end, end, _) = state(log);
+        assert!(start <= self.asked, "{case}: {start}: kept records are gone");
+        assert!(
+            clean_end >= self.clean,
+            "{case}: {clean_end}: what was compacted is to be compacted again, {}",
+            self.clean
+        );
+        assert!(
+            end >= self.promised && end <= self.sent.len() as u64,
+            "{case}: the end is {end} of {}",
+            self.sent.len()
+        );
+        self.sent.truncate(end as usize);
+        check_log(log, &self.sent, case);
+        self.promised = end;
+        self.asked = self.asked.max(start);
+    }
 }
 
 /// A log whose next compaction makes one segment of several.
@@ -1056,79 +1075,20 @@ fn whatever_step_of_a_compaction_is_the_last_there_are_the_old_segments_or_the_n
     }
 }
 
-fn sweep() -> u64 {
-    if std::env::var("TIDELOG_SWEEP").is_ok_and(|value| value == "full") { 1 } else { 30 }
-}
-
 #[test]
 fn wherever_the_machine_stops_the_last_record_of_each_key_is_there() {
-    let mut crashes = 0;
     let (compact, both) = (CleanupPolicy::Compact, CleanupPolicy::CompactAndDelete);
-    for kind in [(Durability::Sync, compact), (Durability::Os, compact), (Durability::Sync, both)] {
-        let (durability, policy) = kind;
-        let all = {
-            let machine = Machine::new(1);
-            live(&machine, kind, &mut Told::default()).unwrap();
-            let renames = machine.trace().iter().filter(|(operation, _)| *operation == Operation::Rename).count();
-            assert!(renames > 10, "{renames}: hardly anything was compacted");
-            machine.operations()
-        };
-        for at in 0..all {
-            for (nth, how) in PowerCut::ALL.into_iter().enumerate() {
-                if !(at + nth as u64).is_multiple_of(sweep()) {
-                    continue;
-                }
-                let case = format!("{durability}, {policy}: stopped at operation {at} of {all}, {how:?}");
-                let (machine, mut told) = (Machine::new(1 + at), Told::default());
-                machine.crash_at(at);
-                let ended = live(&machine, kind, &mut told);
-                assert!(machine.has_crashed() || ended.is_ok(), "{case}: {ended:?}");
-                let machine = machine.power_cut(how);
-                // Before anybody has opened it, too, nothing that was promised is missing.
-                if told.clean > 0 {
-                    let report = machine.verify().unwrap();
-                    assert!(report.is_sound(), "{case}: {report:?}");
-                }
-                // The next opening is interrupted too.
-                machine.crash_at(machine.operations() + at % 67);
-                drop(machine.open(log_config()));
-                let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
-                let log = machine.open(log_config()).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check_life(&log, &mut told, &case);
-                drop(log);
-                live(&machine, kind, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                let machine = machine.kill();
-                assert!(machine.verify().unwrap().is_sound(), "{case}: {:?}", machine.verify().unwrap());
-                check_life(&open(&machine), &mut told, &case);
-                crashes += 1;
-            }
-        }
+    let kinds = [(Durability::Sync, compact), (Durability::Os, compact), (Durability::Sync, both)];
+    for kind in kinds {
+        let machine = Machine::new(1);
+        Told::default().live(kind, &machine).unwrap();
+        let renames = machine.trace().iter().filter(|(operation, _)| *operation == Operation::Rename).count();
+        assert!(renames > 10, "{renames}: hardly anything was compacted");
     }
-    println!("the machine was stopped {crashes} times");
-    assert!(crashes > 100, "{crashes}");
+    sweep::stop_everywhere::<Told>(&kinds);
 }
 
 #[test]
 fn whatever_operation_fails_the_last_record_of_each_key_is_there() {
-    let mut faults = 0;
-    let kind = (Durability::Sync, CleanupPolicy::CompactAndDelete);
-    for failure in [Failure::Errno(5), Failure::Kind(std::io::ErrorKind::StorageFull)] {
-        for forever in [false, true] {
-            for at in (0..400).filter(|at| at % sweep() == 0) {
-                let case = format!("operation {at} fails with {failure:?}, forever: {forever}");
-                let (machine, mut told) = (Machine::new(at), Told::default());
-                let mut fault = Fault::new(None::<Operation>, at).failure(failure);
-                fault.forever = forever;
-                machine.fail(fault);
-                faults += u64::from(live(&machine, kind, &mut told).is_err());
-                machine.heal();
-                let machine = machine.power_cut(PowerCut::ALL[at as usize % 6]);
-                check_life(&open(&machine), &mut told, &case);
-                live(&machine, kind, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check_life(&open(&machine.kill()), &mut told, &case);
-            }
-        }
-    }
-    println!("{faults} lives ended with an error");
-    assert!(faults > 20, "{faults}");
+    sweep::fail_everywhere::<Told>((Durability::Sync, CleanupPolicy::CompactAndDelete), 400);
 }

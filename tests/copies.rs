@@ -1,6 +1,8 @@
 //! Forks and backups: what they hold, what they share, and what is left of one that was interrupted.
 #![cfg(feature = "sim")]
 
+mod sweep;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -506,9 +508,8 @@ fn a_copy_beside_a_writer_is_begun_anew_when_that_cuts_or_removes_what_is_copied
     }
 }
 
-fn sweep() -> u64 {
-    if std::env::var("TIDELOG_SWEEP").is_ok_and(|value| value == "full") { 1 } else { 7 }
-}
+/// Of so many cases one is run, unless all are.
+const ONE_IN: u64 = 7;
 
 #[test]
 fn wherever_the_machine_stops_a_copy_is_whole_or_it_is_none() {
@@ -521,59 +522,55 @@ fn wherever_the_machine_stops_a_copy_is_whole_or_it_is_none() {
             copy(&log, fork).unwrap();
             (first, machine.operations())
         };
-        for at in first..=last {
-            for (nth, how) in PowerCut::ALL.into_iter().enumerate() {
-                if !(at + nth as u64).is_multiple_of(sweep()) {
-                    continue;
-                }
-                let case = format!("fork: {fork}, stopped at operation {at} of {first}..{last}, {how:?}");
-                let machine = Machine::new(1);
-                let log = log_with(&machine, Durability::Sync, 13);
-                let held = contents(&log);
-                machine.crash_at(at);
-                let told = copy(&log, fork).is_ok();
-                drop(log);
-                let machine = machine.power_cut(how);
-                let is_there = machine.files().iter().any(|path| path.starts_with("copy"));
-                assert!(is_there || !told, "{case}: the copy is gone");
-                // The log first: what it recovers must leave the copy as it is; and the other way round.
-                for log_first in [true, false] {
-                    let machine = machine.kill();
-                    let check_log = || {
-                        let log = open(&machine);
-                        is_clean(&log);
-                        assert_eq!(contents(&log), held, "{case}");
-                        send(&log, 0, 7, 8);
-                        log.close().unwrap();
-                    };
-                    let check_copy = || {
-                        if is_there {
-                            assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
-                            let twin = machine.open_copy(COPY, options()).unwrap();
-                            is_clean(&twin);
-                            assert_eq!(contents(&twin), held, "{case}");
-                            send(&twin, 0, 7, 9);
-                            twin.close().unwrap();
-                        }
-                    };
-                    if log_first {
-                        check_log();
-                        check_copy();
-                    } else {
-                        check_copy();
-                        check_log();
-                    }
-                    assert_eq!(machine.kill().verify().unwrap().findings, [], "{case}");
-                }
-                if !is_there {
-                    // What is left of it is in nobody's way.
+        for (at, nth) in sweep::stops(first..last + 1, ONE_IN) {
+            let how = PowerCut::ALL[nth];
+            let case = format!("fork: {fork}, stopped at operation {at} of {first}..{last}, {how:?}");
+            let machine = Machine::new(1);
+            let log = log_with(&machine, Durability::Sync, 13);
+            let held = contents(&log);
+            machine.crash_at(at);
+            let told = copy(&log, fork).is_ok();
+            drop(log);
+            let machine = machine.power_cut(how);
+            let is_there = machine.files().iter().any(|path| path.starts_with("copy"));
+            assert!(is_there || !told, "{case}: the copy is gone");
+            // The log first: what it recovers must leave the copy as it is; and the other way round.
+            for log_first in [true, false] {
+                let machine = machine.kill();
+                let check_log = || {
                     let log = open(&machine);
-                    copy(&log, !fork).unwrap();
-                    drop(log);
-                    assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
+                    is_clean(&log);
+                    assert_eq!(contents(&log), held, "{case}");
+                    send(&log, 0, 7, 8);
+                    log.close().unwrap();
+                };
+                let check_copy = || {
+                    if is_there {
+                        assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
+                        let twin = machine.open_copy(COPY, options()).unwrap();
+                        is_clean(&twin);
+                        assert_eq!(contents(&twin), held, "{case}");
+                        send(&twin, 0, 7, 9);
+                        twin.close().unwrap();
+                    }
+                };
+                if log_first {
+                    check_log();
+                    check_copy();
+                } else {
+                    check_copy();
+                    check_log();
                 }
-                if is_there { whole += 1 } else { none += 1 }
+                assert_eq!(machine.kill().verify().unwrap().findings, [], "{case}");
             }
+            if !is_there {
+                // What is left of it is in nobody's way.
+                let log = open(&machine);
+                copy(&log, !fork).unwrap();
+                drop(log);
+                assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
+            }
+            if is_there { whole += 1 } else { none += 1 }
         }
     }
     println!("{none} times there was no copy, {whole} times a whole one");
@@ -584,26 +581,22 @@ fn wherever_the_machine_stops_a_copy_is_whole_or_it_is_none() {
 fn whatever_operation_fails_a_copy_is_whole_or_it_is_none() {
     let mut failed = 0;
     for fork in [true, false] {
-        for forever in [false, true] {
-            for at in (0..120).filter(|at| at % sweep() == 0) {
-                let case = format!("fork: {fork}, operation {at} fails, forever: {forever}");
-                let machine = Machine::new(at);
-                let log = log_with(&machine, Durability::Sync, 13);
-                let held = contents(&log);
-                let mut fault = Fault::new(None::<Operation>, at).failure(Failure::Errno(5));
-                fault.forever = forever;
-                machine.fail(fault);
-                let told = copy(&log, fork);
-                machine.heal();
-                failed += u64::from(told.is_err());
-                let machine = machine.kill();
-                let is_there = machine.files().iter().any(|path| path.starts_with("copy"));
-                assert!(is_there || told.is_err(), "{case}");
-                assert_eq!(contents(&open(&machine)), held, "{case}");
-                if is_there {
-                    assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
-                    assert_eq!(contents(&machine.open_copy(COPY, options()).unwrap()), held, "{case}");
-                }
+        for fault in sweep::faults(&[Failure::Errno(5)], 120, ONE_IN) {
+            let case = format!("fork: {fork}, {fault:?}");
+            let machine = Machine::new(fault.at);
+            let log = log_with(&machine, Durability::Sync, 13);
+            let held = contents(&log);
+            machine.fail(fault);
+            let told = copy(&log, fork);
+            machine.heal();
+            failed += u64::from(told.is_err());
+            let machine = machine.kill();
+            let is_there = machine.files().iter().any(|path| path.starts_with("copy"));
+            assert!(is_there || told.is_err(), "{case}");
+            assert_eq!(contents(&open(&machine)), held, "{case}");
+            if is_there {
+                assert_eq!(machine.verify_copy(COPY).unwrap().findings, [], "{case}");
+                assert_eq!(contents(&machine.open_copy(COPY, options()).unwrap()), held, "{case}");
             }
         }
     }

@@ -34,6 +34,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..32u8, 0..6u64).prop_map(|(kind, at)| Step::Fail { kind, at }),
         1 => (0..40u64, 0..=PowerCut::ALL.len()).prop_map(|(at, how)| Step::Die { at, how }),
         1 => partition().prop_map(|partition| Step::LosePage { partition }),
+        2 => (partition(), 0..24u64).prop_map(|(partition, back)| Step::Truncate { partition, back }),
+        1 => any::<bool>().prop_map(|fork| Step::Copy { fork }),
+        2 => partition().prop_map(|partition| Step::Compact { partition }),
     ]
 }
 
@@ -44,9 +47,10 @@ proptest! {
         seed in any::<u64>(),
         durability in prop::sample::select(&DURABILITIES[..]),
         segment_bytes in prop_oneof![Just(4096u32), Just(8192), Just(65536)],
+        compacts in any::<bool>(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let mut world = World::new(seed, durability, segment_bytes);
+        let mut world = World::new(seed, durability, segment_bytes, compacts);
         for step in &steps {
             world.take(step);
         }

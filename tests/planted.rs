@@ -36,6 +36,7 @@ const fn mistake(
 }
 
 const BATCH: &str = "src/format/batch.rs";
+const CATALOG: &str = "src/catalog.rs";
 const RECOVERY: &str = "src/partition/recovery.rs";
 const SEGMENT: &str = "src/partition/segment.rs";
 
@@ -163,7 +164,7 @@ const MISTAKES: &[Mistake] = &[
     mistake(
         "any-number-of-partitions-believed",
         "inspect",
-        "src/catalog.rs",
+        CATALOG,
         "Fact::Topic(_, topic) if !(1..=MAX_PARTITIONS)",
         "Fact::Topic(_, topic) if !PLANTED && !(1..=MAX_PARTITIONS)",
     ),
@@ -208,6 +209,62 @@ const MISTAKES: &[Mistake] = &[
         "src/group/mod.rs",
         "        self.offsets.deliver(end)",
         "        if PLANTED { Ok(()) } else { self.offsets.deliver(end) }",
+    ),
+    mistake(
+        "two-topics-of-one-id",
+        "directory",
+        CATALOG,
+        "!self.has(*id) && check_name",
+        "(PLANTED || !self.has(*id)) && check_name",
+    ),
+    mistake(
+        "cut-ignored-on-opening",
+        "directory",
+        CATALOG,
+        "        if let Some(Fact::Cut(_, _, cut)) = cut { Some(cut) } else { None }",
+        "        if let (Some(Fact::Cut(_, _, cut)), false) = (cut, PLANTED) { Some(cut) } else { None }",
+    ),
+    mistake(
+        "leftover-of-a-compaction-read",
+        "directory",
+        RECOVERY,
+        "other.base < compacted.end && replaced",
+        "other.base < compacted.end && replaced && !PLANTED",
+    ),
+    mistake(
+        "compacted-end-trusted-beyond-a-cut",
+        "directory",
+        RECOVERY,
+        "        begins.into_iter().chain(self.cut_end(head)).min()",
+        "        let cut = self.cut_end(head).filter(|_| !PLANTED || head.compacted().is_none());\n        begins.into_iter().chain(cut).min()",
+    ),
+    mistake(
+        "reader-looks-for-ever",
+        "directory",
+        "src/partition/following.rs",
+        "        if first.is_none() {\n            now.retain",
+        "        if first.is_none() && !PLANTED {\n            now.retain",
+    ),
+    mistake(
+        "cut-not-recorded",
+        "operations",
+        CATALOG,
+        "|cut| self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)])",
+        "|cut| if PLANTED { Ok(()) } else { self.record(&[Fact::Cut(id, number, cut), Fact::End(id, number, end)]) }",
+    ),
+    mistake(
+        "last-record-of-a-key-compacted",
+        "operations",
+        "src/partition/compaction.rs",
+        "if latest.is_some_and(|latest| latest > record.offset) {",
+        "if latest.is_some_and(|latest| latest > record.offset || PLANTED) {",
+    ),
+    mistake(
+        "fork-appends-to-what-is-shared",
+        "operations",
+        RECOVERY,
+        "if damaged || self.is_shared(&*active.file)? {",
+        "if damaged || (self.is_shared(&*active.file)? && !PLANTED) {",
     ),
 ];
 

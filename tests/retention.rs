@@ -2,14 +2,18 @@
 //! anywhere.
 #![cfg(feature = "sim")]
 
+mod sweep;
+
 use std::time::Duration;
 
 use serde_json::Value;
-use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
+use tidelog::sim::{Machine, Operation, PowerCut};
 use tidelog::{
     Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, ProducerRecord, Retention,
     Timestamp, TopicConfig, TopicPartition, WhenFull,
 };
+
+use crate::sweep::Life;
 
 const TOPIC: &str = "orders";
 const NOW: Duration = Duration::ZERO;
@@ -577,60 +581,63 @@ struct Told {
     asked: u64,
 }
 
-/// Segments are rolled, removed by retention and by hand, and all of them at once. Ends with the first error.
-fn live(machine: &Machine, durability: Durability, told: &mut Told) -> Result<(), Error> {
-    let dead = || machine.has_crashed();
-    let log = machine.open(LogConfig::new().background(false))?;
-    match log.create_topic(TOPIC, config().durability(durability).retention(Retention::new().records(7))) {
-        Err(Error::TopicExists { .. }) => {}
-        created => created?,
-    }
-    for round in 0..3 {
-        for _ in 0..8 {
-            let number = log.describe_topic(TOPIC)?.partitions[0].log_end.get();
-            let delivery = log.producer().send(ProducerRecord::new(TOPIC, &value(number)))?;
+impl Life for Told {
+    type Kind = Durability;
+
+    const ONE_IN: u64 = 12;
+
+    /// Segments are rolled, removed by retention and by hand, and all of them at once.
+    fn live(&mut self, durability: Durability, machine: &Machine) -> Result<(), Error> {
+        let dead = || machine.has_crashed();
+        let log = machine.open(LogConfig::new().background(false))?;
+        match log.create_topic(TOPIC, config().durability(durability).retention(Retention::new().records(7))) {
+            Err(Error::TopicExists { .. }) => {}
+            created => created?,
+        }
+        for round in 0..3 {
+            for _ in 0..8 {
+                let number = log.describe_topic(TOPIC)?.partitions[0].log_end.get();
+                let delivery = log.producer().send(ProducerRecord::new(TOPIC, &value(number)))?;
+                if !dead() {
+                    assert_eq!(delivery.offset().get(), number);
+                    self.sent = self.sent.max(number + 1);
+                }
+            }
+            log.producer().flush()?;
+            if !dead() && durability == Durability::Sync {
+                self.promised = self.sent;
+            }
+            let (start, end) = {
+                let partition = &log.describe_topic(TOPIC)?.partitions[0];
+                (partition.log_start.get(), partition.high_watermark.get())
+            };
+            let before = [start + 3, (start + 6).min(end), end][round];
+            self.asked = self.asked.max(before);
+            let done = log.delete_records(&orders(), before)?;
             if !dead() {
-                assert_eq!(delivery.offset().get(), number);
-                told.sent = told.sent.max(number + 1);
+                self.deleted = self.deleted.max(done.get());
+            }
+            self.asked = self.asked.max(end);
+            log.apply_retention()?;
+            if !dead() {
+                self.deleted = self.deleted.max(log.describe_topic(TOPIC)?.partitions[0].log_start.get());
             }
         }
-        log.producer().flush()?;
-        if !dead() && durability == Durability::Sync {
-            told.promised = told.sent;
-        }
-        let (start, end) = {
-            let partition = &log.describe_topic(TOPIC)?.partitions[0];
-            (partition.log_start.get(), partition.high_watermark.get())
-        };
-        let before = [start + 3, (start + 6).min(end), end][round];
-        told.asked = told.asked.max(before);
-        let done = log.delete_records(&orders(), before)?;
-        if !dead() {
-            told.deleted = told.deleted.max(done.get());
-        }
-        told.asked = told.asked.max(end);
-        log.apply_retention()?;
-        if !dead() {
-            told.deleted = told.deleted.max(log.describe_topic(TOPIC)?.partitions[0].log_start.get());
-        }
+        log.close()
     }
-    log.close()
-}
 
-/// Holds a new life against what was told in the last.
-fn check(log: &EventLog, told: &mut Told, case: &str) {
-    let damage = &log.recovery_report().damage;
-    assert!(damage.is_empty(), "{case}: {damage:?}");
-    if log.list_topics().is_empty() {
-        assert_eq!((told.promised, told.deleted), (0, 0), "{case}: the topic is gone");
-        return;
+    fn check(&mut self, log: &EventLog, case: &str) {
+        if log.list_topics().is_empty() {
+            assert_eq!((self.promised, self.deleted), (0, 0), "{case}: the topic is gone");
+            return;
+        }
+        let (start, end, _) = state(log);
+        assert!(start >= self.deleted, "{case}: {start}: deleted records are back, {self:?}");
+        assert!(start <= self.asked, "{case}: {start}: kept records are gone, {self:?}");
+        assert!(end >= self.promised.max(self.deleted) && end <= self.sent, "{case}: the end is {end}, {self:?}");
+        assert_eq!(read(log), (start..end).collect::<Vec<_>>(), "{case}");
+        *self = Told { sent: end, promised: end, deleted: start, asked: start };
     }
-    let (start, end, _) = state(log);
-    assert!(start >= told.deleted, "{case}: {start}: deleted records are back, {told:?}");
-    assert!(start <= told.asked, "{case}: {start}: kept records are gone, {told:?}");
-    assert!(end >= told.promised.max(told.deleted) && end <= told.sent, "{case}: the end is {end}, {told:?}");
-    assert_eq!(read(log), (start..end).collect::<Vec<_>>(), "{case}");
-    *told = Told { sent: end, promised: end, deleted: start, asked: start };
 }
 
 #[test]
@@ -653,70 +660,12 @@ fn the_last_segment_goes_only_once_the_name_of_the_next_is_durable() {
     }
 }
 
-fn sweep() -> u64 {
-    if std::env::var("TIDELOG_SWEEP").is_ok_and(|value| value == "full") { 1 } else { 12 }
-}
-
 #[test]
 fn wherever_the_machine_stops_deleted_records_stay_deleted_and_kept_ones_kept() {
-    let mut crashes = 0;
-    for durability in [Durability::Sync, Durability::Os] {
-        let all = {
-            let machine = Machine::new(1);
-            live(&machine, durability, &mut Told::default()).unwrap();
-            machine.operations()
-        };
-        for at in 0..all {
-            for (nth, how) in PowerCut::ALL.into_iter().enumerate() {
-                if !(at + nth as u64).is_multiple_of(sweep()) {
-                    continue;
-                }
-                let case = format!("{durability}: stopped at operation {at} of {all}, {how:?}");
-                let (machine, mut told) = (Machine::new(1 + at), Told::default());
-                machine.crash_at(at);
-                let ended = live(&machine, durability, &mut told);
-                assert!(machine.has_crashed() || ended.is_ok(), "{case}: {ended:?}");
-                let machine = machine.power_cut(how);
-                // The next opening is interrupted too.
-                machine.crash_at(machine.operations() + at % 67);
-                drop(machine.open(LogConfig::new().background(false)));
-                let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
-                let log =
-                    machine.open(LogConfig::new().background(false)).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check(&log, &mut told, &case);
-                drop(log);
-                live(&machine, durability, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                let machine = machine.kill();
-                assert!(machine.verify().unwrap().is_sound(), "{case}");
-                check(&open(&machine), &mut told, &case);
-                crashes += 1;
-            }
-        }
-    }
-    println!("the machine was stopped {crashes} times");
-    assert!(crashes > 100, "{crashes}");
+    sweep::stop_everywhere::<Told>(&[Durability::Sync, Durability::Os]);
 }
 
 #[test]
 fn whatever_operation_fails_deleted_records_stay_deleted_and_kept_ones_kept() {
-    let mut faults = 0;
-    for failure in [Failure::Errno(5), Failure::Kind(std::io::ErrorKind::StorageFull)] {
-        for forever in [false, true] {
-            for at in (0..220).filter(|at| at % sweep() == 0) {
-                let case = format!("operation {at} fails with {failure:?}, forever: {forever}");
-                let (machine, mut told) = (Machine::new(at), Told::default());
-                let mut fault = Fault::new(None::<Operation>, at).failure(failure);
-                fault.forever = forever;
-                machine.fail(fault);
-                faults += u64::from(live(&machine, Durability::Sync, &mut told).is_err());
-                machine.heal();
-                let machine = machine.power_cut(PowerCut::ALL[at as usize % 6]);
-                check(&open(&machine), &mut told, &case);
-                live(&machine, Durability::Sync, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check(&open(&machine.kill()), &mut told, &case);
-            }
-        }
-    }
-    println!("{faults} lives ended with an error");
-    assert!(faults > 20, "{faults}");
+    sweep::fail_everywhere::<Told>(Durability::Sync, 220);
 }

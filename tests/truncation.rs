@@ -1,6 +1,8 @@
 //! Cutting the tail of a log: for readers, groups, senders, other processes, and a machine that stops anywhere.
 #![cfg(feature = "sim")]
 
+mod sweep;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use tidelog::{
     Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, Offset, OffsetReset,
     ProducerRecord, TopicConfig, TopicPartition,
 };
+
+use crate::sweep::Life;
 
 const TOPIC: &str = "orders";
 const NOW: Duration = Duration::ZERO;
@@ -511,135 +515,81 @@ struct Told {
     generation: u8,
 }
 
-/// The log is cut in the middle of a segment, at the beginning of one, and at its own beginning, and goes on. Ends with the
-/// first error.
-fn live(machine: &Machine, durability: Durability, told: &mut Told) -> Result<(), Error> {
-    let log = machine.open(LogConfig::new().background(false))?;
-    match log.create_topic(TOPIC, config().durability(durability)) {
-        Err(Error::TopicExists { .. }) => {}
-        created => created?,
-    }
-    for round in 0..4 {
-        told.generation += 1;
-        for _ in 0..7 {
-            let delivery = log.producer().send(ProducerRecord::new(TOPIC, &value(told.generation)))?;
-            assert_eq!(delivery.offset().get(), told.held.len() as u64);
-            told.held.push(told.generation);
-        }
-        log.producer().flush()?;
-        if !machine.has_crashed() && durability == Durability::Sync {
-            told.promised = told.held.len();
-        }
-        let end = [told.held.len() - 3, told.held.len() / 5 * 5, 0, 4][round].min(told.held.len());
-        if round % 2 == 1 {
-            let mut group = log.consumer(ConsumerConfig::group("billing").auto_commit(false))?;
-            group.assign([orders()])?;
-            group.commit_offsets([(orders(), Offset::new(told.held.len() as u64))])?;
-        }
-        told.cutting = Some(end);
-        log.truncate(&orders(), end as u64, GroupsBeyond::PullBack)?;
-        if !machine.has_crashed() {
-            told.held.truncate(end);
-            (told.promised, told.cutting) = (end, None);
-        }
-    }
-    log.close()
-}
+impl Life for Told {
+    type Kind = Durability;
 
-/// Holds a new life against what was told in the last.
-fn check(log: &EventLog, told: &mut Told, case: &str) {
-    let damage = &log.recovery_report().damage;
-    assert!(damage.is_empty(), "{case}: {damage:?}");
-    if log.list_topics().is_empty() {
-        assert_eq!(told.promised, 0, "{case}: the topic is gone");
-        return;
-    }
-    let found = read(log);
-    assert_eq!(found.len() as u64, state(log).1, "{case}");
-    let whole = told.held.starts_with(&found) && found.len() >= told.promised;
-    let is_cut = told.cutting.is_some_and(|end| found == told.held[..end]);
-    assert!(whole || is_cut, "{case}: {found:?}, {told:?}");
-    if let Ok(group) = log.describe_group("billing") {
-        let committed = group.offsets.iter().filter_map(|offset| offset.committed).max();
-        assert!(committed <= Some(Offset::new(found.len() as u64)), "{case}: {committed:?}");
-    }
-    *told = Told { promised: found.len(), held: found, cutting: None, generation: told.generation };
-}
+    const ONE_IN: u64 = 12;
 
-fn sweep() -> u64 {
-    if std::env::var("TIDELOG_SWEEP").is_ok_and(|value| value == "full") { 1 } else { 12 }
+    /// The log is cut in the middle of a segment, at the beginning of one, and at its own beginning, and goes on.
+    fn live(&mut self, durability: Durability, machine: &Machine) -> Result<(), Error> {
+        let log = machine.open(LogConfig::new().background(false))?;
+        match log.create_topic(TOPIC, config().durability(durability)) {
+            Err(Error::TopicExists { .. }) => {}
+            created => created?,
+        }
+        for round in 0..4 {
+            self.generation += 1;
+            for _ in 0..7 {
+                let delivery = log.producer().send(ProducerRecord::new(TOPIC, &value(self.generation)))?;
+                assert_eq!(delivery.offset().get(), self.held.len() as u64);
+                self.held.push(self.generation);
+            }
+            log.producer().flush()?;
+            if !machine.has_crashed() && durability == Durability::Sync {
+                self.promised = self.held.len();
+            }
+            let end = [self.held.len() - 3, self.held.len() / 5 * 5, 0, 4][round].min(self.held.len());
+            if round % 2 == 1 {
+                let mut group = log.consumer(ConsumerConfig::group("billing").auto_commit(false))?;
+                group.assign([orders()])?;
+                group.commit_offsets([(orders(), Offset::new(self.held.len() as u64))])?;
+            }
+            self.cutting = Some(end);
+            log.truncate(&orders(), end as u64, GroupsBeyond::PullBack)?;
+            if !machine.has_crashed() {
+                self.held.truncate(end);
+                (self.promised, self.cutting) = (end, None);
+            }
+        }
+        log.close()
+    }
+
+    fn look(&self, machine: &Machine, case: &str) {
+        if let Ok(beside) = machine.open_read_only()
+            && !beside.list_topics().is_empty()
+        {
+            assert_eq!(beside.recovery_report().damage, [], "{case}");
+            let end = self.cutting.filter(|end| state(&beside).1 == *end as u64).unwrap_or(self.held.len());
+            assert!(self.held[..end].starts_with(&read(&beside)), "{case}: {self:?}");
+        }
+    }
+
+    fn check(&mut self, log: &EventLog, case: &str) {
+        if log.list_topics().is_empty() {
+            assert_eq!(self.promised, 0, "{case}: the topic is gone");
+            return;
+        }
+        let found = read(log);
+        assert_eq!(found.len() as u64, state(log).1, "{case}");
+        let whole = self.held.starts_with(&found) && found.len() >= self.promised;
+        let is_cut = self.cutting.is_some_and(|end| found == self.held[..end]);
+        assert!(whole || is_cut, "{case}: {found:?}, {self:?}");
+        if let Ok(group) = log.describe_group("billing") {
+            let committed = group.offsets.iter().filter_map(|offset| offset.committed).max();
+            assert!(committed <= Some(Offset::new(found.len() as u64)), "{case}: {committed:?}");
+        }
+        *self = Told { promised: found.len(), held: found, cutting: None, generation: self.generation };
+    }
 }
 
 #[test]
 fn wherever_the_machine_stops_the_log_is_cut_or_it_is_not() {
-    let mut crashes = 0;
-    for durability in [Durability::Sync, Durability::Os] {
-        let all = {
-            let machine = Machine::new(1);
-            live(&machine, durability, &mut Told::default()).unwrap();
-            machine.operations()
-        };
-        for at in 0..all {
-            for (nth, how) in PowerCut::ALL.into_iter().enumerate() {
-                if !(at + nth as u64).is_multiple_of(sweep()) {
-                    continue;
-                }
-                let case = format!("{durability}: stopped at operation {at} of {all}, {how:?}");
-                let (machine, mut told) = (Machine::new(1 + at), Told::default());
-                machine.crash_at(at);
-                let ended = live(&machine, durability, &mut told);
-                assert!(machine.has_crashed() || ended.is_ok(), "{case}: {ended:?}");
-                let machine = machine.power_cut(how);
-                // Whoever only looks sees nothing else.
-                if let Ok(beside) = machine.open_read_only()
-                    && !beside.list_topics().is_empty()
-                {
-                    assert_eq!(beside.recovery_report().damage, [], "{case}");
-                    let end = told.cutting.filter(|end| state(&beside).1 == *end as u64).unwrap_or(told.held.len());
-                    assert!(told.held[..end].starts_with(&read(&beside)), "{case}: {told:?}");
-                }
-                // The next opening is interrupted too.
-                machine.crash_at(machine.operations() + at % 67);
-                drop(machine.open(LogConfig::new().background(false)));
-                let machine = machine.power_cut(PowerCut::ALL[(nth + 1) % 6]);
-                let log =
-                    machine.open(LogConfig::new().background(false)).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check(&log, &mut told, &case);
-                drop(log);
-                live(&machine, durability, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                let machine = machine.kill();
-                assert!(machine.verify().unwrap().is_sound(), "{case}");
-                check(&open(&machine), &mut told, &case);
-                crashes += 1;
-            }
-        }
-    }
-    println!("the machine was stopped {crashes} times");
-    assert!(crashes > 100, "{crashes}");
+    sweep::stop_everywhere::<Told>(&[Durability::Sync, Durability::Os]);
 }
 
 #[test]
 fn whatever_operation_fails_the_log_is_cut_or_it_is_not() {
-    let mut faults = 0;
-    for failure in [Failure::Errno(5), Failure::Kind(std::io::ErrorKind::StorageFull)] {
-        for forever in [false, true] {
-            for at in (0..260).filter(|at| at % sweep() == 0) {
-                let case = format!("operation {at} fails with {failure:?}, forever: {forever}");
-                let (machine, mut told) = (Machine::new(at), Told::default());
-                let mut fault = Fault::new(None::<Operation>, at).failure(failure);
-                fault.forever = forever;
-                machine.fail(fault);
-                faults += u64::from(live(&machine, Durability::Sync, &mut told).is_err());
-                machine.heal();
-                let machine = machine.power_cut(PowerCut::ALL[at as usize % 6]);
-                check(&open(&machine), &mut told, &case);
-                live(&machine, Durability::Sync, &mut told).unwrap_or_else(|error| panic!("{case}: {error}"));
-                check(&open(&machine.kill()), &mut told, &case);
-            }
-        }
-    }
-    println!("{faults} lives ended with an error");
-    assert!(faults > 20, "{faults}");
+    sweep::fail_everywhere::<Told>(Durability::Sync, 260);
 }
 
 /// Cuts a log of ten records at 5. `meanwhile` is called as soon as others can be sent

@@ -72,7 +72,9 @@ impl Records {
     /// The record with this number.
     #[inline]
     pub(crate) fn get(&self, number: usize) -> ProducerRecord<'_> {
-        ProducerRecord::new(TOPIC, &self.value).key(&self.keys[number % KEYS])
+        // Looked up first: behind a record that is half made a look-up that may panic has the record moved about.
+        let key = &self.keys[number % KEYS];
+        ProducerRecord::new(TOPIC, &self.value).key(key)
     }
 }
 

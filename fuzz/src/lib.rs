@@ -14,9 +14,9 @@
 //! | `sealed_segment` | an older one                             | the same, read lazily                                       |
 //! | `group`          | a file of committed offsets              | what is committed is what was written, and not past the end |
 //! | `catalog`        | the file of the catalog                  | it opens or says why; nobody's records go                   |
-//! | `directory`      | any files at all                         | it opens or says why; nothing appears that is in no file    |
+//! | `directory`      | any files at all                         | it opens or says why; nothing appears that is in no file, no topic is hidden |
 //! | `inspect`        | the same                                 | `verify` agrees with recovery; what `repair` mended verifies |
-//! | `operations`     | steps, kills and power cuts              | what a plain model says                                     |
+//! | `operations`     | steps, truncations, compactions, copies, kills, power cuts | what a plain model says                   |
 //! | `consumer`       | a scenario, and the tape of its choices  | what delivery at least once means                           |
 //!
 //! For all of them: no panic; memory within a small multiple of the input (where the counting allocator is installed), and

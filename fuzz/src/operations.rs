@@ -3,18 +3,25 @@
 //!
 //! A call that fails because the disk did leaves in doubt whether what it was to do is done. The process is started again
 //! then, and must find all that was accepted before, and of what is in doubt nothing or a beginning.
+//!
+//! Where the topic is compacted a record may be missing of whose key there is a later one, or was when a tail was cut off. A
+//! copy of the log holds in the end what the log held when it was made, whatever has become of that since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidelog::sim::{Failure, Fault, Machine, Operation, PowerCut};
 use tidelog::{
-    Consumer, ConsumerConfig, Durability, Error, EventLog, LogConfig, Offset, OffsetReset, Producer, ProducerRecord,
-    RecoveryReport, Result, TopicConfig, TopicPartition,
+    CleanupPolicy, Consumer, ConsumerConfig, Durability, Error, EventLog, GroupsBeyond, LogConfig, Offset, OffsetReset,
+    Producer, ProducerRecord, RecoveryReport, Result, TopicConfig, TopicPartition,
 };
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";
+/// Where a copy of the log is made, below it on the simulated disk.
+const COPY: &str = "/simulated/copy";
+/// So many keys there are: few, so that most records are superseded soon.
+const KEYS: u8 = 5;
 
 /// What is done to the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +64,18 @@ pub enum Step {
     LosePage {
         partition: u32,
     },
+    /// So many records are cut off the end.
+    Truncate {
+        partition: u32,
+        back: u64,
+    },
+    /// A fork or a backup is made, once.
+    Copy {
+        fork: bool,
+    },
+    Compact {
+        partition: u32,
+    },
 }
 
 /// The calls that fail.
@@ -85,8 +104,9 @@ const MOST_STEPS: usize = 60;
 pub fn operations(input: &[u8]) {
     let Some((&[seed, durability, segment_bytes], mut rest)) = input.split_first_chunk() else { return };
     let durability = DURABILITIES[usize::from(durability) % DURABILITIES.len()];
+    let compacts = segment_bytes / 3 % 2 == 1;
     let segment_bytes = [4096, 8192, 65536][usize::from(segment_bytes) % 3];
-    let mut world = World::new(u64::from(seed), durability, segment_bytes);
+    let mut world = World::new(u64::from(seed), durability, segment_bytes, compacts);
     for _ in 0..MOST_STEPS {
         let Some((step, behind)) = Step::read(rest) else { break };
         rest = behind;
@@ -123,6 +143,9 @@ impl Step {
             13 => (Step::Fail { kind: low, at: u64::from(high) % 16 }, 2),
             14 => (Step::Die { at: u64::from(low) % 64, how: usize::from(high) % (PowerCut::ALL.len() + 1) }, 2),
             15 => (Step::LosePage { partition }, 0),
+            16 => (Step::Truncate { partition, back: u64::from(low) % 24 }, 1),
+            17 => (Step::Copy { fork: low & 1 == 0 }, 1),
+            120 => (Step::Compact { partition }, 0),
             _ => (Step::PowerCut(usize::from(*kind) % PowerCut::ALL.len()), 0),
         };
         Some((step, &rest[used.min(rest.len())..]))
@@ -153,6 +176,9 @@ impl Step {
             Step::Fail { kind, at } => out.extend([13, kind, at as u8]),
             Step::Die { at, how } => out.extend([14, at as u8, how as u8]),
             Step::LosePage { partition } => out.push(with(15, partition)),
+            Step::Truncate { partition, back } => out.extend([with(16, partition), back as u8]),
+            Step::Copy { fork } => out.extend([17, u8::from(!fork)]),
+            Step::Compact { partition } => out.push(with(120, partition)),
         }
     }
 }
@@ -167,6 +193,56 @@ struct Model {
     committed: Option<u64>,
     /// What a commit was to commit that failed.
     commit_in_doubt: Option<u64>,
+    /// Where a call was to cut that failed.
+    cut_in_doubt: Option<u64>,
+    /// Offsets of whose keys there was a later record, which has been cut off since.
+    superseded: BTreeSet<u64>,
+}
+
+/// The key of a record with this value.
+fn key_of(value: &[u8]) -> [u8; 1] {
+    [value[0] % KEYS]
+}
+
+impl Model {
+    /// Cuts off what lies at `end` and behind.
+    fn cut(&mut self, end: u64) {
+        let superseded: Vec<u64> = (0..end).filter(|offset| self.is_superseded(*offset)).collect();
+        self.superseded = superseded.into_iter().collect();
+        self.sent.truncate(end as usize);
+        self.durable = end;
+        self.committed = self.committed.map(|committed| committed.min(end));
+    }
+
+    fn is_superseded(&self, offset: u64) -> bool {
+        let key = key_of(&self.sent[offset as usize]);
+        let later = &self.sent[offset as usize + 1..];
+        self.superseded.contains(&offset) || later.iter().any(|value| key_of(value) == key)
+    }
+}
+
+/// What somebody reads of a log: records by offset, and what is committed, by partition.
+type Contents = BTreeMap<u32, (Vec<(u64, Vec<u8>)>, Option<u64>)>;
+
+fn contents(log: &EventLog) -> Result<Contents> {
+    let mut reader = log.consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest))?;
+    let outsider = log.consumer(ConsumerConfig::group(GROUP))?;
+    let mut contents = Contents::new();
+    for number in log.describe_topic(TOPIC)?.partitions.iter().map(|partition| partition.partition) {
+        reader.assign([name(number)])?;
+        reader.seek_to_beginning(&[])?;
+        let mut found = Vec::new();
+        loop {
+            let records = reader.poll(Duration::ZERO)?;
+            if records.is_empty() {
+                break;
+            }
+            found.extend(records.iter().map(|record| (record.offset().get(), record.value().unwrap().to_vec())));
+        }
+        let committed = outsider.committed(&name(number))?.map(|committed| committed.offset.get());
+        contents.insert(number, (found, committed));
+    }
+    Ok(contents)
 }
 
 /// A log, its consumer, and what must be true of them.
@@ -184,6 +260,10 @@ pub struct World {
     pages_lost: bool,
     /// What is left if the machine dies within a call; `None`: everything, it is the process alone.
     death: Option<PowerCut>,
+    /// Whether the topic is compacted.
+    compacts: bool,
+    /// What a copy holds that was made.
+    copied: Option<Contents>,
 }
 
 fn name(partition: u32) -> TopicPartition {
@@ -195,10 +275,12 @@ fn config() -> LogConfig {
 }
 
 impl World {
-    pub fn new(seed: u64, durability: Durability, segment_bytes: u32) -> Self {
+    pub fn new(seed: u64, durability: Durability, segment_bytes: u32, compacts: bool) -> Self {
         let machine = Machine::new(seed);
         let log = machine.open(config()).unwrap();
         let topic = TopicConfig::new().partitions(2).durability(durability).segment_bytes(segment_bytes);
+        let policy = if compacts { CleanupPolicy::Compact } else { CleanupPolicy::Delete };
+        let topic = topic.cleanup_policy(policy);
         log.create_topic(TOPIC, topic).unwrap();
         let mut world = World {
             machine,
@@ -211,6 +293,8 @@ impl World {
             trouble: false,
             pages_lost: false,
             death: None,
+            compacts,
+            copied: None,
         };
         world.begin().unwrap();
         world
@@ -296,7 +380,8 @@ impl World {
             Step::Wait => {
                 let value = self.value(8);
                 self.model(0).in_doubt = vec![value.clone()];
-                let record = ProducerRecord::new(TOPIC, &value).partition(0);
+                let key = key_of(&value);
+                let record = ProducerRecord::new(TOPIC, &value).key(&key).partition(0);
                 let delivery = self.producer.as_ref().unwrap().send(record)?;
                 self.accepted(0);
                 let metadata = delivery.wait()?;
@@ -365,14 +450,65 @@ impl World {
                 }
                 Ok(())
             }
+            Step::Truncate { partition, back } => self.truncate(partition, back),
+            Step::Copy { fork } => self.copy(fork),
+            Step::Compact { partition } if self.compacts => {
+                self.log().compact(&name(partition), |_| {})?;
+                self.check()
+            }
+            Step::Compact { .. } => Ok(()),
         }
+    }
+
+    fn truncate(&mut self, partition: u32, back: u64) -> Result<()> {
+        let end = (self.partitions[&partition].sent.len() as u64).saturating_sub(back);
+        self.model(partition).cut_in_doubt = Some(end);
+        match self.log().truncate(&name(partition), end, GroupsBeyond::PullBack) {
+            // It lies within a batch.
+            Err(Error::InvalidState { .. }) => {
+                self.model(partition).cut_in_doubt = None;
+                return Ok(());
+            }
+            done => drop(done?),
+        }
+        let model = self.model(partition);
+        if let Some(end) = model.cut_in_doubt.take() {
+            model.cut(end);
+        }
+        // Where it was beyond, it goes on at the cut; here it begins anew, from what is committed.
+        self.consumer = None;
+        self.join()?;
+        self.check()
+    }
+
+    fn copy(&mut self, fork: bool) -> Result<()> {
+        if self.copied.is_some() || self.machine.files().iter().any(|path| path.starts_with("copy")) {
+            return Ok(());
+        }
+        self.check()?;
+        let held = contents(self.log())?;
+        let log = self.log();
+        drop(if fork { log.fork(COPY)? } else { log.backup(COPY, None, |_| {})? });
+        self.copied = Some(held);
+        Ok(())
+    }
+
+    /// The copy is sound, and holds what it did when it was made.
+    fn check_copy(&self) {
+        let Some(held) = self.copied.as_ref().filter(|_| !self.trouble) else { return };
+        assert_eq!(self.machine.verify_copy(COPY).unwrap().findings, []);
+        let copy = self.machine.open_copy(COPY, config()).unwrap();
+        assert!(copy.recovery_report().is_clean(), "{:?}", copy.recovery_report());
+        assert!(contents(&copy).unwrap() == *held, "the copy is not what the log was");
     }
 
     fn send(&mut self, partition: u32, values: &[Vec<u8>]) -> Result<()> {
         let model = self.model(partition);
         let at = model.sent.len() as u64;
         model.in_doubt = values.to_vec();
-        let mut records = values.iter().map(|value| ProducerRecord::new(TOPIC, value).partition(partition));
+        let keys: Vec<_> = values.iter().map(|value| key_of(value)).collect();
+        let record = |(value, key)| ProducerRecord::new(TOPIC, value).key(key).partition(partition);
+        let mut records = values.iter().zip(&keys).map(record);
         let producer = self.producer.as_ref().unwrap();
         if values.len() == 1 {
             assert_eq!(producer.send(records.next().unwrap())?.offset().get(), at);
@@ -499,12 +635,20 @@ impl World {
         let report = self.log().recovery_report().clone();
         assert!(report.damage.is_empty() && report.unknown.is_empty(), "{report:?}");
         let partitions = self.log().describe_topic(TOPIC)?.partitions;
-        let were = self.partitions.len();
+        let (were, mut pulled_back_or_not) = (self.partitions.len(), false);
         // One may have been added by a call that failed.
         assert!((were..=were + 1).contains(&partitions.len()), "{} partitions of {were}", partitions.len());
         for partition in partitions {
             let model = self.partitions.entry(partition.partition).or_default();
-            let (found, accepted) = (partition.log_end.get(), model.sent.len() as u64);
+            let found = partition.log_end.get();
+            if let Some(end) = model.cut_in_doubt.take().filter(|end| *end == found) {
+                // Groups are pulled back by now, whoever did it.
+                pulled_back_or_not |= model.committed > Some(end);
+                let committed = model.committed;
+                model.cut(end);
+                model.commit_in_doubt = committed;
+            }
+            let accepted = model.sent.len() as u64;
             let in_doubt = std::mem::take(&mut model.in_doubt);
             assert!(!everything || found >= accepted, "the death of the process took {found}..{accepted}");
             assert!(found >= model.durable, "durable records are gone: {found} of {}", model.durable);
@@ -515,15 +659,15 @@ impl World {
             model.durable = found;
             assert_eq!(partition.durable_end.get(), found);
         }
-        self.found_committed(&report)?;
+        self.found_committed(&report, !pulled_back_or_not)?;
         self.begin()?;
         self.check()
     }
 
     /// What is committed is what was, or was to be, and nothing that is not there.
-    fn found_committed(&mut self, report: &RecoveryReport) -> Result<()> {
+    fn found_committed(&mut self, report: &RecoveryReport, mut sure: bool) -> Result<()> {
         let outsider = self.log().consumer(ConsumerConfig::group(GROUP))?;
-        let (mut pulled_back, mut sure) = (0, true);
+        let mut pulled_back = 0;
         for (number, model) in &mut self.partitions {
             let found = outsider.committed(&name(*number))?.map(|committed| committed.offset.get());
             let (end, in_doubt) = (model.sent.len() as u64, model.commit_in_doubt.take());
@@ -545,32 +689,27 @@ impl World {
             self.start_again(true);
         }
         self.check().unwrap();
+        self.check_copy();
     }
 
     /// All records and all committed offsets are what the model says.
     fn check(&self) -> Result<()> {
-        let mut reader = self.log().consumer(ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest))?;
-        let outsider = self.log().consumer(ConsumerConfig::group(GROUP))?;
         self.producer.as_ref().unwrap().flush()?;
+        let held = contents(self.log())?;
         for (number, model) in &self.partitions {
-            reader.assign([name(*number)])?;
-            reader.seek_to_beginning(&[])?;
-            let mut found = Vec::new();
-            loop {
-                let records = reader.poll(Duration::ZERO)?;
-                if records.is_empty() {
-                    break;
+            let (found, committed) = &held[number];
+            let mut rest = found.iter().peekable();
+            for (offset, value) in (0..).zip(&model.sent) {
+                match rest.next_if(|(found, _)| *found == offset) {
+                    Some((_, found)) => assert!(found == value, "partition {number}: {offset} is not what was sent"),
+                    None => {
+                        let may_be_gone = self.compacts && model.is_superseded(offset);
+                        assert!(may_be_gone, "partition {number}: {offset} of {} is gone", model.sent.len());
+                    }
                 }
-                found.extend(records.iter().map(|record| record.value().unwrap().to_vec()));
             }
-            assert!(
-                found == model.sent,
-                "partition {number}: {} records found, {} sent",
-                found.len(),
-                model.sent.len()
-            );
-            let committed = outsider.committed(&name(*number))?.map(|committed| committed.offset.get());
-            assert_eq!(committed, model.committed, "partition {number}");
+            assert_eq!(rest.next(), None, "partition {number}: more than was sent");
+            assert_eq!(*committed, model.committed, "partition {number}");
         }
         Ok(())
     }

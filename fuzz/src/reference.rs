@@ -364,16 +364,18 @@ fn bounds((base, bytes, header): &File<'_>, next: Option<&File<'_>>) -> (u64, Op
     (length, Some(offset.filter(|_| later).map_or(end, |begins| begins.min(end))))
 }
 
-/// Leaves out the foreign files whose names are offsets that the segment before them holds.
-fn drop_strays(found: &mut Vec<File<'_>>, foreign: &BTreeSet<u64>) {
+/// Leaves out the foreign files whose names are offsets that the segment before them holds. `cut_of`: where it was cut off.
+fn drop_strays(found: &mut Vec<File<'_>>, foreign: &BTreeSet<u64>, cut_of: impl Fn(&Option<Header>) -> Option<u64>) {
     let strays: Vec<u64> = (0..found.len())
         .filter(|at| foreign.contains(&found[*at].0))
         .filter(|at| {
             let of_nobody = |(base, ..): &&File<'_>| foreign.contains(base);
             let before = found[..*at].iter().rfind(|file| !of_nobody(file));
-            let next = found[*at..].iter().find(|file| !of_nobody(file));
+            let is_cut = |(base, _, header): &File<'_>| cut_of(header).is_some_and(|end| *base >= end);
+            let next = found[*at..].iter().find(|file| !of_nobody(file) && !is_cut(file));
             before.is_some_and(|file| {
                 let (byte, offset) = bounds(file, next);
+                let offset = offset.into_iter().chain(cut_of(&file.2)).min();
                 let read = file.2.as_ref().map(|header| segment(file.1, header, byte, offset.unwrap_or(u64::MAX)));
                 read.is_some_and(|read| read.end.1 > found[*at].0)
             })
@@ -432,7 +434,7 @@ pub fn partition(
         }
         stays
     });
-    drop_strays(&mut found, &foreign);
+    drop_strays(&mut found, &foreign, cut_of);
     // What lies in front of the segment that holds the start may still be there, and does not count.
     while let (Some(start), [_, (second, ..), ..]) = (start, &found[..])
         && *second <= start

@@ -241,6 +241,10 @@ fn segments() -> Vec<(String, Segment)> {
     segments.push(("long-torn-tail".to_owned(), Segment { damage: torn, ..long.clone() }));
     segments.push(("long".to_owned(), long));
     segments.push(("zeros-and-then-a-batch".to_owned(), hole_of_zeros(&whole)));
+    for (name, end, count) in [("compacted", 6, 3), ("compacted-too-short", 6, 2), ("compacted-too-far", 5, 3)] {
+        let header = SegmentHeader { compacted: Some((end, 9)), ..header(0) };
+        segments.push((name.to_owned(), Segment { header, ..compacted(0, count) }));
+    }
     segments
 }
 
@@ -418,7 +422,10 @@ fn put_directories(seeds: &mut Seeds) {
         }
     }
     put_neighbours(seeds);
+    put_doubles(seeds);
     put_beginnings(seeds);
+    put_cuts(seeds);
+    put_compacted(seeds);
     put_commits(seeds);
     let many = Files::from([
         ("catalog/00000000000000000000.log".to_owned(), table(&[(b"topic/t", Some(topic(5, u32::MAX, &[])))]).encode()),
@@ -514,6 +521,20 @@ fn put_neighbours(seeds: &mut Seeds) {
     }
 }
 
+/// Directories of the same topic id: the catalog knows one of them, both, or neither.
+fn put_doubles(seeds: &mut Seeds) {
+    let second: (&[u8], _) = (b"topic/copied", Some(topic(2, 1, &[])));
+    for (name, facts) in [("copy-of-a-topic", &[][..]), ("two-topics-of-one-id", &[second][..])] {
+        let mut files = orders(facts, [(0, last(0, false))]);
+        files.insert("topics/copied/0/00000000000000000000.log".to_owned(), torn(0, false).encode());
+        put_files(seeds, name, &files);
+        if facts.is_empty() {
+            files.remove("catalog/00000000000000000000.log");
+            put_files(seeds, "copy-without-a-catalog", &files);
+        }
+    }
+}
+
 /// What was deleted on purpose, in the middle of a segment, up to a boundary, and further than there is: its files may still
 /// be there.
 fn put_beginnings(seeds: &mut Seeds) {
@@ -527,6 +548,129 @@ fn put_beginnings(seeds: &mut Seeds) {
     let fact = (key.as_bytes(), Some(1u64.to_le_bytes().to_vec()));
     let stray = orders(&[fact], [(0, nth(0, true)), (1, foreign(nth(1, true))), (2, last(1, true))]);
     put_files(seeds, "stray-at-the-beginning", &stray);
+}
+
+/// The end of the bytes of two records at the front of a segment.
+fn behind_two() -> u64 {
+    128 + two(0).encode(0).len() as u64
+}
+
+/// The same, of a later epoch: it came behind a cut. `before`: the segment in front of it, and where that one ended.
+fn later(segment: Segment, before: Option<(u64, u64)>) -> Segment {
+    let batches = segment.batches.into_iter().map(|batch| Batch { epoch: 2, ..batch }).collect();
+    let header = SegmentHeader { epoch: 2, predecessor: before, ..segment.header };
+    Segment { header, batches, ..segment }
+}
+
+fn cut_at(end: u64) -> (String, Option<Vec<u8>>) {
+    (format!("cut/{:032x}/0", 2), Some([&end.to_le_bytes()[..], &2u32.to_le_bytes()].concat()))
+}
+
+fn put_cut(seeds: &mut Seeds, name: &str, end: u64, more: &[(String, u64)], segments: Vec<Segment>) {
+    let (cut, value) = cut_at(end);
+    let more = more.iter().map(|(key, offset)| (key.as_bytes(), Some(offset.to_le_bytes().to_vec())));
+    let facts: Vec<(&[u8], _)> = [(cut.as_bytes(), value)].into_iter().chain(more).collect();
+    let named = segments.into_iter().map(|segment| (segment.header.base_offset, segment));
+    put_files(seeds, name, &orders(&facts, named));
+}
+
+/// Tails that were cut off, as far as it got: between segments, within one, all of it, more than there is; what came
+/// behind, what is lost of it, and what has come back.
+fn put_cuts(seeds: &mut Seeds) {
+    let old = || vec![nth(0, true), nth(1, true), last(2, true)];
+    let whole = || {
+        let mut segment = last(0, true);
+        segment.batches.push(two(2));
+        segment
+    };
+    let (end, start) = (|at: u64| (format!("end/{:032x}/0", 2), at), |at: u64| (format!("start/{:032x}/0", 2), at));
+    for at in [0, 1, 2, 3, 4, 6, 9] {
+        put_cut(seeds, &format!("cut-recorded-at-{at}"), at, &[end(at)], old());
+    }
+    let behind = || Some((0, behind_two()));
+    let new = || later(last(1, true), behind());
+    let cases = [
+        ("cut-between", 2, vec![nth(0, true), new()]),
+        ("cut-within", 2, vec![whole(), new()]),
+        ("cut-within-recorded", 2, vec![whole()]),
+        ("cut-and-removed", 2, vec![nth(0, true)]),
+        ("cut-and-half-removed", 2, vec![nth(0, true), nth(1, true)]),
+        ("cut-and-one-came-back", 2, vec![nth(0, true), new(), last(2, true)]),
+        ("cut-to-nothing", 0, vec![]),
+        ("cut-to-nothing-and-begun", 0, vec![later(last(0, true), None)]),
+        ("cut-before-what-is-torn", 2, vec![whole(), later(torn(1, false), behind())]),
+        ("cut-into-damage", 2, vec![torn(0, true), new()]),
+        ("cut-into-damage-recorded", 2, vec![torn(0, true), nth(1, true)]),
+        ("cut-before-a-foreign-one", 2, vec![whole(), foreign(new())]),
+        ("cut-twice", 2, vec![whole(), new(), later(last(2, true), Some((2, behind_two())))]),
+    ];
+    for (name, at, segments) in cases {
+        put_cut(seeds, name, at, &[], segments.clone());
+        put_cut(seeds, &format!("{name}-closed"), at, &[end(at)], segments);
+    }
+    put_cut(seeds, "cut-and-lost-what-came", 2, &[end(4)], vec![whole()]);
+    put_cut(seeds, "cut-to-nothing-and-lost-what-came", 0, &[end(4)], vec![]);
+    for at in [1, 2, 4] {
+        put_cut(seeds, &format!("cut-at-2-begins-at-{at}"), 2, &[start(at)], vec![whole(), new()]);
+        put_cut(seeds, &format!("cut-at-2-recorded-begins-at-{at}"), 2, &[start(at)], old());
+    }
+    put_cut(seeds, "cut-to-the-beginning", 2, &[start(2)], vec![]);
+}
+
+/// One compacted segment in the place of so many: a record of each batch is left, and of the last none.
+fn compacted(at: u64, count: u64) -> Segment {
+    let left = |batch: u64| {
+        let (base_offset, span) = (2 * batch, 2);
+        let kept = placed([(1, record(Some(b"k"), Some(b"kept"), 0))]);
+        let content = if batch + 1 == at + count { Content::default() } else { kept };
+        let attributes = if content == Content::default() { 0 } else { 1024 };
+        Batch { base_offset, span, epoch: 1, attributes, content, ..Batch::default() }
+    };
+    let (end, durable_end) = (2 * (at + count), 2 * at);
+    let header = SegmentHeader { compacted: Some((end, end + 2)), durable_end, ..nth(at, true).header };
+    Segment { header, batches: (at..at + count).map(left).collect(), free_bytes: 64, damage: Vec::new() }
+}
+
+/// Compactions that were finished, and such as were not; what is compacted and damaged, foreign, alone, or cut since.
+fn put_compacted(seeds: &mut Seeds) {
+    let hurt = |segment: Segment, at| Segment { damage: vec![Damage::Flip { at, bits: 1 }], ..segment };
+    let epoch = |segment: Segment, epoch| {
+        let batches = segment.batches.into_iter().map(|batch| Batch { epoch, ..batch }).collect();
+        Segment { header: SegmentHeader { epoch, ..segment.header }, batches, ..segment }
+    };
+    let begins_at = |at| later(last(at, true), Some((0, behind_two())));
+    let cases = [
+        ("compacted", vec![compacted(0, 2), last(2, true)]),
+        ("compacted-one", vec![nth(0, true), compacted(1, 1), last(2, true)]),
+        ("compacted-later", vec![epoch(compacted(0, 2), 2), last(2, true)]),
+        ("compacted-interrupted", vec![compacted(0, 2), nth(1, true), last(2, true)]),
+        ("compacted-later-interrupted", vec![epoch(compacted(0, 2), 2), nth(1, true), last(2, true)]),
+        ("compacted-again-interrupted", vec![compacted(0, 3), compacted(1, 2), last(3, true)]),
+        ("compacted-alone", vec![compacted(0, 2)]),
+        ("compacted-and-successor-gone", vec![compacted(0, 2), last(3, true)]),
+        ("compacted-damaged", vec![hurt(compacted(0, 2), 150), last(2, true)]),
+        ("compacted-damaged-interrupted", vec![hurt(compacted(0, 2), 150), nth(1, true), last(2, true)]),
+        ("compacted-header-damaged", vec![hurt(compacted(0, 2), 40), nth(1, true), last(2, true)]),
+        ("compacted-before-a-damaged-header", vec![compacted(0, 2), hurt(nth(1, true), 40), last(2, true)]),
+        ("compacted-before-a-foreign-one", vec![compacted(0, 2), foreign(nth(1, true)), last(2, true)]),
+        ("compacted-cut-short", vec![compacted(0, 2), begins_at(1)]),
+        ("compacted-behind-a-torn-one", vec![torn(0, false), compacted(1, 1), last(2, true)]),
+        ("compacted-in-disorder", vec![compacted(0, 2), epoch(nth(1, true), 2), last(2, true)]),
+    ];
+    for (name, segments) in cases {
+        let named = segments.iter().map(|segment| (segment.header.base_offset, segment.clone()));
+        put_files(seeds, name, &orders(&[], named));
+        for at in [1, 2, 4] {
+            if name.starts_with("compacted-cut") || at == 2 {
+                put_cut(seeds, &format!("{name}-and-cut-at-{at}"), at, &[], segments.clone());
+            }
+        }
+    }
+    let begun = vec![compacted(0, 2), last(2, true)];
+    let named = begun.into_iter().map(|segment| (segment.header.base_offset, segment));
+    let mut files = orders(&[], named);
+    files.insert("topics/orders/0/00000000000000000000.copy.log.new".to_owned(), compacted(0, 1).encode());
+    put_files(seeds, "compacted-and-being-copied", &files);
 }
 
 /// What a group has committed: past the end, what makes no sense, and what it has taken back; with a catalog and without.
@@ -630,7 +774,43 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
-    put_trouble(seeds, script);
+    put_trouble(seeds, &script);
+    put_upkeep(seeds, script);
+}
+
+/// Truncations, compactions and copies, whole, cut short by deaths, and with what fails.
+fn put_upkeep(seeds: &mut Seeds, script: impl Fn([u8; 3], &[Step]) -> Vec<u8>) {
+    let send = |bytes| Step::Send { partition: 0, bytes };
+    let work = [vec![send(460); 12], vec![Step::Flush, Step::Poll, Step::Commit]].concat();
+    let upkeep = [
+        (
+            "truncates",
+            vec![Step::Truncate { partition: 0, back: 5 }, send(460), Step::Truncate { partition: 0, back: 9 }],
+        ),
+        ("compacts", vec![Step::Compact { partition: 0 }]),
+        ("forks", vec![Step::Copy { fork: true }]),
+        ("backs-up", vec![Step::Copy { fork: false }]),
+        ("compacts-and-truncates", vec![Step::Compact { partition: 0 }, Step::Truncate { partition: 0, back: 8 }]),
+        (
+            "truncates-and-compacts",
+            vec![Step::Truncate { partition: 0, back: 8 }, send(3000), Step::Compact { partition: 0 }],
+        ),
+        ("forks-and-truncates", vec![Step::Copy { fork: true }, Step::Truncate { partition: 0, back: 8 }]),
+        ("forks-and-compacts", vec![Step::Copy { fork: true }, Step::Compact { partition: 0 }]),
+    ];
+    for (at, (name, steps)) in upkeep.into_iter().enumerate() {
+        let (level, how) = (at as u8 % 3, at % PowerCut::ALL.len());
+        let whole = [&work[..], &steps, &[Step::PowerCut(how)], &work, &steps, &[Step::Kill]].concat();
+        seeds.insert(("operations", name.to_owned()), script([at as u8, level, 3], &whole));
+        for (number, die) in [3, 9, 17, 28].into_iter().enumerate() {
+            let how = (at + number) % (PowerCut::ALL.len() + 1);
+            let dies = [&work[..], &[Step::Die { at: die, how }], &steps, &work, &steps].concat();
+            seeds.insert(("operations", format!("{name}-dies-{number}")), script([at as u8, level, 3], &dies));
+        }
+        let kind = at as u8 % 8;
+        let fails = [&work[..], &[Step::Fail { kind, at: 2 }], &steps, &work, &steps].concat();
+        seeds.insert(("operations", format!("{name}-fails")), script([at as u8, level, 3], &fails));
+    }
 }
 
 /// Calls that fail, machines that die within one, pages that are lost.

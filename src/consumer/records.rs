@@ -57,6 +57,11 @@ impl ConsumerRecords {
     pub fn next_offsets(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
         self.last_chunks().map(|(name, chunk)| (name.clone(), chunk.offsets.end))
     }
+
+    /// Where each of them lies, for who does not look at it.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&TopicPartition, Offset)> {
+        self.chunks.iter().flat_map(|(partition, chunk)| chunk.records().map(move |view| (partition, view.offset)))
+    }
 }
 
 impl<'a> IntoIterator for &'a ConsumerRecords {

@@ -6,6 +6,8 @@
 //! The code above runs unchanged on both.
 
 pub(crate) mod clock;
+#[cfg(test)]
+pub(crate) mod conformance;
 pub(crate) mod fork;
 pub(crate) mod point;
 pub(crate) mod random;

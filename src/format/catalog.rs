@@ -17,6 +17,9 @@
 //! tell. The id of a group is that in the headers of its segments, its partition is 0. If `closed` is `epoch`, nothing
 //! was appended since.
 //!
+//! No two topics have the same id. A copy of a topic's directory, under another name, is none of the log's; and if the
+//! catalog says the same id of two, only the one counts whose name comes first, byte by byte.
+//!
 //! A text is a u32 length and UTF-8. In keys, ids are 32 hexadecimal digits, `a` to `f` in lower case, and partitions are
 //! in decimal. Settings are named as in Kafka where it has them; their values are texts as `TopicConfig::set` takes
 //! them. A reader keeps what it does not know of a topic's settings, and steps over keys that it does not know and over

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
-use crate::format::catalog::{Fact, TopicFact};
+use crate::format::catalog::{Cut, Fact, TopicFact};
 use crate::format::committed::{Committed, directory_name, encode_key, encode_value};
 use crate::format::segment::{CATALOG_ID, HEADER_BYTES, file_name, group_id};
 use crate::fuzz::{Batch, Damage, Record, Segment, SegmentHeader};
@@ -54,8 +54,9 @@ struct Draft {
 }
 
 impl<'a> Arbitrary<'a> for Directory {
-    /// A log of up to two topics and a group, sound but for what was done to up to three files: removed, damaged,
-    /// swapped with another, or stray to begin with.
+    /// A log of up to two topics and a group, of which partitions may have been compacted, cut or shortened from the front,
+    /// to the end or not quite; sound but for what was done to up to three files: removed, damaged, swapped with another, or
+    /// stray to begin with.
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let mut draft = Draft { files: BTreeMap::new(), facts: vec![Fact::Epoch(EPOCH)] };
         for (name, id) in [("orders", 11), ("audit", 12)] {
@@ -95,30 +96,41 @@ impl Draft {
         Ok(())
     }
 
-    /// Puts segments that follow one another; returns the offset behind them.
+    /// Puts segments that follow one another, and what was done to them; returns the offset behind them.
     fn draw_partition(&mut self, u: &mut Unstructured<'_>, topic: &str, id: u128, number: u32) -> Result<u64> {
+        let mut segments = Vec::new();
         let (mut base, mut predecessor) = (0, None);
         for _ in 0..u.int_in_range(1..=3)? {
-            let header = SegmentHeader {
-                log_id: LOG_ID,
-                topic_id: id,
-                partition: number,
-                epoch: EPOCH,
-                base_offset: base,
-                predecessor,
-                durable_end: base,
-                compacted: None,
-            };
-            let mut segment = Segment { header, free_bytes: 64, ..Segment::default() };
-            segment.draw_batches(u)?;
+            let segment = draw_segment(u, (id, number), EPOCH, base, predecessor)?;
             let (end_position, next) = segment.end();
-            let path = format!("topics/{topic}/{number}/{}", file_name(Offset::new(base)));
-            self.files.insert(path, segment.encode());
             predecessor = Some((base, end_position));
+            segments.push(segment);
             if next <= base {
                 break;
             }
             base = next;
+        }
+        // What is left of what is none of the partition's any more. What has its name has taken its place.
+        let mut left = Vec::new();
+        if u.ratio(1, 4)? {
+            left.extend(compact(u, &mut segments)?);
+        }
+        if u.ratio(1, 4)? {
+            let (cut, gone) = cut(u, (id, number), &mut segments)?;
+            left.extend(gone);
+            self.facts.push(Fact::Cut(id, number, cut));
+            self.facts.push(Fact::End(id, number, cut.end));
+        }
+        if u.ratio(1, 4)? {
+            let start = Offset::new(u.int_in_range(0..=base)?);
+            self.facts.push(Fact::Start(id, number, start));
+            let deleted =
+                segments.partition_point(|segment| segment.header.base_offset <= start.get()).saturating_sub(1);
+            segments.drain(..u.int_in_range(0..=deleted)?);
+        }
+        for segment in left.into_iter().chain(segments) {
+            let path = format!("topics/{topic}/{number}/{}", file_name(Offset::new(segment.header.base_offset)));
+            self.files.insert(path, segment.encode());
         }
         Ok(base)
     }
@@ -141,6 +153,80 @@ impl Draft {
         let records = self.facts.iter().map(Fact::encode).collect();
         self.files.insert(format!("catalog/{}", file_name(Offset::ZERO)), table_of(CATALOG_ID, records));
     }
+}
+
+fn draw_segment(
+    u: &mut Unstructured<'_>,
+    (topic_id, partition): (u128, u32),
+    epoch: u32,
+    base_offset: u64,
+    predecessor: Option<(u64, u64)>,
+) -> Result<Segment> {
+    let header = SegmentHeader {
+        log_id: LOG_ID,
+        topic_id,
+        partition,
+        epoch,
+        base_offset,
+        predecessor,
+        durable_end: base_offset,
+        compacted: None,
+    };
+    let mut segment = Segment { header, free_bytes: 64, ..Segment::default() };
+    segment.draw_batches(u)?;
+    Ok(segment)
+}
+
+/// Puts one compacted segment in the place of some that follow one another, but for the last; returns those of them that
+/// are still there, because the compaction was interrupted.
+fn compact(u: &mut Unstructured<'_>, segments: &mut Vec<Segment>) -> Result<Vec<Segment>> {
+    let first = u.int_in_range(0..=segments.len().saturating_sub(2))?;
+    let next = u.int_in_range(first..=segments.len() - 1)?;
+    let end = segments[next].header.base_offset;
+    let mut replaced: Vec<Segment> = segments.drain(first..next).collect();
+    let Some(Segment { header, .. }) = replaced.first().cloned() else { return Ok(replaced) };
+    let epoch = header.epoch + u.int_in_range(0..=1)?;
+    let mut batches = Vec::new();
+    for batch in replaced.iter().flat_map(|segment| &segment.batches).filter(|batch| batch.span > 0) {
+        let gap = Batch { base_offset: batch.base_offset, span: batch.span, epoch, ..Batch::default() };
+        batches.push(if u.ratio(1, 3)? { gap } else { Batch { epoch, ..batch.clone() } });
+    }
+    let compacted = Some((end, u.int_in_range(end..=end.saturating_add(9))?));
+    let header = SegmentHeader { epoch, compacted, ..header };
+    segments.insert(first, Segment { header, batches, free_bytes: 64, ..Segment::default() });
+    replaced.remove(0);
+    let left = u.int_in_range(0..=replaced.len())?;
+    Ok(replaced.split_off(left))
+}
+
+/// Cuts the partition between two batches, or as far as the cut got: it is recorded, the segments behind it are gone, a new
+/// one begins there. Returns those that came back.
+fn cut(u: &mut Unstructured<'_>, home: (u128, u32), segments: &mut Vec<Segment>) -> Result<(Cut, Vec<Segment>)> {
+    let at = u.int_in_range(0..=segments.len() - 1)?;
+    let Segment { header, batches, .. } = &segments[at];
+    let kept = u.int_in_range(0..=batches.len())?;
+    let parted = Segment { batches: batches[..kept].to_vec(), header: header.clone(), ..Segment::default() };
+    let (position, end) = parted.end();
+    let epoch = segments.iter().map(|segment| segment.header.epoch).fold(EPOCH, u32::max) + 1;
+    let cut = Cut { end: Offset::new(end), epoch };
+    let stays = segments.partition_point(|segment| segment.header.base_offset < end);
+    let mut left = Vec::new();
+    match u.int_in_range(0..=3)? {
+        0 => {}
+        1 => segments.truncate(u.int_in_range(stays..=segments.len())?),
+        finished => {
+            let gone = segments.split_off(stays);
+            let last = segments.last().map(|last| {
+                let base = last.header.base_offset;
+                (base, if base == parted.header.base_offset { position } else { last.end().0 })
+            });
+            if finished == 3 {
+                segments.push(draw_segment(u, home, epoch, end, last)?);
+            }
+            left = gone.into_iter().skip(u.int_in_range(0..=2)?).collect();
+        }
+    }
+    Ok((cut, left))
 }
 
 /// A table of these keys and values in one segment.

@@ -8,7 +8,7 @@
 //! | [`Record`]    | a consumer or codec of yours: records with and without keys, values, headers                  |
 //! | [`Batch`]     | a reader of the format: every field, also those that version 1 reads and does not write       |
 //! | [`Segment`]   | the same: a header and batches that follow one another, or nearly; with [`Damage`] behind it  |
-//! | [`Directory`] | a tool that opens logs: all files of one, sound but for what was done to some of them         |
+//! | [`Directory`] | a tool that opens logs: all files of one: cut, compacted, and a few of them hurt          |
 //!
 //! Checksums are right unless bytes are damaged after they were computed: a fuzzer cannot guess them, and a reader that
 //! skips them for a fuzzer is another reader.

@@ -131,7 +131,7 @@ impl<'a> Arbitrary<'a> for Damage {
 }
 
 impl<'a> Arbitrary<'a> for Segment {
-    /// Batches that follow one another, but for one in sixteen; half of the segments are damaged.
+    /// Batches that follow one another, but for one in sixteen; half of the segments are damaged, an eighth is compacted.
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let mut header = SegmentHeader { log_id: 1, topic_id: 2, partition: 0, epoch: 1, ..SegmentHeader::default() };
         if u.ratio(1, 4)? {
@@ -140,6 +140,10 @@ impl<'a> Arbitrary<'a> for Segment {
         }
         let mut segment = Segment { header, free_bytes: u32::from(u.arbitrary::<u8>()?) * 8, ..Segment::default() };
         segment.draw_batches(u)?;
+        if u.ratio(1, 8)? {
+            let (_, next) = segment.end();
+            segment.header.compacted = Some((next.saturating_add(u.int_in_range(0..=3)?), u.arbitrary()?));
+        }
         while segment.damage.len() < 4 && u.ratio(1, 2)? {
             segment.damage.push(u.arbitrary()?);
         }

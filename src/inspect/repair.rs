@@ -87,12 +87,16 @@ fn lock(env: &Env) -> Result<Box<dyn Lock>> {
 }
 
 /// The epoch for a segment in the place of the one with this number, which says none: where nothing behind it says one, it
-/// may have come behind the cut.
+/// may have come behind the cut. If a compacted segment should go on beyond it, a later one, or it would be taken for a part
+/// of that.
 fn epoch_of_gap(survey: &PlaceSurvey, at: usize) -> u32 {
     let says_one = |segment: &&Surveyed| segment.header.is_ok();
     let (before, behind) = (survey.segments[..at].iter().rfind(says_one), survey.segments.get(at + 1).filter(says_one));
     let least = before.map_or(1, |before| before.epoch).max(survey.cut.map_or(1, |cut| cut.epoch));
-    behind.map_or(least, |behind| behind.epoch)
+    let goes_on =
+        |before: &&Surveyed| before.compacted().is_some_and(|compacted| compacted.end > survey.segments[at].base);
+    let beyond = before.filter(goes_on).map_or(0, |before| before.epoch.saturating_add(1));
+    behind.map_or(least, |behind| behind.epoch).max(beyond)
 }
 
 struct Repair<'a> {
@@ -123,13 +127,16 @@ impl Repair<'_> {
             if before.is_none() {
                 before = self.mend_first(place, identity, survey.start, segment)?;
             }
+            let epoch = if segment.header.is_ok() { segment.epoch } else { epoch_of_gap(survey, at) };
+            let end_before = match at.checked_sub(1) {
+                Some(before) => survey.segments[before].until(Some(segment)),
+                None => Some(segment.follows(survey.start)),
+            };
+            self.mend_gap_before(place, identity, (before, end_before), segment, epoch)?;
             let end_position = if segment.header.is_ok() {
-                let compacted = at.checked_sub(1).and_then(|before| survey.segments[before].compacted());
-                self.mend_gap_before(place, identity, before, compacted.map(|compacted| compacted.end), segment)?;
                 self.mend_holes(place, survey, segment)?;
                 self.mend_end(place, identity, survey.witness, segment, successor)?
             } else {
-                let epoch = epoch_of_gap(survey, at);
                 let most = segment.base.saturating_advance(segment.length / 8 + 1).max(survey.witness);
                 let lost = segment.base..successor.map_or(most, |successor| successor.follows(segment.base));
                 self.replace(place, identity, before, segment, lost, epoch)?;
@@ -161,28 +168,24 @@ impl Repair<'_> {
         Ok(Some(Predecessor { base: start, end_position: GAP_SEGMENT_END }))
     }
 
-    /// A segment that this one's header names as its predecessor, and that is not there. `compacted_end`: where the one
-    /// before ended, if it says so.
+    /// What is missing between the segment before, which ends at `end`, and this one: the segment that its header names as
+    /// its predecessor, and what came in front of that.
     fn mend_gap_before(
         &mut self,
         place: &Place,
         identity: Identity,
-        before: Option<Predecessor>,
-        compacted_end: Option<Offset>,
+        (before, end): (Option<Predecessor>, Option<Offset>),
         segment: &Surveyed,
+        epoch: u32,
     ) -> Result<()> {
+        let Some(end) = end.filter(|end| before.is_some() && *end < segment.base) else { return Ok(()) };
         let named = segment.header.as_ref().ok().and_then(|header| header.predecessor);
-        let (Some(before), Some(named)) = (before, named) else { return Ok(()) };
-        let is_there = compacted_end.is_some_and(|end| end >= segment.base);
-        if named.base <= before.base || named.base >= segment.base || is_there {
-            return Ok(());
+        let named = named.filter(|named| named.base >= end && named.base < segment.base);
+        if let Some(named) = named.filter(|named| named.base > end) {
+            self.make_gap_segment(place, identity, before, end..named.base, epoch)?;
         }
-        if let Some(end) = compacted_end.filter(|end| *end < named.base) {
-            // Whatever lay between went as well.
-            self.make_gap_segment(place, identity, Some(before), end..named.base, segment.epoch)?;
-        }
-        let lost = named.base..segment.base;
-        if named.end_position < GAP_SEGMENT_END {
+        let lost = named.map_or(end, |named| named.base)..segment.base;
+        if let Some(named) = named.filter(|named| named.end_position < GAP_SEGMENT_END) {
             let reason = format!("the next one says that it ended at byte {}, where no gap fits", named.end_position);
             self.report.beyond.push(format!(
                 "{}: the segment of offsets {}..{} is missing; {reason}",
@@ -190,7 +193,7 @@ impl Repair<'_> {
             ));
             return Ok(());
         }
-        self.make_gap_segment(place, identity, Some(before), lost, segment.epoch)
+        self.make_gap_segment(place, identity, before, lost, epoch)
     }
 
     fn mend_holes(&mut self, place: &Place, survey: &PlaceSurvey, segment: &Surveyed) -> Result<()> {
@@ -210,7 +213,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// The end of the segment, if less is there than was promised; returns its position then.
+    /// The end of the segment, if less is there than was promised, and what came behind it; returns its position then.
     fn mend_end(
         &mut self,
         place: &Place,
@@ -221,36 +224,51 @@ impl Repair<'_> {
     ) -> Result<u64> {
         let named = segment.until(successor);
         let promised = segment.promised(named, witness);
-        if segment.next < promised {
-            let lost = segment.next..named.unwrap_or(promised);
-            let room = segment.end_position(successor).unwrap_or(u64::MAX);
-            if room < segment.end + MARKER_BYTES as u64 {
-                let reason = format!("the next segment says that this one ended at byte {room}, where no gap fits");
-                self.report
-                    .beyond
-                    .push(format!("{}: offsets {}..{} are missing; {reason}", place.name, lost.start, lost.end));
-                return Ok(segment.end);
+        let (mut end, mut next) = (segment.end, segment.next);
+        if next < promised {
+            next = named.unwrap_or(promised);
+            if !self.put_gap_at_end(place, segment, successor, next)? {
+                return Ok(end);
             }
-            if self.is_too_wide(place, &lost) {
-                return Ok(segment.end);
-            }
-            let action = format!("put a gap in the place of what is missing from byte {} on", segment.end);
-            self.note(place, &segment.path, action, lost.clone());
-            let end = segment.length.max((segment.end + MARKER_BYTES as u64).next_multiple_of(GAP_FILE_BYTES));
-            // A short one: the successor says where this segment ended, and that is where its batches must.
-            self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost)?;
-            return Ok(segment.end + MARKER_BYTES as u64);
+            end += MARKER_BYTES as u64;
         }
+        let before = Some(Predecessor { base: segment.base, end_position: end });
         if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
-            let before = Predecessor { base: segment.base, end_position: segment.end };
-            self.make_gap_segment(place, identity, Some(before), lost, cut.epoch)?;
-        } else if segment.rolled && named.is_none() {
+            self.make_gap_segment(place, identity, before, lost, cut.epoch)?;
+        } else if segment.misses_successor(successor) || (segment.rolled && named.is_none()) {
             // As many as a segment of this length can have held.
-            let lost = segment.next..segment.next.saturating_advance(segment.length / 8);
-            let before = Predecessor { base: segment.base, end_position: segment.end };
-            self.make_gap_segment(place, identity, Some(before), lost, segment.epoch)?;
+            let lost = next..next.saturating_advance(segment.length / 8);
+            self.make_gap_segment(place, identity, before, lost, segment.epoch)?;
         }
-        Ok(segment.end)
+        Ok(end)
+    }
+
+    /// Puts a gap behind the last batch, up to this offset; whether it could.
+    fn put_gap_at_end(
+        &mut self,
+        place: &Place,
+        segment: &Surveyed,
+        successor: Option<&Surveyed>,
+        next: Offset,
+    ) -> Result<bool> {
+        let lost = segment.next..next;
+        let room = segment.end_position(successor).unwrap_or(u64::MAX);
+        if room < segment.end + MARKER_BYTES as u64 {
+            let reason = format!("the next segment says that this one ended at byte {room}, where no gap fits");
+            self.report
+                .beyond
+                .push(format!("{}: offsets {}..{} are missing; {reason}", place.name, lost.start, lost.end));
+            return Ok(false);
+        }
+        if self.is_too_wide(place, &lost) {
+            return Ok(false);
+        }
+        let action = format!("put a gap in the place of what is missing from byte {} on", segment.end);
+        self.note(place, &segment.path, action, lost.clone());
+        let end = segment.length.max((segment.end + MARKER_BYTES as u64).next_multiple_of(GAP_FILE_BYTES));
+        // A short one: the successor says where this segment ended, and that is where its batches must.
+        self.patch(segment, segment.end..end, MARKER_BYTES as u64, segment.epoch, &lost)?;
+        Ok(true)
     }
 
     /// Moves a file aside whose header is damaged or foreign, and puts a segment that is one gap in its place.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::catalog::plausible;
+use crate::catalog::{drop_doubles, plausible};
 use crate::env::Env;
 use crate::env::storage::Access;
 use crate::error::{Error, Flaw, Result};
@@ -129,7 +129,7 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
         log = catalog.identity.map(|identity| identity.log);
         for (key, value, ..) in last_values(env, &catalog)? {
             match Fact::decode(&key, Some(&value)) {
-                Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact.id)),
+                Ok(Fact::Topic(name, fact)) => drop(topics.insert(name, fact)),
                 Ok(Fact::End(id, partition, end)) => by_id.entry((id, partition)).or_default().end = end,
                 Ok(Fact::Start(id, partition, start)) => by_id.entry((id, partition)).or_default().start = start,
                 Ok(Fact::Cut(id, partition, cut)) => by_id.entry((id, partition)).or_default().cut = Some(cut),
@@ -137,6 +137,7 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
             }
         }
     }
+    drop_doubles(&mut topics);
     if log.is_none() {
         log = survey::log_of(env, places)?;
     }
@@ -145,7 +146,7 @@ pub(super) fn recorded(env: &Env, places: &[Place]) -> Result<BTreeMap<String, R
         let id = match &place.kind {
             PlaceKind::Catalog => continue,
             PlaceKind::Group(group) => Some((group_id(group), 0)),
-            PlaceKind::Partition { topic, number } => topics.get(topic).map(|id| (*id, *number)),
+            PlaceKind::Partition { topic, number } => topics.get(topic).map(|fact| (fact.id, *number)),
         };
         let said = id.and_then(|id| by_id.get(&id)).copied().unwrap_or_default();
         let identity = log.zip(id).map(|(log, (topic, partition))| Identity { log, topic, partition });
@@ -283,6 +284,10 @@ impl<'a> Verification<'a> {
                     self.find(FindingClass::Catalog, "catalog", &path, message);
                 }
             }
+        }
+        for topic in drop_doubles(&mut self.topics) {
+            let message = "it has the id of another topic; opening the log leaves it alone".to_owned();
+            self.find(FindingClass::Catalog, &topic, &Path::new("topics").join(&topic), message);
         }
         let topics = self.topics.clone();
         for (topic, fact) in &topics {

@@ -119,25 +119,26 @@ impl Partition {
     }
 
     /// Goes on with the newest segment that the other process has begun, and with what it has compacted. `false`: none of
-    /// those that have a later name counts.
+    /// those that have a later name counts, or holds what was not deleted.
     fn follow_roll(&self, writer: &mut Writer) -> Result<bool> {
         let known = Known { cut: writer.cut, ..Known::default() };
         let fresh = recovery::recover(&self.home, Access::Read, known)?;
         let mut slots = self.slots.write();
         let last = slots.last().cloned();
         let base = last.as_ref().map(|slot| slot.base);
-        let first = fresh.slots.iter().find(|slot| Some(slot.base) > base).map(|slot| slot.base);
+        let start = self.log_start();
+        let of_use = |slot: &Arc<Slot>| slot.next().is_none_or(|next| next > start);
+        let of_use: Vec<_> = fresh.slots.into_iter().filter(of_use).collect();
+        let first = of_use.iter().find(|slot| Some(slot.base) > base).map(|slot| slot.base);
         // One that was damaged is sealed already.
         if let (Some(old), Some(first), Some(active)) = (&last, first, &writer.active)
             && active.walk.due == first
         {
             old.seal(first, active.walk.position);
         }
-        let start = self.log_start();
-        let of_use = |slot: &Arc<Slot>| slot.next().is_none_or(|next| next > start);
         // What is still the same was looked at already.
         let known = |new: Arc<Slot>| slots.iter().find(|old| old.is_like(&new)).cloned().unwrap_or(new);
-        let mut now: Vec<_> = fresh.slots.into_iter().filter(of_use).map(known).collect();
+        let mut now: Vec<_> = of_use.into_iter().map(known).collect();
         if first.is_none() {
             now.retain(|slot| Some(slot.base) < base);
             now.extend(last);

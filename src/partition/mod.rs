@@ -165,8 +165,6 @@ pub(crate) struct Partition {
     state: AtomicU8,
     /// Who syncs; whoever wants to and is not the one waits for `synced`.
     turn: Mutex<Turn>,
-    /// How many have come to wait for a sync since the last one began.
-    arrived: AtomicU32,
     synced: Bell,
     callbacks: Callbacks,
     /// Held by whoever removes segments.
@@ -189,6 +187,10 @@ const FAILED: u8 = 1;
 const CLOSED: u8 = 2;
 
 /// What the mutex guards.
+///
+/// Aligned, so that no line of the processor's cache holds some of it and what consumers look at while they wait: who
+/// appends would get each such line back from them every time.
+#[repr(align(64))]
 struct Writer {
     active: Option<Active>,
     predecessor: Option<Predecessor>,
@@ -352,7 +354,6 @@ impl Partition {
             high_watermark: AtomicU64::new(high_watermark.get()),
             state: AtomicU8::new(OPEN),
             turn: Mutex::default(),
-            arrived: AtomicU32::new(0),
             synced: home.env.scheduler.bell(),
             callbacks: Callbacks::default(),
             removing: Mutex::new(()),

@@ -35,7 +35,7 @@ const MOST_PAGES_BYTES: u64 = 32 << 20;
 
 /// How long the prepared blocks last. Who would need more than so many bytes for it syncs many blocks at once.
 const BLOCKS_LAST: Duration = Duration::from_millis(250);
-const MOST_BLOCKS_BYTES: u64 = 1 << 20;
+const MOST_BLOCKS_BYTES: u64 = 4 << 20;
 const LEAST_BLOCKS_BYTES: u64 = 64 << 10;
 
 /// Pages so far behind the last append are let go of: readers that are further behind get them back from the file.

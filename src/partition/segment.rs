@@ -95,7 +95,10 @@ const CHECK_BYTES: u64 = 256 << 10;
 /// than is usual.
 const READABLE_BYTES: u64 = 1 << 20;
 
+/// Aligned, so that the counter of those who share it is in another line of the processor's cache: consumers count up and
+/// down at each poll, and who appends would wait for that.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Segment {
     /// At the first batch.
     begin: Walk,

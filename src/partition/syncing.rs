@@ -7,7 +7,7 @@ use std::io;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::MutexGuard;
@@ -36,46 +36,84 @@ const MOST_ROLLED: usize = 4;
 const MOST_MAPPED: usize = 16;
 
 /// The longest that a sync is put off for others to join it.
-const GATHER_AT_MOST: Duration = Duration::from_micros(200);
+const GATHER_AT_MOST: Duration = Duration::from_micros(500);
+
+/// How often that time is halved, if it is put off for nobody.
+const MOST_HALVINGS: u32 = 10;
 
 /// Whose turn it is to sync, for all who wait.
 ///
 /// Threads that append and wait, again and again, come in one after the other when a sync has woken them. If the first of
 /// them began the next sync at once, it would sync its own record alone, and all the others the one after that. So it
-/// gives way to them, for a part of the time that a sync takes, until as many wait as the last sync served.
+/// gives way to them, for as long as a sync takes, until as many wait as the last sync served and found waiting when it
+/// ended: all who are about. If nobody came in that time, it is halved for the next one who gives way.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     syncing: bool,
-    /// Whether somebody gives way to others, to sync then.
+    /// Whether somebody gives way to others, to sync then; and how often in a row nobody came.
     gathering: bool,
-    /// How many the last sync served, and how long it took.
+    in_vain: u32,
+    /// How many syncs have begun, and how many have come to wait since the last of them did.
+    begun: u64,
+    arrived: u32,
+    /// How many the last sync served, how many were about when it ended, and how long it took.
     served: u32,
+    about: u32,
     took: Duration,
 }
 
 /// What somebody has to do who waits for a sync.
 enum Part {
     Lead,
-    Gather { others: u32, at_most: Duration },
+    Gather { here: u32, at_most: Duration },
     Wait,
 }
 
 impl Turn {
-    /// The part of one of those who have `arrived`; who is not `patient` has gathered the others already.
-    fn part(&mut self, arrived: &AtomicU32, patient: bool) -> Part {
+    /// Counts somebody who has appended and comes to wait; how many syncs had begun before.
+    fn arrive(&mut self) -> u64 {
+        self.arrived += 1;
+        self.begun
+    }
+
+    /// Somebody goes who came when so many syncs had begun: if there was none since, there is one less to wait for.
+    fn leave(&mut self, begun: u64) {
+        if self.begun == begun {
+            self.arrived -= 1;
+        }
+    }
+
+    /// Whether nobody need give way to others any more.
+    fn is_gathered(&self) -> bool {
+        self.syncing || self.arrived >= self.about
+    }
+
+    /// The part of one of those who have arrived; who is not `patient` has given way to the others already.
+    fn part(&mut self, patient: bool) -> Part {
         if self.syncing {
             return Part::Wait;
         }
-        if !patient || arrived.load(Ordering::Relaxed) >= self.served {
-            self.syncing = true;
+        if !patient || self.is_gathered() {
+            if self.about > 1 && self.arrived >= self.about {
+                self.in_vain = 0;
+            }
             // Whoever has arrived has appended before, so this sync serves them.
-            self.served = arrived.swap(0, Ordering::Relaxed);
+            self.served = mem::take(&mut self.arrived);
+            self.begun += 1;
+            self.syncing = true;
             return Part::Lead;
         }
         if mem::replace(&mut self.gathering, true) {
             return Part::Wait;
         }
-        Part::Gather { others: self.served, at_most: (self.took / 2).min(GATHER_AT_MOST) }
+        Part::Gather { here: self.arrived, at_most: self.took.min(GATHER_AT_MOST) / (1 << self.in_vain) }
+    }
+
+    /// Nobody gives way any more; `here` had arrived when somebody began to.
+    fn end_gathering(&mut self, here: u32) {
+        self.gathering = false;
+        let in_vain = !self.syncing && self.arrived <= here;
+        self.in_vain = if in_vain { (self.in_vain + 1).min(MOST_HALVINGS) } else { 0 };
     }
 
     /// Takes the turn, whoever waits, if nobody has it.
@@ -85,6 +123,7 @@ impl Turn {
 
     fn end(&mut self, took: Duration) {
         (self.syncing, self.took) = (false, took);
+        self.about = self.served + self.arrived;
     }
 
     /// Gives back a turn in which nothing was synced.
@@ -107,26 +146,41 @@ impl Partition {
     /// Waits until everything below `target` is durable, syncing if nobody else does, or was cut off. `timeout`: `None`
     /// is for ever.
     pub(crate) fn sync_to(&self, target: Offset, timeout: Option<Duration>) -> Result<()> {
+        if self.is_synced(target) {
+            return Ok(());
+        }
+        let begun = self.turn.lock().arrive();
+        let synced = self.wait_for_sync(target, timeout, true);
+        self.turn.lock().leave(begun);
+        synced
+    }
+
+    /// Whether everything below `target` is durable, or was cut off.
+    fn is_synced(&self, target: Offset) -> bool {
+        self.durable_end() >= target || self.log_end() < target
+    }
+
+    /// The same for who has been counted, or need not be; who is not `patient` gives way to nobody.
+    fn wait_for_sync(&self, target: Offset, timeout: Option<Duration>, mut patient: bool) -> Result<()> {
         let clock = &self.home.env.clock;
         let start = timeout.map(|_| clock.monotonic());
-        let (mut arrived, mut patient) = (false, true);
         loop {
             let seen = self.synced.rung();
-            if self.durable_end() >= target || self.log_end() < target {
+            if self.is_synced(target) {
                 return Ok(());
             }
             self.check_open()?;
-            if !mem::replace(&mut arrived, true) {
-                self.arrived.fetch_add(1, Ordering::Relaxed);
-            }
-            let part = self.turn.lock().part(&self.arrived, patient);
+            let part = self.turn.lock().part(patient);
             match part {
                 Part::Lead => self.lead_sync(true),
-                Part::Gather { others, at_most } => {
-                    let all_here = || self.arrived.load(Ordering::Relaxed) >= others;
-                    self.home.env.scheduler.give_way(&all_here, at_most);
-                    self.turn.lock().gathering = false;
+                Part::Gather { here, at_most } => {
+                    self.home.env.scheduler.give_way(&|| self.turn.lock().is_gathered(), at_most);
+                    self.turn.lock().end_gathering(here);
                     patient = false;
+                    if self.is_synced(target) {
+                        // Somebody else has led meanwhile. Whoever has left the next sync to this thread looks again.
+                        self.synced.ring();
+                    }
                 }
                 Part::Wait => {
                     let waited = start.map_or(Duration::ZERO, |start| clock.monotonic().saturating_sub(start));
@@ -334,8 +388,9 @@ impl Partition {
             }
             let target = writer.next;
             drop(writer);
-            // A failure is remembered by the partition, and told to all who wait or send.
-            drop(self.sync_to(target, None));
+            // A failure is remembered by the partition, and told to all who wait or send. Nobody need give way to the worker
+            // next time, for it comes back only if nobody else does.
+            drop(self.wait_for_sync(target, None, false));
             return Look::At(now.saturating_add(SYNC_DELAY));
         }
         if writer.witnessed {
@@ -496,9 +551,13 @@ pub(super) fn notify(listeners: Vec<Listener>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
     use crate::config::TopicConfig;
     use crate::env::Env;
+    use crate::env::scheduling::{Scheduler, Worker};
     use crate::env::sim::{SimClock, SimScheduler};
     use crate::env::storage::sim::SimDisk;
     use crate::format::batch::Draft;
@@ -506,11 +565,108 @@ mod tests {
     use crate::partition::Home;
     use crate::types::{Timestamp, TopicPartition};
 
+    /// Does something while somebody gives way.
+    #[derive(Debug)]
+    struct Meanwhile {
+        scheduler: Arc<dyn Scheduler>,
+        partition: OnceLock<Arc<Partition>>,
+        rung: AtomicU64,
+    }
+
+    impl Scheduler for Meanwhile {
+        fn bell(&self) -> Bell {
+            self.scheduler.bell()
+        }
+
+        fn give_way(&self, ready: &dyn Fn() -> bool, _at_most: Duration) {
+            assert!(!ready(), "there is nobody to give way to");
+            let partition = self.partition.get().unwrap();
+            partition.sync_to(partition.log_end(), None).unwrap();
+            self.rung.store(partition.synced.rung(), Ordering::Relaxed);
+        }
+
+        fn spin(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
+
+        fn spawn(&self, name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Worker>> {
+            self.scheduler.spawn(name, work)
+        }
+    }
+
     #[test]
-    fn a_partition_is_looked_after_for_as_long_as_a_sync_takes_and_marked_then() {
+    fn who_gave_way_and_need_not_lead_leaves_nobody_waiting() {
         let clock = SimClock::new(Timestamp::from_millis(0));
         let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
-        let env = Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1);
+        let meanwhile = Arc::new(Meanwhile { scheduler, partition: OnceLock::new(), rung: AtomicU64::new(0) });
+        let partition = partition(Env::simulated(SimDisk::new(1), clock, Arc::clone(&meanwhile) as _, 1));
+        meanwhile.partition.set(Arc::clone(&partition)).unwrap();
+        partition.turn.lock().about = 2;
+
+        partition.sync_to(partition.log_end(), None).unwrap();
+
+        let rung = meanwhile.rung.load(Ordering::Relaxed);
+        assert!(rung > 0, "the other has led");
+        assert!(partition.synced.rung() > rung, "who came since then has left the next sync to this thread");
+        let turn = partition.turn.lock();
+        assert!(!turn.gathering && !turn.syncing && turn.arrived == 0, "{turn:?}");
+    }
+
+    #[test]
+    fn who_gives_way_to_nobody_does_so_for_a_shorter_time() {
+        let mut turn = Turn::default();
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            (turn.about, turn.took) = (2, Duration::from_micros(80));
+            let begun = turn.arrive();
+            let Part::Gather { here, at_most } = turn.part(true) else { panic!("one of two is here") };
+            times.push(at_most.as_micros());
+            assert!(matches!(turn.part(true), Part::Wait), "somebody gives way already");
+            turn.end_gathering(here);
+            assert!(matches!(turn.part(false), Part::Lead));
+            turn.end(turn.took);
+            turn.leave(begun);
+        }
+        assert_eq!(times, [80, 40, 20]);
+
+        turn.about = 2;
+        let (first, second) = (turn.arrive(), turn.arrive());
+        assert!(matches!(turn.part(true), Part::Lead), "both are here");
+        assert_eq!((turn.served, turn.arrived, turn.in_vain), (2, 0, 0));
+        turn.end(turn.took);
+        turn.leave(first);
+        turn.leave(second);
+        assert_eq!(turn.about, 2, "who was served comes back");
+    }
+
+    #[test]
+    fn who_goes_before_a_sync_began_is_not_waited_for() {
+        let mut turn = Turn::default();
+        let early = turn.arrive();
+        assert!(matches!(turn.part(true), Part::Lead));
+        let late = turn.arrive();
+        turn.end(Duration::from_micros(80));
+        assert_eq!(turn.about, 2);
+
+        turn.leave(early);
+        assert_eq!(turn.arrived, 1);
+        turn.leave(late);
+        assert_eq!(turn.arrived, 0);
+    }
+
+    #[test]
+    fn nobody_gives_way_to_the_worker() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let partition = partition(Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1));
+        clock.advance(SYNC_DELAY);
+
+        assert!(matches!(partition.look(), Look::At(_)));
+
+        assert_eq!(partition.durable_end(), partition.log_end());
+        let turn = partition.turn.lock();
+        assert_eq!((turn.begun, turn.about), (1, 0), "{turn:?}");
+    }
+
+    fn partition(env: Env) -> Arc<Partition> {
         let home = Home {
             env,
             dir: PathBuf::from("0"),
@@ -521,6 +677,14 @@ mod tests {
         let partition = Arc::new(Partition::create(home, 1, &TopicConfig::new(), None).unwrap());
         let record = Draft { key: None, value: Some(b"1"), headers: &[], timestamp: Timestamp::from_millis(0) };
         partition.append(&[record]).unwrap();
+        partition
+    }
+
+    #[test]
+    fn a_partition_is_looked_after_for_as_long_as_a_sync_takes_and_marked_then() {
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let partition = partition(Env::simulated(SimDisk::new(1), Arc::clone(&clock), scheduler, 1));
         // Somebody syncs, as `lead_sync` begins it, on a slow disk.
         assert!(partition.turn.lock().take());
         partition.writer.lock().dirty_since = None;

@@ -301,8 +301,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
         let replay = if shorten { report::how_to_replay(&self.name, &origin, file.as_deref()) } else { String::new() };
         report.push_str(&replay);
         if let Some(page) = &self.page {
-            let title = format!("{}: {}", self.name, broken.guarantee);
-            let html = report::page(&shortest.trial.outcome, &broken, &title, &replay);
+            let html = report::page(&shortest.trial.outcome, &broken, &self.name, &replay);
             report.push_str(&saved::write_page(page, &html));
         }
         let outcome = Arc::clone(&shortest.trial.outcome);

@@ -20,25 +20,50 @@ thread_local! {
 /// Runs a future to its end. `None`: the caller's life has ended before, and the future is dropped where it waits. So
 /// nothing is unwound, which would take longer than much of a short run.
 pub(crate) fn block_on<T>(stage: &Arc<Stage>, future: impl Future<Output = T>) -> Option<T> {
-    let alarm = Arc::new(Alarm { stage: Arc::clone(stage), bell: stage.next_bell(), rang: AtomicBool::new(false) });
-    let waker = Waker::from(Arc::clone(&alarm));
+    let alarm = Alarm::new(stage);
     let mut future = pin!(future);
     loop {
-        alarm.rang.store(false, Ordering::SeqCst);
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return Some(value);
-        }
-        let until = NEXT.with(|next| next.borrow_mut().take());
-        if !alarm.rang.load(Ordering::SeqCst) && !stage.rest(alarm.bell, until) {
-            return None;
+        match alarm.poll(future.as_mut()) {
+            Ok(value) => return Some(value),
+            Err((bell, until)) if stage.rest(bell, until) => {}
+            Err(_) => return None,
         }
     }
 }
 
-struct Alarm {
+/// What wakes a future: a bell of the stage.
+pub(crate) struct Alarm {
     stage: Arc<Stage>,
     bell: u64,
     rang: AtomicBool,
+}
+
+impl Alarm {
+    pub(crate) fn new(stage: &Arc<Stage>) -> Arc<Self> {
+        Arc::new(Alarm { stage: Arc::clone(stage), bell: stage.next_bell(), rang: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn stage(&self) -> Arc<Stage> {
+        Arc::clone(&self.stage)
+    }
+
+    /// Polls the future until it waits. `Err`: for this bell, and at most until this moment.
+    pub(crate) fn poll<F: Future + ?Sized>(
+        self: &Arc<Self>,
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, (u64, Option<Duration>)> {
+        let waker = Waker::from(Arc::clone(self));
+        loop {
+            self.rang.store(false, Ordering::SeqCst);
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Ok(value);
+            }
+            let until = NEXT.with(|next| next.borrow_mut().take());
+            if !self.rang.load(Ordering::SeqCst) {
+                return Err((self.bell, until));
+            }
+        }
+    }
 }
 
 impl Wake for Alarm {

@@ -161,6 +161,11 @@ impl Outcome {
         &self.story[..end]
     }
 
+    /// Whether the last event that is [`shown`](Self::shown) is the one that broke the guarantee.
+    pub(crate) fn is_broken_at_its_end(&self) -> bool {
+        self.broken_behind.lock().is_some()
+    }
+
     /// Whether nothing has failed so far: what follows from a failure is not worth checking.
     fn stands(&self) -> bool {
         self.broken.lock().is_none()
@@ -248,8 +253,11 @@ impl Outcome {
                     let not_taken = self.sent.iter().zip(&taken[group]).filter(|(_, taken)| !**taken);
                     let skipped: Vec<&Place> = not_taken.map(|(sent, _)| &sent.place).filter(below).collect();
                     if !skipped.is_empty() {
-                        let says =
-                            format!("group {name} has committed behind what nobody had taken yet: {}", list(&skipped));
+                        let says = format!(
+                            "group {name} has committed behind what nobody had taken yet, and would lose it if it died \
+                             now: {}",
+                            list(&skipped)
+                        );
                         self.fail_at(at, "no offset skipped", says);
                         break;
                     }

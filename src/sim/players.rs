@@ -1,4 +1,4 @@
-//! Threads that play members, kept from run to run: starting one costs more than a short run.
+//! Threads for the steps of members, kept from run to run: starting one costs more than a short run.
 
 use std::cell::Cell;
 use std::mem;
@@ -21,22 +21,18 @@ pub(crate) struct Player {
 /// Those that nobody has hired.
 static FREE: Mutex<Vec<Player>> = Mutex::new(Vec::new());
 
-/// Hires so many players.
+/// Hires a player.
 ///
 /// # Panics
 ///
 /// Panics if the system has no more threads.
-pub(crate) fn hire(count: usize) -> Vec<Player> {
-    let mut free = FREE.lock();
-    let kept = free.len().saturating_sub(count);
-    let mut hired = free.split_off(kept);
-    drop(free);
-    hired.resize_with(count, Player::new);
-    hired
+pub(crate) fn hire() -> Player {
+    let free = FREE.lock().pop();
+    free.unwrap_or_else(Player::new)
 }
 
 /// Lets them go. A job that is about to end may still be ending.
-pub(crate) fn dismiss(hired: Vec<Player>) {
+pub(crate) fn dismiss(hired: impl Iterator<Item = Player>) {
     FREE.lock().extend(hired);
 }
 
@@ -61,11 +57,6 @@ impl Player {
     /// Gives the thread something to do.
     pub(crate) fn give(&self, job: Job) {
         *self.job.lock() = Some(job);
-        self.thread.unpark();
-    }
-
-    /// Lets a thread look again that parks inside of its job.
-    pub(crate) fn wake(&self) {
         self.thread.unpark();
     }
 }

@@ -24,7 +24,7 @@ use crate::sim::EPOCH;
 use crate::sim::executor::block_on;
 use crate::sim::faults::{Budget, Faults, Scope};
 use crate::sim::outcome::{Outcome, Sent};
-use crate::sim::stage::{Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler};
+use crate::sim::stage::{Act, Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler};
 use crate::sim::story::{Happening, Place, Who, print_of};
 use crate::sim::tape::Tape;
 use crate::types::{Offset, TopicPartition};
@@ -127,6 +127,8 @@ pub struct Group {
     topics: Vec<String>,
     assigned: Vec<TopicPartition>,
     code: Option<Code>,
+    /// Whether the code waits as blocking code does.
+    blocks: bool,
 }
 
 impl fmt::Debug for Group {
@@ -136,7 +138,7 @@ impl fmt::Debug for Group {
 }
 
 /// What is done with a consumer.
-type Code = Arc<dyn Fn(&Arc<Stage>, Consumer, EventLog) -> Result<()> + Send + Sync>;
+type Code = Arc<dyn Fn(Arc<Stage>, Consumer, EventLog) -> Act + Send + Sync>;
 
 impl Group {
     /// How many members there are. Default: 1.
@@ -170,7 +172,7 @@ impl Group {
     where
         F: Fn(Consumer) -> Result<()> + Send + Sync + 'static,
     {
-        self.code = Some(Arc::new(move |_, consumer, _| member(consumer)));
+        self.run_blocking(move |_, consumer, _| member(consumer));
     }
 
     /// [`run`](Self::run) for code that also needs the log: to send, for instance.
@@ -178,7 +180,7 @@ impl Group {
     where
         F: Fn(Consumer, EventLog) -> Result<()> + Send + Sync + 'static,
     {
-        self.code = Some(Arc::new(move |_, consumer, log| member(consumer, log)));
+        self.run_blocking(move |_, consumer, log| member(consumer, log));
     }
 
     /// What a member does, as an async function. It needs no runtime: await
@@ -189,7 +191,20 @@ impl Group {
         F: Fn(Consumer) -> W + Send + Sync + 'static,
         W: Future<Output = Result<()>>,
     {
-        self.code = Some(Arc::new(move |stage, consumer, _| block_on(stage, member(consumer)).unwrap_or(Ok(()))));
+        // Its future need not be fit for another thread than the one that it began on.
+        self.run_blocking(move |stage, consumer, _| block_on(stage, member(consumer)).unwrap_or(Ok(())));
+    }
+
+    fn run_blocking<F>(&mut self, member: F)
+    where
+        F: Fn(&Arc<Stage>, Consumer, EventLog) -> Result<()> + Send + Sync + 'static,
+    {
+        let member = Arc::new(member);
+        self.blocks = true;
+        self.code = Some(Arc::new(move |stage, consumer, log| {
+            let member = Arc::clone(&member);
+            Box::pin(async move { member(&stage, consumer, log) })
+        }));
     }
 
     /// What is done with a record. The library polls, calls the handler for each record, and commits when it has
@@ -198,8 +213,13 @@ impl Group {
     where
         F: Fn(&ConsumerRecord<'_>) -> Result<()> + Send + Sync + 'static,
     {
+        let handler = Arc::new(handler);
+        self.blocks = false;
         self.code = Some(Arc::new(move |stage, mut consumer, _| {
-            let handling = async {
+            let handler = Arc::clone(&handler);
+            Box::pin(async move {
+                // It returns from wherever its life ends, but for the handler: to be unwound takes as long as much of a run.
+                stage.look(true);
                 loop {
                     let records = consumer.poll_async(HANDLER_POLL).await?;
                     for record in &records {
@@ -210,10 +230,7 @@ impl Group {
                         consumer.commit()?;
                     }
                 }
-            };
-            // It returns from wherever its life ends, but for the handler: to be unwound takes as long as much of a run.
-            stage.look(true);
-            block_on(stage, handling).unwrap_or(Ok(()))
+            })
         }));
     }
 
@@ -223,41 +240,47 @@ impl Group {
     where
         F: Fn(&ConsumerRecord<'_>) -> Result<(), ProcessingError> + Send + Sync + 'static,
     {
-        let topic = topic.to_owned();
-        self.code = Some(Arc::new(move |stage, mut consumer, log| {
-            let mut dead_letters = DeadLetterQueue::new(log.producer(), topic.as_str(), config.clone())?;
-            let handling = async {
+        let used = Arc::new((topic.to_owned(), config, handler));
+        self.blocks = false;
+        self.code = Some(Arc::new(move |_, mut consumer, log| {
+            let used = Arc::clone(&used);
+            Box::pin(async move {
+                let (topic, config, handler) = &*used;
+                let mut dead_letters = DeadLetterQueue::new(log.producer(), topic.as_str(), config.clone())?;
                 loop {
                     let records = consumer.poll_async(HANDLER_POLL).await?;
-                    dead_letters.process(&mut consumer, &records, &handler)?;
+                    dead_letters.process(&mut consumer, &records, handler)?;
                     if !records.is_empty() {
                         consumer.commit()?;
                     }
                 }
-            };
-            block_on(stage, handling).unwrap_or(Ok(()))
+            })
         }));
     }
 
     fn body(&self, topics: &[String]) -> Body {
         let code = self.code.clone().unwrap_or_else(|| panic!("group {} has nothing to run", self.name));
-        let (config, assigned) = (self.config.clone(), self.assigned.clone());
-        let topics = self.topics_of(topics);
-        Arc::new(move |stage, log| {
-            let mut consumer = log.consumer(config.clone())?;
-            if assigned.is_empty() {
-                consumer.subscribe(topics.iter().cloned())?;
-            } else {
-                consumer.assign(assigned.iter().cloned())?;
-            }
-            code(stage, consumer, log)
-        })
+        let used = Arc::new((self.config.clone(), self.assigned.clone(), self.topics_of(topics)));
+        let act = move |stage, log: EventLog| -> Act {
+            let (code, used) = (Arc::clone(&code), Arc::clone(&used));
+            Box::pin(async move {
+                let (config, assigned, topics) = &*used;
+                let mut consumer = log.consumer(config.clone())?;
+                if assigned.is_empty() {
+                    consumer.subscribe(topics.iter().cloned())?;
+                } else {
+                    consumer.assign(assigned.iter().cloned())?;
+                }
+                code(stage, consumer, log).await
+            })
+        };
+        Body { act: Arc::new(act), blocks: self.blocks }
     }
 
     /// A member that joins at some moment, and leaves without having taken a record.
     fn visitor(&self, topics: &[String]) -> Body {
         let (config, topics) = (self.config.clone().auto_commit(false), self.topics_of(topics));
-        Arc::new(move |stage, log| {
+        Body::blocking(move |stage, log| {
             stage.sleep_for(VISITS_EVERY * stage.draw_evenly(VISITING_TIMES));
             let mut consumer = log.consumer(config.clone())?;
             consumer.subscribe(topics.iter().cloned())?;
@@ -345,9 +368,15 @@ impl Sim {
     /// A group.
     pub fn group(&mut self, name: &str) -> &mut Group {
         let config = ConsumerConfig::group(name).auto_offset_reset(OffsetReset::Earliest);
-        let group =
-            Group { name: name.into(), members: 1, config, topics: Vec::new(), assigned: Vec::new(), code: None };
-        self.groups.push(group);
+        self.groups.push(Group {
+            name: name.into(),
+            members: 1,
+            config,
+            topics: Vec::new(),
+            assigned: Vec::new(),
+            code: None,
+            blocks: false,
+        });
         self.groups.last_mut().expect("just pushed")
     }
 
@@ -356,7 +385,7 @@ impl Sim {
     where
         F: Fn(EventLog) -> Result<()> + Send + Sync + 'static,
     {
-        self.others.push(Other { name: name.to_owned(), body: Arc::new(move |_, log| code(log)) });
+        self.others.push(Other { name: name.to_owned(), body: Body::blocking(move |_, log| code(log)) });
     }
 
     /// Something outside of the log that survives every crash.
@@ -493,7 +522,7 @@ impl Run<'_> {
             bodies.extend(vec![group.body(&all); group.members]);
             bodies.extend(vec![group.visitor(&all); self.sim.visitors_of(group)]);
         }
-        bodies.extend(self.sim.others.iter().map(|other| Arc::clone(&other.body)));
+        bodies.extend(self.sim.others.iter().map(|other| other.body.clone()));
         loop {
             self.stage.set_log(Some(log.clone()));
             self.stage.play(&bodies, &log);

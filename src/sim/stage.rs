@@ -1,8 +1,12 @@
 //! The stage: one member runs at a time, and every choice is drawn from the tape.
 //!
-//! A member is an ordinary function on a thread of its own, which runs only while it has the baton. It may lose it at
-//! every point of [`env::point`](crate::env::point), and gives it up where it waits. Whoever gives the baton up chooses
-//! who is next and wakes that thread; if it is the same one, nobody is woken. A run of one member needs no second thread.
+//! A member does something only while it has the baton. It may lose it at every point of [`env::point`](crate::env::point), and
+//! gives it up where it waits. Whoever gives the baton up chooses who is next.
+//!
+//! A member is a future, of which whoever is free polls one *step* after the other. So one that waits between two steps, as
+//! a handler does, waits without a thread, and a group of such members runs on one. Only who waits in the middle of a
+//! step, as a blocking function does, or loses the baton there, keeps its thread, and somebody else's step is on another.
+//! A run of one member needs no second thread.
 //!
 //! | who can go on                | what happens                                                            |
 //! |------------------------------|-------------------------------------------------------------------------|
@@ -20,13 +24,16 @@
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
+use std::task::{Context, Poll};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -40,6 +47,7 @@ use crate::env::sim::SimClock;
 use crate::env::storage::sim::{Director, Failure, Operation, PowerCut, SimDisk, SyncFailure, Verdict};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
+use crate::sim::executor::{Alarm, Sleep};
 use crate::sim::faults::Budget;
 use crate::sim::players::{Player, dismiss, hire};
 use crate::sim::story::{Event, Happening, Place, Who, print_of};
@@ -71,8 +79,27 @@ const MOST_IDLE_LOOKS: u64 = 6;
 /// What unwinds a member whose life is over.
 struct Curtain;
 
+/// What a member does from when it is started until it returns.
+pub(crate) type Act = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
 /// The code of one member: it gets the log as it is open in this life.
-pub(crate) type Body = Arc<dyn Fn(&Arc<Stage>, EventLog) -> Result<()> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Body {
+    pub(crate) act: Arc<dyn Fn(Arc<Stage>, EventLog) -> Act + Send + Sync>,
+    /// Whether it waits in the middle of a step: then a thread looks on that finds out whether it still goes on.
+    pub(crate) blocks: bool,
+}
+
+impl Body {
+    pub(crate) fn blocking(code: impl Fn(&Stage, EventLog) -> Result<()> + Send + Sync + 'static) -> Self {
+        let code = Arc::new(code);
+        let act = move |stage: Arc<Stage>, log| -> Act {
+            let code = Arc::clone(&code);
+            Box::pin(async move { code(&stage, log) })
+        };
+        Body { act: Arc::new(act), blocks: true }
+    }
+}
 
 /// How the process ended.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +133,7 @@ pub(crate) struct Stage {
     next_bell: AtomicU64,
     /// How often the driver has looked and nobody had come by a point since it last did.
     idle_looks: AtomicU64,
-    driver: thread::Thread,
+    driver: Thread,
     #[cfg(test)]
     mistake: Option<Mistake>,
 }
@@ -116,8 +143,8 @@ struct State {
     left: Budget,
     story: Vec<Event>,
     members: Vec<Member>,
-    /// The threads of the members; none if there is but one, which the driver plays itself.
-    players: Vec<Player>,
+    /// Threads for steps, besides the driver's, and whether each has one.
+    players: Vec<(Player, bool)>,
     /// Before the members start nothing is written down and nothing goes wrong.
     started: bool,
     dead: Option<Death>,
@@ -149,8 +176,11 @@ struct Member {
     ended: bool,
     /// Whether whoever calls the library looks for itself whether its life is over, and need not be unwound.
     looks: bool,
-    /// What its thread is yet to be given.
-    job: Option<Box<dyn FnOnce() + Send>>,
+    /// What it is to do, between two steps. In the middle of one that is on a thread.
+    life: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    alarm: Arc<Alarm>,
+    /// The thread on which it waits in the middle of a step.
+    thread: Option<Thread>,
 }
 
 /// What a member waits for, besides the baton.
@@ -303,28 +333,31 @@ impl Stage {
 
     /// Runs the members until the process dies or the run is over.
     pub(crate) fn play(self: &Arc<Self>, bodies: &[Body], log: &EventLog) {
-        let member = |(number, body): (usize, &Body)| {
-            let (stage, body, log) = (Arc::clone(self), Arc::clone(body), log.clone());
-            let job: Box<dyn FnOnce() + Send> = Box::new(move || stage.act(number, &body, log));
-            Member { waits: Waits::No, polling: false, failing: false, ended: false, looks: false, job: Some(job) }
+        let member = |(number, body): (usize, &Body)| Member {
+            waits: Waits::No,
+            polling: false,
+            failing: false,
+            ended: false,
+            looks: false,
+            life: Some(Box::pin(Arc::clone(self).live(number, body.clone(), log.clone()))),
+            alarm: Alarm::new(self),
+            thread: None,
         };
-        let mut members: Vec<Member> = bodies.iter().enumerate().map(member).collect();
-        if let [only] = &mut members[..] {
-            let job = only.job.take().expect("just made");
-            self.state.lock().members = members;
-            self.running.store(0, Ordering::SeqCst);
-            job();
-            self.running.store(DRIVER, Ordering::SeqCst);
-        } else if !members.is_empty() {
-            let mut state = self.state.lock();
-            state.members = members;
-            state.players = hire(bodies.len());
-            let first = state.tape.evenly(bodies.len() as u32) as usize;
-            self.hand_to(state, first);
-            self.await_baton(DRIVER);
-        }
         let mut state = self.state.lock();
-        dismiss(mem::take(&mut state.players));
+        state.members = bodies.iter().enumerate().map(member).collect();
+        if !bodies.is_empty() {
+            let first = state.tape.evenly(bodies.len() as u32) as usize;
+            if bodies.len() > 1 && bodies.iter().any(|body| body.blocks) {
+                self.hand_to(state, first);
+            } else {
+                drop(state);
+                self.running.store(first, Ordering::SeqCst);
+                self.take_steps(first, None);
+            }
+            self.await_baton(DRIVER);
+            state = self.state.lock();
+        }
+        dismiss(mem::take(&mut state.players).into_iter().map(|(player, _)| player));
         let members = mem::take(&mut state.members);
         if state.dead.is_none() && state.over.is_none() {
             state.over = Some(Over::Idle);
@@ -332,70 +365,89 @@ impl Stage {
             self.write(&mut state, Who::Machine, Happening::Idle { drained });
         }
         drop(state);
-        // Who has not begun has the log, which asks the stage when it is closed.
         drop(members);
+    }
+
+    /// Takes one step after the other, of whoever is next and has the baton, until that is somebody who waits on a thread of
+    /// its own. `player`: the thread that this is, if it is not the driver's.
+    fn take_steps(self: &Arc<Self>, mut next: usize, player: Option<usize>) {
+        let before = look_on(Some(Arc::clone(self) as _));
+        #[cfg(test)]
+        plant(self.mistake);
+        loop {
+            self.take_step(next);
+            let (mut state, chosen) = self.choose(next);
+            if state.members.get(chosen).is_none_or(|member| member.life.is_none()) {
+                look_on(before);
+                if let Some(player) = player {
+                    state.players[player].1 = false;
+                }
+                return self.hand_to(state, chosen);
+            }
+            self.running.store(chosen, Ordering::SeqCst);
+            next = chosen;
+        }
+    }
+
+    fn take_step(&self, me: usize) {
+        let mut state = self.state.lock();
+        let member = &mut state.members[me];
+        member.waits = Waits::No;
+        let (mut life, alarm) = (member.life.take().expect("it is between two steps"), Arc::clone(&member.alarm));
+        drop(state);
+        let waits = if self.curtain_has_fallen() { None } else { alarm.poll(life.as_mut()).err() };
+        if waits.is_none() || self.curtain_has_fallen() {
+            self.look(true);
+            // What it holds may call the library when it is dropped, which does nothing then.
+            drop(catch_unwind(AssertUnwindSafe(|| drop(life))));
+            self.state.lock().members[me].ended = true;
+        } else if let Some((bell, until)) = waits {
+            let mut state = self.state.lock();
+            state.members[me].life = Some(life);
+            state.members[me].waits = Waits::ForBell { bell, until, rang: false };
+        }
     }
 }
 
 /// What a member does.
 impl Stage {
     /// The life of a member: its function, again and again until it returns.
-    fn act(self: Arc<Self>, me: usize, body: &Body, log: EventLog) {
-        let before = look_on(Some(Arc::clone(&self) as _));
-        #[cfg(test)]
-        plant(self.mistake);
+    async fn live(self: Arc<Self>, me: usize, body: Body, log: EventLog) {
         loop {
             self.look(false);
             self.note_event(Who::Member(me), Happening::Starts);
-            let outcome = catch_unwind(AssertUnwindSafe(|| body(&self, log.clone())));
+            let mut act = (body.act)(Arc::clone(&self), log.clone());
+            let mut step = |context: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| act.as_mut().poll(context)));
+            let outcome = poll_fn(|context| match step(context) {
+                Ok(step) => step.map(Ok),
+                Err(payload) => Poll::Ready(Err(payload)),
+            });
+            let outcome = outcome.await;
             if self.curtain_has_fallen() {
-                break;
+                return;
             }
             match outcome {
-                Ok(Ok(())) => {
-                    self.note_event(Who::Member(me), Happening::Ends);
-                    break;
-                }
+                Ok(Ok(())) => return self.note_event(Who::Member(me), Happening::Ends),
                 Ok(Err(error)) => {
                     self.note_event(Who::Member(me), Happening::Fails(error.to_string()));
                     self.state.lock().members[me].failing = true;
                     if matches!(error, Error::SyncFailed { .. } | Error::Closed) {
                         // The log is of no use any more: whoever runs this restarts it.
-                        self.die(Death::Crash);
-                        break;
+                        return self.die(Death::Crash);
                     }
                 }
                 Err(payload) if payload.is::<Curtain>() => {}
                 Err(payload) => {
                     let message = message_of(&*payload);
                     self.note_event(Who::Member(me), Happening::Panics(message.clone()));
-                    self.give_up(Over::Panicked(message));
-                    break;
+                    return self.give_up(Over::Panicked(message));
                 }
             }
             // Until it is started again, which is nothing that a run waits for.
             self.set_polling(&mut self.state.lock(), me, true);
-            let waited = catch_unwind(AssertUnwindSafe(|| self.sleep_for(RESTART_AFTER)));
+            Sleep::new(RESTART_AFTER).await;
             self.set_polling(&mut self.state.lock(), me, false);
-            if waited.is_err() {
-                break;
-            }
         }
-        look_on(before);
-        drop(log);
-        self.leave(me);
-    }
-
-    /// The member does nothing more; somebody else goes on.
-    fn leave(&self, me: usize) {
-        let mut state = self.state.lock();
-        state.members[me].ended = true;
-        if state.members.len() == 1 {
-            return;
-        }
-        drop(state);
-        let (state, next) = self.choose(me);
-        self.hand_to(state, next);
     }
 
     fn curtain_has_fallen(&self) -> bool {
@@ -535,11 +587,17 @@ impl Stage {
     fn switch(&self, me: usize) {
         let (mut state, next) = self.choose(me);
         if next != me {
-            self.hand_to(state, next);
-            self.await_baton(me);
+            self.let_go_on(state, me, next);
             state = self.state.lock();
         }
         state.members[me].waits = Waits::No;
+    }
+
+    /// Gives the baton to `next` in the middle of a step; returns when it is back.
+    fn let_go_on(&self, mut state: MutexGuard<'_, State>, me: usize, next: usize) {
+        state.members[me].thread = Some(thread::current());
+        self.hand_to(state, next);
+        self.await_baton(me);
     }
 
     fn hand_to(&self, mut state: MutexGuard<'_, State>, next: usize) {
@@ -548,11 +606,9 @@ impl Stage {
             drop(state);
             return self.driver.unpark();
         }
-        let job = state.members[next].job.take();
-        let player = &state.players[next];
-        match job {
-            Some(job) => player.give(job),
-            None => player.wake(),
+        match state.members[next].thread.take() {
+            Some(thread) => thread.unpark(),
+            None => state.find_thread(next),
         }
     }
 
@@ -585,7 +641,7 @@ impl Stage {
         loop {
             let mut state = self.state.lock();
             if state.dead.is_some() || state.over.is_some() {
-                let next = state.next_to_unwind(from);
+                let next = state.next_to_end(from);
                 return (state, next);
             }
             let now = self.clock.monotonic();
@@ -814,8 +870,7 @@ impl Stage {
             }
             Fate::LetsGoOn(other) => {
                 let state = self.state.lock();
-                self.hand_to(state, other);
-                self.await_baton(me);
+                self.let_go_on(state, me, other);
             }
         }
         self.unwind_the_dead();
@@ -858,13 +913,25 @@ impl State {
         (1..=count).map(|step| (from + step) % count).filter(|number| is_ready(&self.members[*number])).collect()
     }
 
-    /// Whose thread is to be unwound next: the one that asks, if it still has something to unwind, or another.
-    fn next_to_unwind(&self, from: usize) -> usize {
-        let is_there = |number: &usize| !self.members[*number].ended && self.members[*number].job.is_none();
-        if from < self.members.len() && is_there(&from) {
+    /// Who is to end next, now that its life is over: the one that asks, if it has not ended, or another.
+    fn next_to_end(&self, from: usize) -> usize {
+        if self.members.get(from).is_some_and(|member| !member.ended) {
             return from;
         }
-        (0..self.members.len()).find(is_there).unwrap_or(DRIVER)
+        self.members.iter().position(|member| !member.ended).unwrap_or(DRIVER)
+    }
+
+    /// Has the steps from that of `next` on taken on a thread that takes none.
+    fn find_thread(&mut self, next: usize) {
+        let idle = self.players.iter().position(|(_, busy)| !busy);
+        let at = idle.unwrap_or_else(|| {
+            self.players.push((hire(), false));
+            self.players.len() - 1
+        });
+        let stage = self.members[next].alarm.stage();
+        let (player, busy) = &mut self.players[at];
+        *busy = true;
+        player.give(Box::new(move || stage.take_steps(next, Some(at))));
     }
 
     /// Whether every group has committed everything that was sent.
@@ -1019,5 +1086,51 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
         (Some(message), _) => (*message).to_owned(),
         (_, Some(message)) => message.clone(),
         _ => "a panic without a message".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::conformance::{World, alone};
+    use crate::sim::EPOCH;
+    use crate::sim::faults::Faults;
+    use crate::sim::tape::Tape;
+
+    /// The rule as the code of one member, or of several at once.
+    fn keeps(rule: fn(&World), members: usize) {
+        let clock = SimClock::new(EPOCH);
+        let budget = Budget::drawn(&Faults::none());
+        let stage = Arc::new(Stage::new(Arc::clone(&clock), Tape::random(7), budget, Duration::ZERO));
+        let act = move |stage, _| -> Act {
+            let world = World { clock: Arc::clone(&clock) as _, scheduler: Arc::new(StageScheduler(stage)) };
+            Box::pin(async move {
+                rule(&world);
+                Ok(())
+            })
+        };
+        let body = Body { act: Arc::new(act), blocks: true };
+
+        let (log, _controls) = EventLog::in_memory().unwrap();
+        stage.play(&vec![body; members], &log);
+
+        assert_eq!(stage.over(), Some(Over::Idle));
+    }
+
+    #[test]
+    fn the_stage_keeps_the_rules_of_clocks_and_schedulers() {
+        let rules = [
+            alone::the_monotonic_clock_goes_on_and_never_back,
+            alone::the_wall_clock_goes_with_the_monotonic_one,
+            alone::a_wait_ends_at_its_timeout_and_not_before,
+            alone::a_ring_between_the_look_and_the_wait_is_not_lost,
+            alone::a_ring_that_was_seen_wakes_nobody_later,
+            alone::bells_do_not_hear_one_another,
+            alone::a_task_is_woken_by_the_first_ring_and_by_no_other,
+            alone::who_spins_looks_until_it_is_ready_or_the_time_is_over,
+        ];
+        for (rule, members) in rules.into_iter().flat_map(|rule| [(rule, 1), (rule, 3)]) {
+            keeps(rule, members);
+        }
     }
 }

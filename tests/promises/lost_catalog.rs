@@ -137,6 +137,36 @@ fn nothing_is_removed_because_nobody_mentions_it() {
 }
 
 #[test]
+fn a_copy_of_a_topic_s_directory_is_reported_and_takes_nothing_from_the_topic() {
+    for lost in [false, true] {
+        let (machine, ledger) = whole_log(8);
+        let orders = machine.files().into_iter().filter(|path| path.starts_with("topics/orders")).collect::<Vec<_>>();
+        for path in &orders {
+            let there = Path::new("topics/orders-copy").join(path.strip_prefix("topics/orders").unwrap());
+            machine.write_file(there, &machine.read_file(path));
+        }
+        if lost {
+            machine.remove_file(FILE);
+        }
+        for opening in 0..3 {
+            let log = open(&machine);
+            let report = log.recovery_report();
+            let case = format!("lost: {lost}, opening {opening}: {report:?}");
+            assert_eq!(report.unknown, [Path::new("/simulated/topics/orders-copy")], "{case}");
+            assert_eq!(log.list_topics(), ["clicks", "empty", "orders"], "{case}");
+            log.close().unwrap();
+            ledger.check_damaged(&machine.kill(), &[], &case);
+        }
+        let log = machine.open_read_only().unwrap();
+        assert_eq!(log.list_topics(), ["clicks", "empty", "orders"]);
+        for path in &orders {
+            let there = Path::new("topics/orders-copy").join(path.strip_prefix("topics/orders").unwrap());
+            assert!(machine.files().contains(&there), "{there:?} is gone");
+        }
+    }
+}
+
+#[test]
 fn without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written() {
     let (machine, ledger) = whole_log(7);
     let removed = machine.kill();

@@ -399,6 +399,12 @@ def read_catalog(said):
             catalog.setdefault("cuts", {})[name] = value.numbers("QI")
         elif kind == "start":
             catalog.setdefault("starts", {})[name] = value.numbers("Q")[0]
+    ids = set()
+    for name in sorted(catalog["topics"], key=str.encode):
+        if catalog["topics"][name]["id"] in ids:
+            del catalog["topics"][name]
+        else:
+            ids.add(catalog["topics"][name]["id"])
     return catalog
 
 

@@ -320,7 +320,11 @@ fn a_failure_can_be_looked_at_as_a_page() {
     let page = std::fs::read_to_string(&file).unwrap();
     assert!(failure.report.contains("failure.html"));
     assert!(page.contains("CRASH") || page.contains("POWER CUT"), "{page}");
-    assert!(!page.contains("http"), "a page that needs no network");
+    assert!(page.contains(&format!("<h1>{}</h1><p class=w>{}</p>", failure.guarantee, failure.says)), "{page}");
+    assert_eq!(page.matches("<div class='s ").count(), failure.steps, "{page}");
+    // Lanes: of the member before the crash and behind it, and of the machine.
+    assert!(page.matches("<i style=").count() >= 2, "{page}");
+    assert!(!page.contains("http") && !page.contains("url("), "a page that needs no network");
 }
 
 #[test]

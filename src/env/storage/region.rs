@@ -48,6 +48,13 @@ pub(crate) const PAGE: u64 = 4096;
 /// The bytes of a word, and its alignment: what the processor stores and the disk keeps as one.
 const WORD: u64 = 8;
 
+/// What the processor fetches from the memory at once.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LINE: usize = 64;
+
+/// So much of the place of the next batch is asked for ahead: of what is longer, the processor finds the rest itself.
+const MOST_PREFETCHED: u64 = 256;
+
 /// Bytes that are mapped for as long as this lives.
 pub(crate) struct Memory {
     backing: Backing,
@@ -364,18 +371,20 @@ impl Region {
 /// would wait for the memory by itself.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8]) {
+    ask_for(bytes.as_ptr(), bytes.len());
+}
+
+/// Asks the processor for so many bytes from `start` on, whether anything is there or not.
+#[inline]
+fn ask_for(start: *const u8, bytes: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
+    for at in (0..bytes).step_by(LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const LINE: usize = 64;
-        for line in bytes.chunks(LINE) {
-            // SAFETY: it is a hint that changes nothing and faults nowhere, and the address is that of a byte that can be
-            // read.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
+        // SAFETY: it is a hint that reads nothing, changes nothing and faults nowhere, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = bytes;
+    let _ = (start, bytes);
 }
 
 impl fmt::Debug for Region {
@@ -523,6 +532,11 @@ impl Pen {
         let place = unsafe { AtomicU64::from_ptr(place) };
         place.store(word.to_le(), Ordering::Release);
         region.written.store(end, Ordering::Release);
+        // The next batch is often as long as this one, and may be stored long after this: in a log of many partitions its
+        // place would have to come from the memory then.
+        let next = (end - at).min(MOST_PREFETCHED);
+        let room = region.valid.load(Ordering::Relaxed) - end;
+        ask_for(region.start.wrapping_add(end as usize), next.min(room) as usize);
         #[cfg(any(test, feature = "sim"))]
         if let Some(state) = &mut guard {
             state.settle();
