@@ -140,7 +140,6 @@ impl Consumer {
             self.keep_up()?;
             self.run_callbacks();
             self.auto_commit_if_due()?;
-            point::reach(|| What::Step);
             let records = match self.fetch() {
                 // Another process has removed it since the last look; the next one finds out.
                 Err(Error::Io { source, .. })

@@ -95,12 +95,12 @@
 //! recovery, and at every `point!`.
 //!
 //! Only one member runs at a time. Another goes on where yours waits, and may go on before it polls, takes a record, commits,
-//! sends, waits for a delivery, changes an [`Outside`], and at every `point!`; also between the rebalance and the reading of
-//! one poll, and in a commit before it takes the lock of the group. Under a lock no other goes on: whoever has one cannot be
-//! made to stand still without all others standing still behind it. So what is tried is every order of calls, and of the
-//! steps of a poll and a commit, with a crash anywhere inside of them; what is not tried is another member in the middle
-//! of a step, which is taken under one lock, of the group or of the partition. That they may come in any order there is what
-//! the library's own tests on real threads are for.
+//! sends, waits for a delivery, changes an [`Outside`], and at every `point!`; also within a commit, before it takes the lock of
+//! the group. Under a lock no other goes on: whoever has one cannot be made to stand still without all others standing
+//! still behind it. So what is tried is every order of calls, with a crash anywhere inside of them; what is not tried is
+//! another member between the other steps of one call, as between the rebalance and the reading of one poll. Each of those
+//! is taken under one lock, of the group or of the partition. That they may come in any order is what the library's
+//! own tests on real threads are for.
 //!
 //! # What must hold
 //!

@@ -347,7 +347,7 @@ fn line_of(row: usize) -> usize {
 
 /// A lane for each column, with a gap where the process is down.
 fn lanes(rows: &[Row], columns: &[Who]) -> String {
-    let mut lives = vec![0..rows.len()];
+    let mut lives = Vec::from([0..rows.len()]);
     for (at, row) in rows.iter().enumerate() {
         if let Some(life) = lives.last_mut() {
             match (row.ends_life, row.text.as_str()) {
