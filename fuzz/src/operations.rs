@@ -209,8 +209,11 @@ impl Model {
     fn cut(&mut self, end: u64) {
         let superseded: Vec<u64> = (0..end).filter(|offset| self.is_superseded(*offset)).collect();
         self.superseded = superseded.into_iter().collect();
+        if (end as usize) < self.sent.len() {
+            // What stays is made durable first.
+            self.durable = end;
+        }
         self.sent.truncate(end as usize);
-        self.durable = end;
         self.committed = self.committed.map(|committed| committed.min(end));
     }
 

@@ -774,7 +774,7 @@ fn put_operations(seeds: &mut Seeds) {
         Step::Reopen,
     ];
     seeds.insert(("operations", "everything-else".to_owned()), script([2, 1, 1], &others));
-    put_trouble(seeds, &script);
+    put_trouble(seeds, script);
     put_upkeep(seeds, script);
 }
 

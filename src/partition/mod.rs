@@ -662,6 +662,11 @@ impl Partition {
         let room = room.min(home.capacity());
         self.check_bound(writer.bound, room)?;
         let active = recovery::create(&home, &header, room)?;
+        if self.slots.read().is_empty() {
+            // All there was has been cut off. Without its first segment a partition has lost something, so that the name must
+            // not go where that of the next one stays.
+            self.sync_names()?;
+        }
         prefer_large_pages(active.pen.region(), writer.durability, active.roomy);
         self.slots.write().push(Arc::clone(&active.slot));
         writer.ahead.roll(writer.position, active.walk.position);
