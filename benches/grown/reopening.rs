@@ -2,9 +2,9 @@
 //! at again, so the time must not depend on how much that is.
 
 use std::env;
+use std::hint;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tidelog::{Durability, EventLog, ProducerRecord, TopicConfig};
@@ -68,14 +68,15 @@ pub(crate) fn be_doomed() {
     let log = EventLog::open(path).expect("a new log");
     log.create_topic(TOPIC, TopicConfig::new().durability(durability(level))).expect("a new topic");
     let producer = log.producer();
-    for number in 1..=mib.parse::<usize>().expect("a number") << 10 {
+    let start = Instant::now();
+    for number in 1..=mib.parse::<u32>().expect("a number") << 10 {
         producer.send(ProducerRecord::new(TOPIC, &[7; 1016]).key(b"12345678")).expect("there is room");
         if level == "sync" && number % 1000 == 0 {
             producer.flush().expect("everything can be synced");
         }
         // About 250 MB a second: who sends faster than the disk writes leaves as much unsynced as he likes.
-        if level == "interval" && number % 256 == 0 {
-            thread::sleep(Duration::from_millis(1));
+        while level == "interval" && start.elapsed() < Duration::from_micros(4) * number {
+            hint::spin_loop();
         }
     }
     if level == "closed" {

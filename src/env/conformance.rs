@@ -239,7 +239,7 @@ mod together {
     }
 
     pub(super) fn nobody_waits_for_the_end_of_itself(world: &World) {
-        let (itself, ended): (Arc<Mutex<Option<Box<dyn Worker>>>>, _) = (Arc::default(), world.bell());
+        let (itself, ended) = (Arc::new(Mutex::new(None::<Box<dyn Worker>>)), world.bell());
         let (theirs, bell) = (Arc::clone(&itself), Arc::clone(&ended));
         let worker = world.beside(move || {
             // It is put there before anybody waits in the one world, and at some moment in the other.

@@ -51,6 +51,8 @@ pub(crate) enum What<'a> {
     },
     /// Somebody asks for what was sent to be delivered, and waits for it.
     Wait,
+    /// A call goes on with its next step, and holds no lock: others may take theirs in between.
+    Step,
     /// A point that the user has named.
     Named(&'static str),
 }
@@ -126,6 +128,7 @@ pub(crate) enum Mistake {
     DirectorySyncForgotten,
     WakeUpLost,
     StaleGenerationCounts,
+    GenerationLookedAtTooEarly,
     CommitIsOneFurther,
     ChecksumNotLookedAt,
     SyncNotWaitedFor,

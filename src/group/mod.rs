@@ -356,14 +356,20 @@ impl Group {
     ) -> Result<Option<Offset>> {
         // Whoever is late is out, also if nobody has looked.
         self.version(now);
+        let who = by.map(|(member, profile)| (member.id, profile.instance_id.as_deref()));
+        let admits = |desk: &Desk| desk.coordinator.admits(who, offsets.iter().map(|(partition, _)| partition));
+        #[cfg(test)]
+        let too_early = is_planted(Mistake::GenerationLookedAtTooEarly).then(|| admits(&self.desk()));
+        point::reach(|| What::Step);
         // Held while the change is made: nobody else can become the owner in between.
         let mut desk = self.desk();
         self.offsets.encode(offsets, &mut desk.encoded)?;
         if offsets.is_empty() {
             return Ok(None);
         }
-        let who = by.map(|(member, profile)| (member.id, profile.instance_id.as_deref()));
-        let verdict = desk.coordinator.admits(who, offsets.iter().map(|(partition, _)| partition));
+        let verdict = admits(&desk);
+        #[cfg(test)]
+        let verdict = too_early.unwrap_or(verdict);
         if verdict != Verdict::Counts {
             drop(desk);
             return Err(self.refusal(verdict, offsets, by));

@@ -95,12 +95,12 @@
 //! recovery, and at every `point!`.
 //!
 //! Only one member runs at a time. Another goes on where yours waits, and may go on before it polls, takes a record, commits,
-//! sends, waits for a delivery, changes an [`Outside`], and at every `point!`. Within a call of the library no other goes on:
-//! a call holds locks, and whoever has one cannot be made to stand still without all others standing still behind it. So what
-//! is tried of your code is every order of its calls, with a crash anywhere inside of them; what is not tried is another
-//! member between two steps of one call, as between the rebalance and the reading of one poll. Each of those steps is taken
-//! under one lock, of the group or of the partition. That they may come in any order is what the library's own tests on
-//! real threads are for.
+//! sends, waits for a delivery, changes an [`Outside`], and at every `point!`; also within a commit, before it takes the lock of
+//! the group. Under a lock no other goes on: whoever has one cannot be made to stand still without all others standing
+//! still behind it. So what is tried is every order of calls, with a crash anywhere inside of them; what is not tried is
+//! another member between the other steps of one call, as between the rebalance and the reading of one poll. Each of those
+//! is taken under one lock, of the group or of the partition. That they may come in any order is what the library's
+//! own tests on real threads are for.
 //!
 //! # What must hold
 //!

@@ -6,6 +6,7 @@
 //! | a directory is not synced                 | commits never move back     |
 //! | a commit does not wait for its sync       | commits never move back     |
 //! | a commit of an old generation counts      | commits never move back     |
+//! | a generation is looked at too early       | commits never move back     |
 //! | a commit is one offset further            | no offset skipped           |
 //! | a checksum is not looked at               | true records                |
 //! | a waiting consumer is not woken           | drained within a time       |
@@ -97,6 +98,16 @@ fn a_commit_that_does_not_wait_for_its_sync() {
 #[test]
 fn a_generation_that_is_over_and_still_counts() {
     found(Mistake::StaleGenerationCounts, "commits never move back", |sim| {
+        orders(sim, 1, 2);
+        sim.faults(Faults::none().stalls(1));
+        sim.run_until_idle().commits_never_move_back();
+    });
+}
+
+/// Only found because others may go on between two steps of one commit.
+#[test]
+fn a_generation_that_was_looked_at_before_the_lock_was_taken() {
+    found(Mistake::GenerationLookedAtTooEarly, "commits never move back", |sim| {
         orders(sim, 1, 2);
         sim.faults(Faults::none().stalls(1));
         sim.run_until_idle().commits_never_move_back();

@@ -1,6 +1,7 @@
 //! A failing run, for people: a table with a column for each member, and a page with a timeline.
 
 use std::fmt;
+use std::iter;
 use std::mem;
 use std::path::Path;
 use std::time::Duration;
@@ -347,7 +348,7 @@ fn line_of(row: usize) -> usize {
 
 /// A lane for each column, with a gap where the process is down.
 fn lanes(rows: &[Row], columns: &[Who]) -> String {
-    let mut lives = vec![0..rows.len()];
+    let mut lives: Vec<_> = iter::once(0..rows.len()).collect();
     for (at, row) in rows.iter().enumerate() {
         if let Some(life) = lives.last_mut() {
             match (row.ends_life, row.text.as_str()) {

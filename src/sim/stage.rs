@@ -823,7 +823,7 @@ impl Stage {
             }
             What::CommitReturned => Happening::CommitReturned,
             What::Assigned { generation, partitions } => Happening::Assigned { generation, partitions },
-            What::Send | What::Wait => return,
+            What::Send | What::Wait | What::Step => return,
             What::Sent { partition, offset, key, value } => {
                 let end = state.ends.entry(partition.clone()).or_insert(0);
                 *end = (*end).max(offset.get() + 1);
