@@ -1065,7 +1065,7 @@ fn names_if_there(env: &Env, dir: &Path) -> Result<Vec<Entry>> {
 }
 
 /// Whether a segment below a topic's directory is longer than a first segment that was never written to is full.
-fn holds_records(env: &Env, topic: &Path) -> Result<bool> {
+pub(crate) fn holds_records(env: &Env, topic: &Path) -> Result<bool> {
     for (partition, kind) in list_if_there(env, topic)? {
         if kind == Kind::Directory && holds_batches(env, &partition)? {
             return Ok(true);

@@ -237,8 +237,8 @@ impl Repair<'_> {
         if let Some((cut, lost)) = segment.lost_behind_cut(successor, witness) {
             self.make_gap_segment(place, identity, before, lost, cut.epoch)?;
         } else if segment.misses_successor(successor) || (segment.rolled && named.is_none()) {
-            // As many as a segment of this length can have held.
-            let lost = next..next.saturating_advance(segment.length / 8);
+            // As many as a segment of this length can have held, or up to what is known to be promised.
+            let lost = next..next.saturating_advance(segment.length / 8).max(witness);
             self.make_gap_segment(place, identity, before, lost, segment.epoch)?;
         }
         Ok(end)

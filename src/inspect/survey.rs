@@ -80,6 +80,12 @@ pub(super) fn places(env: &Env) -> Result<Vec<Place>> {
     Ok(places)
 }
 
+/// The directories of the topics, by their names.
+pub(super) fn topics(env: &Env) -> Result<Vec<(String, PathBuf)>> {
+    let top = directories(env, Path::new(""))?.into_iter().find(|(name, _)| name == "topics");
+    top.map_or(Ok(Vec::new()), |(_, dir)| directories(env, &dir))
+}
+
 fn partitions_of(env: &Env, topic: &str, dir: &Path) -> Result<Vec<Place>> {
     let mut places: Vec<Place> = directories(env, dir)?
         .into_iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::catalog::{drop_doubles, plausible};
+use crate::catalog::{drop_doubles, holds_records, plausible};
 use crate::env::Env;
 use crate::env::storage::Access;
 use crate::error::{Error, Flaw, Result};
@@ -307,6 +307,18 @@ impl<'a> Verification<'a> {
                     Some(_) => continue,
                 };
                 self.find(FindingClass::Catalog, &place.name, &place.dir, message.to_owned());
+            }
+        }
+        self.check_strangers(places)
+    }
+
+    /// The directories of topics without a partition, which are no places: opening the log reports those that hold records.
+    fn check_strangers(&mut self, places: &[Place]) -> Result<()> {
+        for (name, dir) in survey::topics(self.env)? {
+            let is_place = |place: &Place| place.dir.parent() == Some(&dir);
+            if !self.topics.contains_key(&name) && !places.iter().any(is_place) && holds_records(self.env, &dir)? {
+                let message = "the catalog does not know this topic, and no partition is in its directory".to_owned();
+                self.find(FindingClass::Catalog, &name, &dir, message);
             }
         }
         Ok(())
