@@ -110,6 +110,7 @@
 //!     `lost_catalog::whatever_byte_of_the_catalog_is_damaged_no_record_and_no_commit_is_lost`,
 //!     `lost_catalog::a_catalog_that_forgot_its_epoch_does_not_give_one_twice`,
 //!     `lost_catalog::nothing_is_removed_because_nobody_mentions_it`,
+//!     `lost_catalog::a_copy_of_a_topic_s_directory_is_reported_and_takes_nothing_from_the_topic`,
 //!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`,
 //!     `lost_catalog::without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written`.
 //! 17. `groups::damaged_commits_are_reported_by_open_and_by_the_first_fetch_and_are_never_no_position`,

@@ -259,13 +259,6 @@ const MISTAKES: &[Mistake] = &[
         "if latest.is_some_and(|latest| latest > record.offset) {",
         "if latest.is_some_and(|latest| latest > record.offset || PLANTED) {",
     ),
-    mistake(
-        "fork-appends-to-what-is-shared",
-        "operations",
-        RECOVERY,
-        "if damaged || self.is_shared(&*active.file)? {",
-        "if damaged || (self.is_shared(&*active.file)? && !PLANTED) {",
-    ),
 ];
 
 /// What answers whether a mistake is made.

@@ -124,10 +124,10 @@ impl Repair<'_> {
         let mut before: Option<Predecessor> = None;
         for (at, segment) in survey.segments.iter().enumerate().take(survey.counted()) {
             let successor = survey.segments.get(at + 1);
-            if before.is_none() {
-                before = self.mend_first(place, identity, survey.start, segment)?;
-            }
             let epoch = if segment.header.is_ok() { segment.epoch } else { epoch_of_gap(survey, at) };
+            if before.is_none() {
+                before = self.mend_first(place, identity, survey.start, segment, epoch)?;
+            }
             let end_before = match at.checked_sub(1) {
                 Some(before) => survey.segments[before].until(Some(segment)),
                 None => Some(segment.follows(survey.start)),
@@ -159,12 +159,13 @@ impl Repair<'_> {
         identity: Identity,
         start: Offset,
         segment: &Surveyed,
+        epoch: u32,
     ) -> Result<Option<Predecessor>> {
         let topic = matches!(place.kind, PlaceKind::Partition { .. });
         if !topic || segment.base <= start {
             return Ok(None);
         }
-        self.make_gap_segment(place, identity, None, start..segment.follows(start), segment.epoch)?;
+        self.make_gap_segment(place, identity, None, start..segment.follows(start), epoch)?;
         Ok(Some(Predecessor { base: start, end_position: GAP_SEGMENT_END }))
     }
 
