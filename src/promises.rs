@@ -112,8 +112,7 @@
 //!     `lost_catalog::nothing_is_removed_because_nobody_mentions_it`,
 //!     `lost_catalog::a_copy_of_a_topic_s_directory_is_reported_and_takes_nothing_from_the_topic`,
 //!     `lost_catalog::a_log_without_its_catalog_is_a_log_all_the_same`,
-//!     `lost_catalog::without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written`,
-//!     `lost_catalog::a_copy_of_a_topic_s_directory_is_reported_and_takes_nothing_from_the_topic`.
+//!     `lost_catalog::without_its_catalog_a_log_is_read_as_the_directories_say_and_nothing_is_written`.
 //! 17. `groups::damaged_commits_are_reported_by_open_and_by_the_first_fetch_and_are_never_no_position`,
 //!     `groups::commits_that_are_gone_with_their_page_file_or_directory_are_missed`,
 //!     `groups::the_group_goes_on_once_somebody_says_where_and_is_not_asked_again`,

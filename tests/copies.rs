@@ -429,6 +429,15 @@ fn a_copy_is_of_one_moment_also_while_threads_send_commit_and_remove() {
     }
 }
 
+/// Tells a thread to end, also if a test fails: it would be waited for.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_log_that_another_process_writes_is_copied_beside_it() {
     for fork in [true, false] {
@@ -440,6 +449,7 @@ fn a_log_that_another_process_writes_is_copied_beside_it() {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let (log, done) = (&log, &done);
+            let _stop = StopAtEnd(done);
             scope.spawn(move || {
                 for number in 0..u64::MAX {
                     if done.load(Ordering::Relaxed) {
@@ -468,7 +478,6 @@ fn a_log_that_another_process_writes_is_copied_beside_it() {
                 assert!(report.damage.is_empty() && report.pulled_back.is_empty(), "{report:?}");
                 contents(&twin);
             }
-            done.store(true, Ordering::Relaxed);
         });
         // The log whose files are shared has lost nothing by that.
         log.close().unwrap();

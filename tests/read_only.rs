@@ -45,6 +45,28 @@ fn a_follower_sees_what_is_appended_as_it_comes_also_behind_a_roll() {
 }
 
 #[test]
+fn a_follower_that_listed_the_names_just_before_a_roll_finds_the_new_segment_all_the_same() {
+    let machine = Machine::new(3);
+    let log = machine.open(LogConfig::new()).unwrap();
+    log.create_topic("orders", TopicConfig::new().segment_bytes(4096)).unwrap();
+    let send = |number: u8| {
+        let producer = log.producer();
+        producer.send(ProducerRecord::new("orders", &[number; 1000])).unwrap().wait().unwrap();
+    };
+    (0..5).for_each(send);
+    let machine = machine.kill();
+    let newest = machine.files().into_iter().rfind(|path| path.starts_with("topics/orders/0")).unwrap();
+    let bytes = machine.read_file(&newest);
+
+    machine.remove_file(&newest);
+    let follower = machine.open_read_only().unwrap();
+    machine.write_file(&newest, &bytes);
+
+    // Nothing says of the last one that it is durable.
+    assert_eq!(drain(&mut reader(&follower)), [0, 1, 2, 3]);
+}
+
+#[test]
 fn a_follower_of_a_sync_topic_sees_what_is_proven_to_be_durable() {
     let machine = Machine::new(1);
     let writer = machine.open(LogConfig::new().background(false)).unwrap();

@@ -106,9 +106,12 @@ impl Partition {
 
     /// Whether the other process has begun a segment behind the last one that is known: the active one, unless that is
     /// damaged so that nothing can be appended to it. One that was compacted since is not the last any more.
+    ///
+    /// Without an active one nothing says under which name the next is: the last look may have listed the names just before
+    /// it had its own, and have found the segment before it rolled then.
     fn has_rolled(&self, writer: &Writer, thoroughly: bool) -> Result<bool> {
         let base = self.slots.read().last().map(|slot| slot.base);
-        if thoroughly {
+        if thoroughly || writer.active.is_none() {
             return Ok(recovery::newest(&self.home)? > base);
         }
         if base < Some(writer.next) && recovery::is_there(&self.home, writer.next) {

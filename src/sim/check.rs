@@ -186,7 +186,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
 
     /// Tries so many seeds, on as many threads as there are processors; of several failures the one with the first seed.
     fn try_seeds(&self, first: u64, count: u64, search: &mut Search) -> Option<Found> {
-        let (next, runs, different) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let (next, different) = (AtomicU64::new(0), AtomicU64::new(0));
         let tried = Mutex::new(Tried::new());
         let failed: Mutex<Option<(u64, Trial)>> = Mutex::new(None);
         let work = || {
@@ -197,7 +197,6 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
                     return;
                 }
                 let tape = || Tape::random(first.wrapping_add(number));
-                runs.fetch_add(1, Ordering::Relaxed);
                 if tried.lock().knows(tape()) {
                     continue;
                 }
@@ -223,9 +222,11 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
             }
             work();
         });
-        search.runs += runs.into_inner();
+        let failed = failed.into_inner();
+        // Beside the first that fails some behind it were tried, as many as there happened to be threads: they do not count.
+        search.runs += failed.as_ref().map_or(count, |(number, _)| number + 1);
         search.different += different.into_inner();
-        let (number, trial) = failed.into_inner()?;
+        let (number, trial) = failed?;
         let plan = Plan { numbers: trial.numbers.clone(), scope: None, most_records: usize::MAX };
         Some(Found { origin: Origin::Seed(first.wrapping_add(number)), plan, trial })
     }
@@ -351,7 +352,8 @@ pub(crate) enum Origin {
 pub struct Search {
     /// How many runs were tried, before any was made shorter.
     pub runs: u64,
-    /// How many of them were different. The others were not made: that would have been the same again.
+    /// How many of them were different. The others were not made: that would have been the same again. If there is a
+    /// failure, a few that came behind it may be among them.
     pub different: u64,
     /// How many schedules there are in the scope, if all were asked for and nothing was found before.
     pub schedules: Option<Schedules>,

@@ -81,7 +81,8 @@
 //! | a producer, or anything else that uses the log   | [`Sim::run`]                                                  |
 //!
 //! Handlers are the fastest: a group of them needs no threads, so that one which waits for another by other means than the
-//! log, by a lock or a channel, waits for ever.
+//! log, by a lock or a channel, waits for ever, and no thread is left to say so. Give such code to [`Group::run`], which
+//! says after a minute that a member does not go on.
 //!
 //! Your code must depend on nothing that the kit does not decide: for the time call [`now`] and [`sleep`], have random
 //! numbers of your own come from a fixed seed, and no threads but the members'. A failing run is made twice; if the two

@@ -1091,30 +1091,59 @@ pub(crate) fn message_of(payload: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+
     use super::*;
     use crate::env::conformance::{World, alone};
     use crate::sim::EPOCH;
     use crate::sim::faults::Faults;
     use crate::sim::tape::Tape;
 
-    /// The rule as the code of one member, or of several at once.
-    fn keeps(rule: fn(&World), members: usize) {
+    /// Runs this as the code of so many members, each of which is told its number.
+    fn play(members: usize, code: impl Fn(&World, usize) + Send + Sync + 'static) {
         let clock = SimClock::new(EPOCH);
         let budget = Budget::drawn(&Faults::none());
         let stage = Arc::new(Stage::new(Arc::clone(&clock), Tape::random(7), budget, Duration::ZERO));
-        let act = move |stage, _| -> Act {
-            let world = World { clock: Arc::clone(&clock) as _, scheduler: Arc::new(StageScheduler(stage)) };
-            Box::pin(async move {
-                rule(&world);
+        let world = World { clock, scheduler: Arc::new(StageScheduler(Arc::clone(&stage))) };
+        let code = Arc::new(code);
+        let body = |member| {
+            let (world, code) = (world.clone(), Arc::clone(&code));
+            Body::blocking(move |_, _| {
+                code(&world, member);
                 Ok(())
             })
         };
-        let body = Body { act: Arc::new(act), blocks: true };
 
         let (log, _controls) = EventLog::in_memory().unwrap();
-        stage.play(&vec![body; members], &log);
+        stage.play(&(0..members).map(body).collect::<Vec<_>>(), &log);
 
         assert_eq!(stage.over(), Some(Over::Idle));
+    }
+
+    #[test]
+    fn a_ring_wakes_the_members_that_wait_for_that_bell_and_no_others() {
+        let bells: Arc<OnceLock<[Bell; 2]>> = Arc::default();
+        let woken: Arc<Mutex<BTreeMap<usize, Duration>>> = Arc::default();
+        let theirs = Arc::clone(&woken);
+
+        play(4, move |world, member| {
+            let bells = bells.get_or_init(|| [world.scheduler.bell(), world.scheduler.bell()]);
+            let ms = Duration::from_millis;
+            let (bell, time) = match member {
+                // Rings at 5 ms, for members 1 and 2.
+                0 => (&bells[1], ms(5)),
+                1 | 2 => (&bells[0], ms(1_000)),
+                _ => (&bells[1], ms(20)),
+            };
+            bell.wait(bell.rung(), Some(time));
+            if member == 0 {
+                bells[0].ring();
+            }
+            theirs.lock().insert(member, world.clock.monotonic());
+        });
+
+        let times = [5, 5, 5, 20].map(Duration::from_millis);
+        assert_eq!(*woken.lock(), (0..).zip(times).collect());
     }
 
     #[test]
@@ -1130,7 +1159,7 @@ mod tests {
             alone::who_spins_looks_until_it_is_ready_or_the_time_is_over,
         ];
         for (rule, members) in rules.into_iter().flat_map(|rule| [(rule, 1), (rule, 3)]) {
-            keeps(rule, members);
+            play(members, move |world, _| rule(world));
         }
     }
 }

@@ -103,11 +103,9 @@ fn a_seed_that_is_asked_for_is_the_only_run_and_is_shown_as_it_was() {
 #[test]
 fn the_same_search_finds_the_same_failure_however_often_and_on_however_many_threads() {
     let reports: BTreeSet<String> =
-        (0..5).map(|_| check(mistaken).regressions(None).search().failure.unwrap().report).collect();
+        (0..20).map(|_| check(mistaken).regressions(None).search().failure.unwrap().report).collect();
 
-    // How many runs were under way elsewhere when the first failure was found, is nobody's promise.
-    let tables: BTreeSet<&str> = reports.iter().map(|report| report.split("steps;").next().unwrap()).collect();
-    assert_eq!(tables.len(), 1, "{reports:#?}");
+    assert_eq!(reports.len(), 1, "{reports:#?}");
 }
 
 #[test]
