@@ -30,7 +30,7 @@ const IDLE_DELAY: Duration = Duration::from_millis(20);
 /// How long nothing must have been appended before rolled segments are synced that nobody asked to sync; and how many
 /// of them do not wait for that.
 const ROLLED_DELAY: Duration = Duration::from_millis(100);
-const MOST_ROLLED: usize = 4;
+const MOST_ROLLED: usize = 16;
 /// So many segments stay mapped behind their sync, for those who read not far behind the end: what is mapped can be read
 /// whatever limit the process has reached.
 const MOST_MAPPED: usize = 16;
