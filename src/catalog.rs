@@ -784,9 +784,8 @@ impl Catalog {
         Ok(Some(made))
     }
 
-    /// Removes the files of a group that has nothing committed any more.
+    /// Removes the files of a group that has nothing committed any more; [while nothing else changes](Self::while_unchanged).
     pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Arc<Partition>) -> Result<()> {
-        let _change = self.change.lock();
         check_not_copied(std::slice::from_ref(partition))?;
         self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
         partition.abandon();
