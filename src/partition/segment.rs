@@ -297,17 +297,18 @@ impl Segment {
         Ok(Batch::at(self.whole_from(position)?).ok().flatten())
     }
 
-    /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
-    pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
+    /// The position of the batch that holds `offset`, or of the first behind it, and that batch, if there is one; or the hole
+    /// in the way.
+    pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Option<Batch<'_>>), Obstacle> {
         let mut position = self.position_before(offset);
         let behind = self.region.bytes().get(position as usize..).unwrap_or_default();
         prefetch(&behind[..behind.len().min(INTERVAL_BYTES as usize)]);
         loop {
             match self.batch_at(position) {
                 Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
-                Ok(_) => return Ok(position),
+                Ok(batch) => return Ok((position, batch)),
                 Err(Obstacle::Hole(hole)) if hole.next <= offset => position = hole.end,
-                Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok(hole.start),
+                Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok((hole.start, None)),
                 Err(obstacle) => return Err(obstacle),
             }
         }
@@ -320,14 +321,14 @@ impl Segment {
     ///
     /// What the disk said.
     pub(crate) fn boundary(&self, offset: Offset) -> io::Result<Result<u64, Range<Offset>>> {
-        let position = match self.find(offset) {
-            Ok(position) => position,
-            Err(Obstacle::Hole(hole)) if hole.first == offset => hole.start,
+        let (position, batch) = match self.find(offset) {
+            Ok(found) => found,
+            Err(Obstacle::Hole(hole)) if hole.first == offset => (hole.start, None),
             Err(Obstacle::Hole(hole)) => return Ok(Err(hole.first..hole.next)),
             Err(Obstacle::Unreadable(error)) => return Err(error),
         };
-        Ok(match self.batch_at(position) {
-            Ok(Some(batch)) if batch.base() < offset => Err(batch.base()..batch.next()),
+        Ok(match batch {
+            Some(batch) if batch.base() < offset => Err(batch.base()..batch.next()),
             _ => Ok(position),
         })
     }
