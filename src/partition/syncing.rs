@@ -5,7 +5,6 @@
 
 use std::io;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use crate::env::storage::File;
 use crate::env::storage::region::{PAGE, Pen};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
 use crate::types::{Offset, TimestampType};
@@ -237,7 +237,7 @@ impl Partition {
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
         let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
-        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf(), end));
+        let active = active.map(|active| (Arc::clone(&active.file), Arc::clone(&active.segment), end));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -292,7 +292,7 @@ impl Partition {
         &self,
         mut sealed: Vec<Sealed>,
         unnamed: bool,
-        active: Option<(Arc<dyn File>, PathBuf, Offset)>,
+        active: Option<(Arc<dyn File>, Arc<Segment>, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
             self.sync_file(&*old.file, old.next).map_err(Error::io("sync", || self.home.full(&old.slot.path)))?;
@@ -309,7 +309,7 @@ impl Partition {
             release(&*old.file, old.pen.region().written());
         }
         match active {
-            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || path)),
+            Some((file, segment, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || segment.path())),
             None => Ok(()),
         }
     }
@@ -551,6 +551,7 @@ pub(super) fn notify(listeners: Vec<Listener>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::AtomicU64;
 

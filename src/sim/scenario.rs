@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -491,7 +492,7 @@ struct Run<'a> {
     stage: Arc<Stage>,
     clock: Arc<SimClock>,
     lives: u64,
-    sim: &'a Sim,
+    sim: &'a mut Sim,
 }
 
 impl Run<'_> {
@@ -541,23 +542,23 @@ impl Run<'_> {
     }
 
     /// Makes the topics and sends what is in them. Nothing goes wrong meanwhile.
-    fn set_up(&self, log: &EventLog) -> Vec<Sent> {
+    fn set_up(&mut self, log: &EventLog) -> Vec<Sent> {
         let producer = log.producer();
-        let mut sent = Vec::new();
-        for topic in &self.sim.topics {
+        let mut sent = Vec::with_capacity(self.sim.topics.iter().map(|topic| topic.records.len()).sum());
+        for topic in &mut self.sim.topics {
             let made = log.create_topic(&topic.name, topic.config.clone());
             made.unwrap_or_else(|error| panic!("topic {} cannot be made: {error}", topic.name));
-            for (key, value) in topic.records.iter().take(self.sim.most_records) {
+            for (key, value) in mem::take(&mut topic.records).into_iter().take(self.sim.most_records) {
                 let mut record = ProducerRecord::new(topic.name.as_str(), value.as_slice());
-                if let Some(key) = key {
+                if let Some(key) = &key {
                     record = record.key(key.as_slice());
                 }
                 let delivery = producer.send(record).unwrap_or_else(|error| panic!("a record cannot be sent: {error}"));
                 sent.push(Sent {
                     place: Place { offset: delivery.offset().get(), partition: delivery.topic_partition().clone() },
-                    print: print_of(key.as_deref(), Some(value)),
-                    key: key.clone(),
-                    value: value.clone(),
+                    print: print_of(key.as_deref(), Some(&value)),
+                    key,
+                    value,
                 });
             }
         }

@@ -842,17 +842,17 @@ impl Stage {
 
     /// Comes by a point where everything may happen. `what`: to be written down.
     fn come_by(&self, what: What<'_>) {
-        if thread::panicking() || self.unwind_the_dead() || self.me() == DRIVER {
+        if thread::panicking() || self.me() == DRIVER {
             return;
         }
         // A record that is taken is in the story even if its taker dies with it in hand; all else is decided first.
-        let mut what = Some(what);
-        if let Some(What::Take { .. }) = what {
-            let mut state = self.state.lock();
-            self.see(&mut state, what.take().expect("just looked at"));
-        }
-        self.come_by_unseen();
-        if let Some(what) = what {
+        if let What::Take { .. } = what {
+            if !self.unwind_the_dead() {
+                self.see(&mut self.state.lock(), what);
+                self.come_by_unseen();
+            }
+        } else {
+            self.come_by_unseen();
             self.note(what);
         }
     }
@@ -877,17 +877,24 @@ impl Stage {
     }
 
     fn come_by_unseen(&self) {
-        if thread::panicking() || self.unwind_the_dead() {
+        if thread::panicking() {
             return;
         }
         let me = self.me();
-        if me != DRIVER {
-            let fate = {
-                let mut state = self.state.lock();
-                self.decide(&mut state, me)
-            };
-            self.meet(me, fate);
+        let mut state = self.state.lock();
+        if state.dead.is_none() && state.over.is_none() {
+            if me == DRIVER {
+                return;
+            }
+            let fate = self.decide(&mut state, me);
+            if matches!(fate, Fate::GoesOn) && state.over.is_none() {
+                return;
+            }
+            drop(state);
+            return self.meet(me, fate);
         }
+        drop(state);
+        self.unwind_the_dead();
     }
 }
 
