@@ -636,7 +636,10 @@ impl Recovery<'_> {
             (next, active) = (judged.next, judged.active);
             predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
             if judged.cut || torn_off {
-                self.drop_segments(&heads[at + 1..])?;
+                let (kept, behind) = heads.split_at(at + 1);
+                if self.access == Access::Write && !behind.is_empty() {
+                    self.drop_segments(kept)?;
+                }
                 break;
             }
         }
@@ -817,13 +820,14 @@ impl Recovery<'_> {
         active.file.sync().map_err(Error::io("sync", || active.segment.path()))
     }
 
-    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log. What is somebody
-    /// else's is not removed, but set aside.
-    fn drop_segments(&mut self, heads: &[Head]) -> Result<()> {
-        if self.access == Access::Read {
-            return Ok(());
-        }
-        for head in heads.iter().rev() {
+    /// Removes the segments behind a torn tail, the newest first, so that what is left is always a log, and with them those
+    /// that were left out because one of them stands for them. What is somebody else's is not removed, but set aside.
+    fn drop_segments(&mut self, kept: &[Head]) -> Result<()> {
+        let counted_from = kept.last().map_or(Offset::ZERO, |last| last.base.saturating_advance(1));
+        let stays = |head: &Head| kept.iter().any(|before| before.stands_for(head, self.known.cut));
+        let mut behind = read_heads(self.home, self.access)?;
+        behind.retain(|head| head.base >= counted_from && !stays(head));
+        for head in behind.iter().rev() {
             if matches!(head.header, Err(Flaw::Foreign)) {
                 self.set_aside(head)?;
             } else {
