@@ -99,4 +99,8 @@ impl File for Handle {
     fn sync(&self) -> io::Result<()> {
         self.with(|file| file.sync())
     }
+
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()> {
+        self.with(|file| file.sync_start(bytes))
+    }
 }

@@ -418,30 +418,37 @@ impl Partition {
         Look::Done
     }
 
-    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
-    /// Kafka flushes a segment after its roll, too. Not while more is appended, unless there are many: the disk is slower
-    /// than a burst, and the worker has better things to do then.
+    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open, and
+    /// removes the next segment, if it was made ahead. Kafka flushes a segment after its roll, too. Not while more is
+    /// appended, unless there are many: the disk is slower than a burst, and the worker has better things to do then.
     fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>, now: Duration) -> Look {
-        if writer.sealed.is_empty() {
+        if writer.sealed.is_empty() && !self.has_spare() {
             writer.looked_after = false;
             return Look::Done;
         }
+        let due = match writer.quiet {
+            (end, _) if end != writer.next => {
+                writer.quiet = (writer.next, now);
+                now.saturating_add(ROLLED_DELAY)
+            }
+            (_, since) => since.saturating_add(ROLLED_DELAY),
+        };
+        let (is_quiet, are_many) = (due <= now, writer.sealed.len() >= MOST_ROLLED);
+        let mut rolled = Vec::new();
         for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
             old.let_go = true;
-            old.pen.region().let_go(0..old.pen.region().written());
+            rolled.push(Arc::clone(old.pen.region()));
         }
-        let (end, since) = writer.quiet;
-        if writer.sealed.len() < MOST_ROLLED {
-            if end != writer.next {
-                writer.quiet = (writer.next, now);
-                return Look::At(now.saturating_add(ROLLED_DELAY));
-            }
-            if since.saturating_add(ROLLED_DELAY) > now {
-                return Look::At(since.saturating_add(ROLLED_DELAY));
-            }
-        }
-        writer.looked_after = false;
+        writer.looked_after = !is_quiet && !are_many;
         drop(writer);
+        // It takes a while to let go of many pages, and nobody who appends is to wait for that.
+        rolled.iter().for_each(|region| region.let_go(0..region.written()));
+        if is_quiet {
+            self.discard_spare();
+        }
+        if !(is_quiet || are_many) {
+            return Look::At(due);
+        }
         if self.turn.lock().take() {
             self.lead_sync(false);
         }
@@ -477,6 +484,7 @@ impl Partition {
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
+        self.discard_spare();
         self.synced.ring();
         self.run_callbacks();
     }

@@ -421,6 +421,23 @@ impl File for DiskFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    /// Linux syncs a part of a file for who writes it, so it is written once more.
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::io::{ReadWriteFlags, pwritev2};
+            let parts = [io::IoSlice::new(bytes)];
+            match retry_on_intr(|| pwritev2(&self.file, &parts, 0, ReadWriteFlags::DSYNC)) {
+                Ok(count) if count == bytes.len() => return Ok(()),
+                // Not every file system knows the flag, and a sync of the whole file is one of its start.
+                Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let _ = bytes;
+        self.sync()
+    }
 }
 
 /// Makes `root` and what is missing above it, and makes the names of all that was made durable.

@@ -162,6 +162,10 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     ///
     /// A failed sync is final: the kernel forgets what it could not write, and the next sync returns success.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes `bytes` durable, which stand at the start of the file already, and what it takes to find them again. What else
+    /// was stored to the file need not be written to the disk for that.
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// Whether there is nothing but zeros. A piece at a time, which the compiler turns into wide loads: what recovery looks at
