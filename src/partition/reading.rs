@@ -207,6 +207,7 @@ impl Partition {
     ///
     /// Also [`Error::LogTruncated`] if the log was cut below `offset` since the reader came there, again and again until
     /// the reader moves: see [`renew`](Self::renew).
+    #[inline(always)]
     pub(crate) fn read(&self, cursor: &mut Cursor, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let came = cursor.cuts;
         loop {
@@ -250,9 +251,11 @@ impl Partition {
         offset.min(cutting).min(self.lowest_cut_since(cursor.cuts).unwrap_or(offset))
     }
 
+    #[inline(always)]
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
-        self.read_until(end, start, place, offset, most).map_err(|error| match error {
+        let read = self.read_until(end, start, place, offset, most);
+        read.inspect_err(|_| *place = None).map_err(|error| match error {
             // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on. Nor is what lies
             // before the log start, which nobody misses.
             Error::Corrupt(mut damage) => {
@@ -264,6 +267,7 @@ impl Partition {
         })
     }
 
+    #[inline(always)]
     fn read_until(
         &self,
         end: Offset,
@@ -278,25 +282,27 @@ impl Partition {
         if offset < start || offset > end {
             return Err(self.out_of_range(offset));
         }
-        let mut at = match place.take() {
-            Some(place) if place.offset == offset => place,
-            Some(place) if place.segment.is_known_to_hold(offset) => self.find_in(place.segment, offset)?,
-            _ => self.seek(offset)?,
+        let at = match place {
+            Some(at) if at.offset == offset => at,
+            Some(at) if at.segment.is_known_to_hold(offset) => {
+                self.go_to(at, offset)?;
+                at
+            }
+            _ => place.insert(self.seek(offset)?),
         };
         loop {
-            if let Some(chunk) = self.read_here(&mut at, end, most)? {
-                *place = Some(at);
+            if let Some(chunk) = self.read_here(at, end, most)? {
                 return Ok(Some(chunk));
             }
             if at.offset >= end {
                 return Ok(None);
             }
             // This segment ends before the high watermark, so it has a successor.
-            let left = at.segment;
-            at = self.seek(at.offset)?;
+            let left = Arc::clone(&at.segment);
+            *at = self.seek(at.offset)?;
             if Arc::ptr_eq(&left, &at.segment) {
                 // It should hold more, and does not.
-                at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
+                *at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
                     Entered::At(place) => place,
                     Entered::Replaced(error) | Entered::Not(error) => return Err(error),
                 };
@@ -306,6 +312,7 @@ impl Partition {
     }
 
     /// Records of the reader's segment.
+    #[inline(always)]
     fn read_here(&self, at: &mut ReadPlace, end: Offset, most: usize) -> Result<Option<Chunk>> {
         let first = at.offset;
         let mut taken = Taken::none(at);
@@ -423,10 +430,13 @@ impl Partition {
         }
     }
 
-    fn find_in(&self, segment: Arc<Segment>, offset: Offset) -> Result<ReadPlace> {
-        let (position, batch) = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
-        let spot = batch.map_or(Spot::default(), |batch| batch.spot_of(offset));
-        Ok(ReadPlace { segment, position, spot, offset })
+    /// Goes to `offset` in the segment of the place.
+    fn go_to(&self, at: &mut ReadPlace, offset: Offset) -> Result<()> {
+        let (position, batch) = at.segment.find(offset).map_err(|obstacle| self.obstructed(&at.segment, obstacle))?;
+        let within = batch.filter(|batch| batch.base() < offset);
+        let spot = within.map_or(Spot::default(), |batch| batch.spot_of(offset));
+        (at.position, at.spot, at.offset) = (position, spot, offset);
+        Ok(())
     }
 
     /// Lets go of the segment with this base, from which a reader has gone on to the next, and of the few before it, which
@@ -440,10 +450,14 @@ impl Partition {
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Entered {
         match slot.get(&self.home.env) {
-            Ok(Found::Segment(segment)) => match self.find_in(segment, offset) {
-                Ok(place) => Entered::At(place),
-                Err(error) => Entered::Not(error),
-            },
+            Ok(Found::Segment(segment)) => {
+                let mut place =
+                    ReadPlace { position: segment.begin().position, segment, spot: Spot::default(), offset };
+                match self.go_to(&mut place, offset) {
+                    Ok(()) => Entered::At(place),
+                    Err(error) => Entered::Not(error),
+                }
+            }
             Ok(Found::Broken(flaw)) => Entered::Not(self.broken(slot, flaw)),
             Ok(Found::Replaced) => Entered::Replaced(self.broken(slot, Flaw::Foreign)),
             Err(_) if offset < self.log_start() => Entered::Not(self.out_of_range(offset)),

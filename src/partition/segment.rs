@@ -304,9 +304,19 @@ impl Segment {
         let behind = self.region.bytes().get(position as usize..).unwrap_or_default();
         prefetch(&behind[..behind.len().min(INTERVAL_BYTES as usize)]);
         loop {
-            match self.batch_at(position) {
-                Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
-                Ok(batch) => return Ok((position, batch)),
+            match self.whole_from(position) {
+                // A flaw cannot be: the batches were checked, and checked bytes do not change.
+                Ok([]) => return Ok((position, None)),
+                Ok(mut whole) => {
+                    while !whole.is_empty() {
+                        let Ok(Some(batch)) = Batch::at(whole) else { return Ok((position, None)) };
+                        if batch.next() > offset {
+                            return Ok((position, Some(batch)));
+                        }
+                        position += batch.length();
+                        whole = &whole[batch.length() as usize..];
+                    }
+                }
                 Err(Obstacle::Hole(hole)) if hole.next <= offset => position = hole.end,
                 Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok((hole.start, None)),
                 Err(obstacle) => return Err(obstacle),
