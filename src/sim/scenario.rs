@@ -25,7 +25,7 @@ use crate::sim::EPOCH;
 use crate::sim::executor::block_on;
 use crate::sim::faults::{Budget, Faults, Scope};
 use crate::sim::outcome::{Outcome, Sent};
-use crate::sim::stage::{Act, Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler};
+use crate::sim::stage::{Act, Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler, unwind};
 use crate::sim::story::{Happening, Place, Who, print_of};
 use crate::sim::tape::Tape;
 use crate::types::{Offset, TopicPartition};
@@ -323,8 +323,10 @@ impl<T> Outside<T> {
     /// Changes the store, or looks into it. Do not call the log from inside of `change`.
     pub fn with<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let onlooker = onlooker();
-        if let Some(onlooker) = &onlooker {
-            onlooker.before_effect();
+        if onlooker.as_ref().is_some_and(|onlooker| !onlooker.before_effect()) {
+            // With nothing in hand: a run that dies is unwound here more often than anywhere else, and that takes long.
+            drop(onlooker);
+            unwind();
         }
         let result = change(&mut self.state.lock());
         if let Some(onlooker) = &onlooker {
@@ -521,7 +523,7 @@ impl Run<'_> {
         let mut bodies: Vec<Body> = Vec::new();
         for group in &self.sim.groups {
             bodies.extend(vec![group.body(&all); group.members]);
-            bodies.extend(vec![group.visitor(&all); self.sim.visitors_of(group)]);
+            bodies.extend((0..self.sim.visitors_of(group)).map(|_| group.visitor(&all)));
         }
         bodies.extend(self.sim.others.iter().map(|other| other.body.clone()));
         loop {
