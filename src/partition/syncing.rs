@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use crate::env::storage::File;
 use crate::env::storage::region::{PAGE, Pen};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
 use crate::types::{Offset, TimestampType};
@@ -259,7 +259,7 @@ impl Partition {
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
         let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
-        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf(), end));
+        let active = active.map(|active| (Arc::clone(&active.file), Arc::clone(&active.segment), end));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -314,7 +314,7 @@ impl Partition {
         &self,
         mut sealed: Vec<Sealed>,
         unnamed: bool,
-        active: Option<(Arc<dyn File>, PathBuf, Offset)>,
+        active: Option<(Arc<dyn File>, Arc<Segment>, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
             self.sync_file(&*old.file, old.next).map_err(Error::io("sync", || self.home.full(&old.slot.path)))?;
@@ -331,7 +331,7 @@ impl Partition {
             release(&*old.file, old.pen.region().written());
         }
         match active {
-            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || path)),
+            Some((file, segment, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || segment.path())),
             None => Ok(()),
         }
     }
@@ -440,30 +440,37 @@ impl Partition {
         Look::Done
     }
 
-    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
-    /// Kafka flushes a segment after its roll, too. Not while more is appended, unless there are many: the disk is slower
-    /// than a burst, and the worker has better things to do then.
+    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open, and
+    /// removes the next segment, if it was made ahead. Kafka flushes a segment after its roll, too. Not while more is
+    /// appended, unless there are many: the disk is slower than a burst, and the worker has better things to do then.
     fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>, now: Duration) -> Look {
-        if writer.sealed.is_empty() {
+        if writer.sealed.is_empty() && !self.has_spare() {
             writer.looked_after = false;
             return Look::Done;
         }
+        let due = match writer.quiet {
+            (end, _) if end != writer.next => {
+                writer.quiet = (writer.next, now);
+                now.saturating_add(ROLLED_DELAY)
+            }
+            (_, since) => since.saturating_add(ROLLED_DELAY),
+        };
+        let (is_quiet, are_many) = (due <= now, writer.sealed.len() >= MOST_ROLLED);
+        let mut rolled = Vec::new();
         for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
             old.let_go = true;
-            old.pen.region().let_go(0..old.pen.region().written());
+            rolled.push(Arc::clone(old.pen.region()));
         }
-        let (end, since) = writer.quiet;
-        if writer.sealed.len() < MOST_ROLLED {
-            if end != writer.next {
-                writer.quiet = (writer.next, now);
-                return Look::At(now.saturating_add(ROLLED_DELAY));
-            }
-            if since.saturating_add(ROLLED_DELAY) > now {
-                return Look::At(since.saturating_add(ROLLED_DELAY));
-            }
-        }
-        writer.looked_after = false;
+        writer.looked_after = !is_quiet && !are_many;
         drop(writer);
+        // It takes a while to let go of many pages, and nobody who appends is to wait for that.
+        rolled.iter().for_each(|region| region.let_go(0..region.written()));
+        if is_quiet {
+            self.discard_spare();
+        }
+        if !(is_quiet || are_many) {
+            return Look::At(due);
+        }
         if self.turn.lock().take() {
             self.lead_sync(false);
         }
@@ -499,6 +506,7 @@ impl Partition {
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
+        self.discard_spare();
         self.synced.ring();
         self.run_callbacks();
     }
@@ -573,6 +581,7 @@ pub(super) fn notify(listeners: Vec<Listener>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::AtomicU64;
 
