@@ -120,9 +120,12 @@ pub struct TopicConfig {
     pub(crate) compacting: Compacting,
 }
 
-/// The settings of a topic by their names, in the order of the names, and each as text.
+/// The name of a setting, and what makes text of it.
+type Setting = (&'static str, fn(&TopicConfig) -> String);
+
+/// The settings of a topic, in the order of their names.
 #[rustfmt::skip]
-const SETTINGS: [(&str, fn(&TopicConfig) -> String); 18] = [
+const SETTINGS: [Setting; 18] = [
     ("cleanup.policy", |config| config.cleanup_policy.to_string()),
     ("delete.retention.ms", |config| config.compacting.delete_retention.as_millis().to_string()),
     ("durability", |config| config.durability.to_string()),
