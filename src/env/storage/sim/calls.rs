@@ -328,11 +328,9 @@ impl File for SimFile {
     fn copy(&self, length: u64) -> io::Result<Memory> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Map, &self.path)?;
-        let contents = world.contents_mut(self.node)?;
-        let cached = contents.cached();
+        let contents = world.contents(self.node)?;
         Memory::filled(length, |bytes| {
-            let there = cached.len().min(bytes.len());
-            bytes[..there].copy_from_slice(&cached[..there]);
+            contents.read(bytes);
             Ok(())
         })
     }
@@ -340,10 +338,7 @@ impl File for SimFile {
     fn read(&self, bytes: &mut [u8]) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Map, &self.path)?;
-        let contents = world.contents_mut(self.node)?;
-        let cached = contents.cached();
-        let there = cached.len().min(bytes.len());
-        bytes[..there].copy_from_slice(&cached[..there]);
+        world.contents(self.node)?.read(bytes);
         Ok(())
     }
 

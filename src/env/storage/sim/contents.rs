@@ -32,6 +32,8 @@ pub(super) struct Contents {
     lengths: Vec<u64>,
     /// By sector, whether a sync has stored more than zeros in it.
     synced: Vec<bool>,
+    /// Whether everything was on the platter when somebody last looked: then it is but for what was stored to since.
+    settled: bool,
     /// The pages that a failed sync has lost, which pass for clean for as long as they look like this.
     lost: BTreeMap<u64, Vec<u8>>,
     /// Whether that happened in the background: the next sync says so, once.
@@ -59,6 +61,7 @@ impl Contents {
             platter_len: len,
             lengths: Vec::new(),
             synced: Vec::new(),
+            settled: true,
             lost: BTreeMap::new(),
             unreported: false,
         };
@@ -72,7 +75,9 @@ impl Contents {
 
     /// The same in memory of its own.
     pub(super) fn copy(&mut self) -> Self {
-        let cache = self.cache.as_ref().map(|cache| cache.capacity()).map(|capacity| {
+        // Of what is on the platter a cache is made when somebody maps it.
+        let settled = self.is_settled();
+        let cache = self.cache.as_ref().filter(|_| !settled).map(|cache| cache.capacity()).map(|capacity| {
             let cached = self.cached();
             self.find_again(&cached);
             let cache = Heap::new(capacity);
@@ -87,6 +92,7 @@ impl Contents {
             platter_len: self.platter_len,
             lengths: self.lengths.clone(),
             synced: self.synced.clone(),
+            settled,
             lost: self.lost.clone(),
             unreported: self.unreported,
         }
@@ -102,6 +108,21 @@ impl Contents {
         }
         self.assert_held(&bytes);
         bytes
+    }
+
+    /// Copies what everybody sees, as far as `bytes` reaches and anything was ever stored, into them.
+    pub(super) fn read(&self, bytes: &mut [u8]) {
+        let end = self.platter.len().min(bytes.len());
+        bytes[..end].copy_from_slice(&self.platter[..end]);
+        if let Some(cache) = &self.cache {
+            let end = self.len.min(cache.extent()).min(bytes.len() as u64) as usize;
+            cache.read(0, &mut bytes[..end]);
+        }
+    }
+
+    /// Whether nothing differs from what is on the platter, or passes for clean.
+    fn is_settled(&self) -> bool {
+        self.settled && self.lost.is_empty() && self.cache.as_ref().is_none_or(|cache| cache.is_untouched())
     }
 
     fn assert_held(&self, bytes: &[u8]) {
@@ -154,6 +175,7 @@ impl Contents {
 
     /// Forgets of the lost pages those that were stored to since: they are dirty again.
     fn find_again(&mut self, cached: &[u8]) {
+        self.settled = self.is_settled();
         let Some(cache) = &self.cache else { return };
         for page in cache.take_touched() {
             self.lost.remove(&page);
@@ -192,19 +214,35 @@ impl Contents {
             for number in self.dirty(&cached) {
                 self.store(number, sector(&cached, number));
             }
+            self.mark_synced();
         }
         self.store_length();
-        self.mark_synced();
     }
 
     /// Stores everything that differs: nothing of it passes for clean.
     fn store_all(&mut self) {
-        let Some(cache) = &self.cache else { return };
+        let Some(cache) = &self.cache else { return self.mark_synced() };
+        let touched = cache.take_touched();
+        // Another thread may be storing to what it has borrowed.
+        let settled = cache.is_untouched();
         let end = self.len.min(cache.extent()) as usize;
         if self.platter.len() < end {
             self.platter.resize(end.next_multiple_of(SECTOR), 0);
         }
-        cache.read(0, &mut self.platter[..end]);
+        if self.settled {
+            self.synced.resize(self.platter.len().div_ceil(SECTOR), false);
+            for page in touched {
+                let (start, page_end) = ((page * PAGE) as usize, ((page + 1) * PAGE) as usize);
+                let bytes = &mut self.platter[start.min(end)..page_end.min(end)];
+                cache.read(start as u64, bytes);
+                let sectors = self.synced.iter_mut().skip(start / SECTOR).zip(bytes.chunks(SECTOR));
+                sectors.for_each(|(synced, sector)| *synced = !are_zero(sector));
+            }
+        } else {
+            cache.read(0, &mut self.platter[..end]);
+            self.mark_synced();
+        }
+        self.settled = settled;
         self.assert_held(&self.platter);
     }
 
@@ -220,11 +258,13 @@ impl Contents {
 
     /// Stores any of the dirty sectors, and perhaps the length.
     pub(super) fn write_back(&mut self, random: &mut Random) {
-        let cached = self.cached();
         let bias = Bias::new(PowerCut::Sectors, random);
-        for number in self.dirty(&cached) {
-            if bias.keeps(random) {
-                self.store(number, sector(&cached, number));
+        if !self.is_settled() {
+            let cached = self.cached();
+            for number in self.dirty(&cached) {
+                if bias.keeps(random) {
+                    self.store(number, sector(&cached, number));
+                }
             }
         }
         if bias.keeps(random) {
@@ -265,7 +305,6 @@ impl Contents {
 
     /// What a power cut leaves.
     pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) -> Contents {
-        let cached = self.cached();
         let bias = Bias::new(how, random);
         let len = match how {
             PowerCut::LoseUnsynced => self.platter_len,
@@ -275,6 +314,12 @@ impl Contents {
                 chosen => self.lengths[chosen - 1],
             },
         };
+        if self.is_settled() {
+            let mut bytes = mem::take(&mut self.platter);
+            bytes.truncate(len as usize);
+            return Contents::durable(bytes, len);
+        }
+        let cached = self.cached();
         let mut pages = BTreeMap::new();
         for number in self.dirty(&cached) {
             let (old, new) = (sector(&self.platter, number), sector(&cached, number));
