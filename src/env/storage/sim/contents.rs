@@ -18,10 +18,16 @@ const COMPARED: usize = 8 * SECTOR;
 /// maps a short file first may be followed by somebody who maps all that it will become.
 pub(super) const MAPPED_AT_LEAST: u64 = 64 * 1024;
 
+/// What is on the platter takes as much memory as most files of a short run need.
+const GROWN_AT_LEAST: usize = 2 * SECTOR;
+
 /// A file: what everybody sees, and what is on the platter.
 pub(super) struct Contents {
-    /// The page cache, zero from `len` on; none until somebody maps the file: what everybody sees is on the platter.
+    /// The page cache, zero from `len` on; none until somebody maps the file.
     pub(super) cache: Option<Arc<Heap>>,
+    /// While there is no cache: what everybody sees, if that is not what is on the platter. The process that had mapped the
+    /// file has died.
+    image: Option<Vec<u8>>,
     pub(super) len: u64,
     /// Up to here there is room on the disk: nobody may store behind it.
     pub(super) held: u64,
@@ -49,12 +55,10 @@ impl Default for Contents {
 impl Contents {
     /// A file of this length that a power cut leaves as it is: these bytes, and zeros.
     pub(super) fn durable(mut bytes: Vec<u8>, len: u64) -> Self {
-        // Most of a file is room that nothing was written to yet, which nobody need copy and compare.
-        while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
-            bytes.truncate(bytes.len() - last.len());
-        }
+        trim(&mut bytes);
         let mut contents = Contents {
             cache: None,
+            image: None,
             len,
             held: len,
             platter: bytes,
@@ -75,48 +79,72 @@ impl Contents {
 
     /// The same in memory of its own.
     pub(super) fn copy(&mut self) -> Self {
-        // Of what is on the platter a cache is made when somebody maps it.
-        let settled = self.is_settled();
-        let cache = self.cache.as_ref().filter(|_| !settled).map(|cache| cache.capacity()).map(|capacity| {
-            let cached = self.cached();
-            self.find_again(&cached);
-            let cache = Heap::new(capacity);
-            cache.write(0, &cached);
-            cache
-        });
+        let image = self.unsynced();
         Contents {
-            cache,
+            settled: image.is_none(),
+            cache: None,
+            image,
             len: self.len,
             held: self.held,
             platter: self.platter.clone(),
             platter_len: self.platter_len,
             lengths: self.lengths.clone(),
             synced: self.synced.clone(),
-            settled,
             lost: self.lost.clone(),
             unreported: self.unreported,
+        }
+    }
+
+    /// [`copy`](Self::copy) of a file that nobody can look at any more, though somebody may still store to its memory.
+    pub(super) fn survive(mut self) -> Self {
+        let image = self.unsynced();
+        Contents { settled: image.is_none(), cache: None, image, ..self }
+    }
+
+    /// What everybody sees, if it is not what is on the platter.
+    fn unsynced(&mut self) -> Option<Vec<u8>> {
+        if self.is_settled() {
+            return None;
+        }
+        if self.cache.is_none() {
+            return self.image.clone();
+        }
+        let cached = self.cached();
+        self.find_again(&cached);
+        (cached != self.platter).then_some(cached)
+    }
+
+    /// Every byte that everybody sees from here on is zero.
+    pub(super) fn extent(&self) -> u64 {
+        match (&self.cache, &self.image) {
+            (Some(cache), _) => self.len.min(cache.extent()),
+            (None, Some(image)) => image.len() as u64,
+            (None, None) => self.len.min(self.platter.len() as u64),
         }
     }
 
     /// What everybody sees, up to the last byte that was ever stored; where another thread is storing at this moment,
     /// what is on the platter.
     pub(super) fn cached(&self) -> Vec<u8> {
-        let mut bytes = self.platter.clone();
+        let (end, seen) = (self.extent() as usize, self.image.as_ref().unwrap_or(&self.platter));
+        let mut bytes = Vec::with_capacity(end);
+        bytes.extend_from_slice(&seen[..seen.len().min(end)]);
+        bytes.resize(end, 0);
         if let Some(cache) = &self.cache {
-            bytes.resize(self.len.min(cache.extent()) as usize, 0);
             cache.read(0, &mut bytes);
         }
         self.assert_held(&bytes);
         bytes
     }
 
-    /// Copies what everybody sees, as far as `bytes` reaches and anything was ever stored, into them.
+    /// The beginning of what everybody sees; zeros behind it are left out, and `bytes` has them already.
     pub(super) fn read(&self, bytes: &mut [u8]) {
-        let end = self.platter.len().min(bytes.len());
-        bytes[..end].copy_from_slice(&self.platter[..end]);
+        let there = bytes.len().min(self.extent() as usize);
+        let seen = self.image.as_ref().unwrap_or(&self.platter);
+        let known = there.min(seen.len());
+        bytes[..known].copy_from_slice(&seen[..known]);
         if let Some(cache) = &self.cache {
-            let end = self.len.min(cache.extent()).min(bytes.len() as u64) as usize;
-            cache.read(0, &mut bytes[..end]);
+            cache.read(0, &mut bytes[..there]);
         }
     }
 
@@ -141,6 +169,7 @@ impl Contents {
         let cache = Heap::new(capacity.max(self.len).max(MAPPED_AT_LEAST));
         cache.write(0, &cached);
         self.cache = Some(cache);
+        self.image = None;
         Ok(())
     }
 
@@ -221,12 +250,20 @@ impl Contents {
 
     /// Stores everything that differs: nothing of it passes for clean.
     fn store_all(&mut self) {
-        let Some(cache) = &self.cache else { return self.mark_synced() };
+        let end = self.extent() as usize;
+        let Some(cache) = &self.cache else {
+            if let Some(image) = self.image.take() {
+                self.platter = image;
+            }
+            self.settled = true;
+            return self.mark_synced();
+        };
         let touched = cache.take_touched();
         // Another thread may be storing to what it has borrowed.
         let settled = cache.is_untouched();
-        let end = self.len.min(cache.extent()) as usize;
         if self.platter.len() < end {
+            // It is going to grow again.
+            self.platter.reserve(GROWN_AT_LEAST.saturating_sub(self.platter.len()));
             self.platter.resize(end.next_multiple_of(SECTOR), 0);
         }
         if self.settled {
@@ -303,8 +340,8 @@ impl Contents {
         }
     }
 
-    /// What a power cut leaves.
-    pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) -> Contents {
+    /// Leaves what a power cut leaves.
+    pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) {
         let bias = Bias::new(how, random);
         let len = match how {
             PowerCut::LoseUnsynced => self.platter_len,
@@ -314,14 +351,10 @@ impl Contents {
                 chosen => self.lengths[chosen - 1],
             },
         };
-        if self.is_settled() {
-            let mut bytes = mem::take(&mut self.platter);
-            bytes.truncate(len as usize);
-            return Contents::durable(bytes, len);
-        }
-        let cached = self.cached();
         let mut pages = BTreeMap::new();
-        for number in self.dirty(&cached) {
+        let cached = if self.is_settled() { Vec::new() } else { self.cached() };
+        let dirty = if self.is_settled() { Vec::new() } else { self.dirty(&cached) };
+        for number in dirty {
             let (old, new) = (sector(&self.platter, number), sector(&cached, number));
             let holds_synced_bytes = self.synced.get(number).is_some_and(|synced| *synced);
             let kept = match how {
@@ -338,7 +371,14 @@ impl Contents {
         }
         let mut bytes = mem::take(&mut self.platter);
         bytes.truncate(len as usize);
-        Contents::durable(bytes, len)
+        *self = Contents::durable(bytes, len);
+    }
+}
+
+/// Most of a file is room that nothing was written to yet, which nobody need copy and compare.
+fn trim(bytes: &mut Vec<u8>) {
+    while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
+        bytes.truncate(bytes.len() - last.len());
     }
 }
 
