@@ -39,7 +39,10 @@ const MOST_MAPPED: usize = 16;
 /// The longest that a sync is put off for others to join it.
 const GATHER_AT_MOST: Duration = Duration::from_micros(500);
 
-/// How often those give way who wait for a sync that is put off: more of it only keeps the processors from those who come.
+/// If so many are about, there is no idle processor from the end of a sync to the beginning of the next.
+const MANY: u32 = 16;
+
+/// How often those of them give way who wait for the next: more of it only keeps the processors from those who come.
 const LOOKS: u32 = 4;
 
 /// How often that time is halved, if it is put off for nobody.
@@ -50,8 +53,10 @@ const MOST_HALVINGS: u32 = 10;
 /// Threads that append and wait, again and again, come in one after the other when a sync has woken them. If the first of
 /// them began the next sync at once, it would sync its own record alone, and all the others the one after that. So it
 /// gives way to them, for as long as a sync takes, until as many wait as the last sync served and found waiting when it
-/// ended: all who are about. If nobody came in that time, it is halved for the next one who gives way. Those who come
-/// meanwhile give way a few times before they go to sleep: that takes its time, too, and can be done while the sync is on its way.
+/// ended: all who are about. If nobody came in that time, it is halved for the next one who gives way.
+///
+/// Where many are about, those who come meanwhile give way a few times before they go to sleep: to go to sleep takes its
+/// time, too, and that can be while the disk is at work.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     syncing: bool,
@@ -74,9 +79,9 @@ enum Part {
         here: u32,
         at_most: Duration,
     },
-    /// Wait for somebody else's sync, which begins within this time.
+    /// Wait for somebody else's sync; and give way first, if many are still to come.
     Wait {
-        begins: Duration,
+        gives_way: bool,
     },
 }
 
@@ -102,7 +107,7 @@ impl Turn {
     /// The part of one of those who have arrived; who is not `patient` has given way to the others already.
     fn part(&mut self, patient: bool) -> Part {
         if self.syncing {
-            return Part::Wait { begins: Duration::ZERO };
+            return Part::Wait { gives_way: false };
         }
         if !patient || self.is_gathered() {
             if self.about > 1 && self.arrived >= self.about {
@@ -114,11 +119,10 @@ impl Turn {
             self.syncing = true;
             return Part::Lead;
         }
-        let at_most = self.took.min(GATHER_AT_MOST) / (1 << self.in_vain);
         if mem::replace(&mut self.gathering, true) {
-            return Part::Wait { begins: at_most };
+            return Part::Wait { gives_way: self.about >= MANY };
         }
-        Part::Gather { here: self.arrived, at_most }
+        Part::Gather { here: self.arrived, at_most: self.took.min(GATHER_AT_MOST) / (1 << self.in_vain) }
     }
 
     /// Nobody gives way any more; `here` had arrived when somebody began to.
@@ -194,17 +198,17 @@ impl Partition {
                         self.synced.ring();
                     }
                 }
-                Part::Wait { begins } => {
+                Part::Wait { gives_way } => {
                     let waited = start.map_or(Duration::ZERO, |start| clock.monotonic().saturating_sub(start));
                     let left = timeout.map(|timeout| timeout.saturating_sub(waited));
                     if left == Some(Duration::ZERO) {
                         return Err(Error::Timeout { waited });
                     }
-                    let begins = left.map_or(begins, |left| left.min(begins));
-                    if !begins.is_zero() {
+                    if gives_way {
                         let looks = Cell::new(0);
                         let has_looked = || looks.replace(looks.get() + 1) == LOOKS || self.synced.rung() != seen;
-                        self.home.env.scheduler.give_way(&has_looked, begins);
+                        let at_most = left.map_or(GATHER_AT_MOST, |left| left.min(GATHER_AT_MOST));
+                        self.home.env.scheduler.give_way(&has_looked, at_most);
                     }
                     self.synced.wait(seen, left);
                 }
@@ -602,8 +606,8 @@ mod tests {
     }
 
     impl Meanwhile {
-        /// A partition in which two are about, and who does something while one of them gives way.
-        fn of_two(act: fn(&Meanwhile, &dyn Fn() -> bool)) -> (Arc<Meanwhile>, Arc<Partition>) {
+        /// A partition in which so many are about, two of them still to come, and who does something while one gives way.
+        fn of(about: u32, act: fn(&Meanwhile, &dyn Fn() -> bool)) -> (Arc<Meanwhile>, Arc<Partition>) {
             let clock = SimClock::new(Timestamp::from_millis(0));
             let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
             let meanwhile = Meanwhile { scheduler, partition: OnceLock::new(), act, seen: AtomicU64::new(0) };
@@ -611,7 +615,7 @@ mod tests {
             let partition = partition(Env::simulated(SimDisk::new(1), clock, Arc::clone(&meanwhile) as _, 1));
             meanwhile.partition.set(Arc::clone(&partition)).unwrap();
             let mut turn = partition.turn.lock();
-            (turn.about, turn.took) = (2, Duration::from_micros(80));
+            (turn.about, turn.arrived) = (about, about - 2);
             drop(turn);
             (meanwhile, partition)
         }
@@ -654,7 +658,7 @@ mod tests {
 
     #[test]
     fn who_gave_way_and_need_not_lead_leaves_nobody_waiting() {
-        let (meanwhile, partition) = Meanwhile::of_two(Meanwhile::lead);
+        let (meanwhile, partition) = Meanwhile::of(2, Meanwhile::lead);
 
         partition.sync_to(partition.log_end(), None).unwrap();
 
@@ -669,7 +673,7 @@ mod tests {
 
     #[test]
     fn who_gives_way_beside_another_does_not_sleep_through_the_sync() {
-        let (meanwhile, partition) = Meanwhile::of_two(Meanwhile::lead);
+        let (meanwhile, partition) = Meanwhile::of(MANY, Meanwhile::lead);
         partition.turn.lock().gathering = true;
 
         partition.sync_to(partition.log_end(), None).unwrap();
@@ -680,14 +684,14 @@ mod tests {
 
     #[test]
     fn who_gives_way_beside_another_goes_to_sleep_after_a_few_looks() {
-        let (meanwhile, partition) = Meanwhile::of_two(Meanwhile::look);
+        let (meanwhile, partition) = Meanwhile::of(MANY, Meanwhile::look);
         partition.turn.lock().gathering = true;
 
         let waited = partition.sync_to(partition.log_end(), Some(Duration::from_millis(1)));
 
         assert!(matches!(waited, Err(Error::Timeout { .. })), "{waited:?}");
         assert_eq!(meanwhile.seen(), u64::from(LOOKS));
-        assert_eq!(partition.turn.lock().arrived, 0, "who has gone is not waited for");
+        assert_eq!(partition.turn.lock().arrived, MANY - 2, "who has gone is not waited for");
     }
 
     #[test]
@@ -699,10 +703,7 @@ mod tests {
             let begun = turn.arrive();
             let Part::Gather { here, at_most } = turn.part(true) else { panic!("one of two is here") };
             times.push(at_most.as_micros());
-            assert!(
-                matches!(turn.part(true), Part::Wait { begins } if begins == at_most),
-                "somebody gives way already"
-            );
+            assert!(matches!(turn.part(true), Part::Wait { gives_way: false }), "somebody gives way already");
             turn.end_gathering(here);
             assert!(matches!(turn.part(false), Part::Lead));
             turn.end(turn.took);
