@@ -801,6 +801,13 @@ impl Heap {
         std::mem::take(&mut self.state.lock().touched)
     }
 
+    /// Whether nothing was stored to since [`take_touched`](Self::take_touched) was last called, and nobody has borrowed
+    /// bytes to store to.
+    pub(crate) fn is_untouched(&self) -> bool {
+        let state = self.state.lock();
+        state.touched.is_empty() && state.lent.is_none()
+    }
+
     fn take_pen(&self) {
         let mut state = self.state.lock();
         assert!(!state.has_pen, "two pens write to one file");

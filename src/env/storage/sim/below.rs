@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::env::storage::sim::SimDisk;
-use crate::env::storage::{Access, Entry, File, Lock, LockError, Storage};
+use crate::env::storage::{Access, Entry, File, Lock, LockError, Storage, path_in};
 use crate::error::Error;
 
 /// A directory of a simulated disk, in which a copy of its log lies.
@@ -18,7 +18,7 @@ pub(super) struct Below {
 
 impl Below {
     fn full(&self, path: &Path) -> PathBuf {
-        if path.as_os_str().is_empty() { self.below.clone() } else { self.below.join(path) }
+        if path.as_os_str().is_empty() { self.below.clone() } else { path_in(&self.below, path) }
     }
 }
 

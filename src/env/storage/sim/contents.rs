@@ -38,6 +38,8 @@ pub(super) struct Contents {
     lengths: Vec<u64>,
     /// By sector, whether a sync has stored more than zeros in it.
     synced: Vec<bool>,
+    /// Whether everything was on the platter when somebody last looked: then it is but for what was stored to since.
+    settled: bool,
     /// The pages that a failed sync has lost, which pass for clean for as long as they look like this.
     lost: BTreeMap<u64, Vec<u8>>,
     /// Whether that happened in the background: the next sync says so, once.
@@ -63,6 +65,7 @@ impl Contents {
             platter_len: len,
             lengths: Vec::new(),
             synced: Vec::new(),
+            settled: true,
             lost: BTreeMap::new(),
             unreported: false,
         };
@@ -76,9 +79,11 @@ impl Contents {
 
     /// The same in memory of its own.
     pub(super) fn copy(&mut self) -> Self {
+        let image = self.unsynced();
         Contents {
+            settled: image.is_none(),
             cache: None,
-            image: self.unsynced(),
+            image,
             len: self.len,
             held: self.held,
             platter: self.platter.clone(),
@@ -93,11 +98,14 @@ impl Contents {
     /// [`copy`](Self::copy) of a file that nobody can look at any more, though somebody may still store to its memory.
     pub(super) fn survive(mut self) -> Self {
         let image = self.unsynced();
-        Contents { cache: None, image, ..self }
+        Contents { settled: image.is_none(), cache: None, image, ..self }
     }
 
     /// What everybody sees, if it is not what is on the platter.
     fn unsynced(&mut self) -> Option<Vec<u8>> {
+        if self.is_settled() {
+            return None;
+        }
         if self.cache.is_none() {
             return self.image.clone();
         }
@@ -111,7 +119,7 @@ impl Contents {
         match (&self.cache, &self.image) {
             (Some(cache), _) => self.len.min(cache.extent()),
             (None, Some(image)) => image.len() as u64,
-            (None, None) => self.platter.len() as u64,
+            (None, None) => self.len.min(self.platter.len() as u64),
         }
     }
 
@@ -138,6 +146,11 @@ impl Contents {
         if let Some(cache) = &self.cache {
             cache.read(0, &mut bytes[..there]);
         }
+    }
+
+    /// Whether nothing differs from what is on the platter, or passes for clean.
+    fn is_settled(&self) -> bool {
+        self.settled && self.lost.is_empty() && self.cache.as_ref().is_none_or(|cache| cache.is_untouched())
     }
 
     fn assert_held(&self, bytes: &[u8]) {
@@ -191,6 +204,7 @@ impl Contents {
 
     /// Forgets of the lost pages those that were stored to since: they are dirty again.
     fn find_again(&mut self, cached: &[u8]) {
+        self.settled = self.is_settled();
         let Some(cache) = &self.cache else { return };
         for page in cache.take_touched() {
             self.lost.remove(&page);
@@ -229,26 +243,44 @@ impl Contents {
             for number in self.dirty(&cached) {
                 self.store(number, sector(&cached, number));
             }
+            self.mark_synced();
         }
         self.store_length();
-        self.mark_synced();
     }
 
     /// Stores everything that differs: nothing of it passes for clean.
     fn store_all(&mut self) {
         let end = self.extent() as usize;
-        if let Some(image) = self.image.take() {
-            self.platter = image;
-        }
-        if let Some(cache) = &self.cache {
-            if self.platter.len() < end {
-                // It is going to grow again.
-                self.platter.reserve(GROWN_AT_LEAST.saturating_sub(self.platter.len()));
-                self.platter.resize(end.next_multiple_of(SECTOR), 0);
+        let Some(cache) = &self.cache else {
+            if let Some(image) = self.image.take() {
+                self.platter = image;
             }
-            cache.read(0, &mut self.platter[..end]);
-            self.assert_held(&self.platter);
+            self.settled = true;
+            return self.mark_synced();
+        };
+        let touched = cache.take_touched();
+        // Another thread may be storing to what it has borrowed.
+        let settled = cache.is_untouched();
+        if self.platter.len() < end {
+            // It is going to grow again.
+            self.platter.reserve(GROWN_AT_LEAST.saturating_sub(self.platter.len()));
+            self.platter.resize(end.next_multiple_of(SECTOR), 0);
         }
+        if self.settled {
+            self.synced.resize(self.platter.len().div_ceil(SECTOR), false);
+            for page in touched {
+                let (start, page_end) = ((page * PAGE) as usize, ((page + 1) * PAGE) as usize);
+                let bytes = &mut self.platter[start.min(end)..page_end.min(end)];
+                cache.read(start as u64, bytes);
+                let sectors = self.synced.iter_mut().skip(start / SECTOR).zip(bytes.chunks(SECTOR));
+                sectors.for_each(|(synced, sector)| *synced = !are_zero(sector));
+            }
+        } else {
+            cache.read(0, &mut self.platter[..end]);
+            self.mark_synced();
+        }
+        self.settled = settled;
+        self.assert_held(&self.platter);
     }
 
     fn store_length(&mut self) {
@@ -263,11 +295,13 @@ impl Contents {
 
     /// Stores any of the dirty sectors, and perhaps the length.
     pub(super) fn write_back(&mut self, random: &mut Random) {
-        let cached = self.cached();
         let bias = Bias::new(PowerCut::Sectors, random);
-        for number in self.dirty(&cached) {
-            if bias.keeps(random) {
-                self.store(number, sector(&cached, number));
+        if !self.is_settled() {
+            let cached = self.cached();
+            for number in self.dirty(&cached) {
+                if bias.keeps(random) {
+                    self.store(number, sector(&cached, number));
+                }
             }
         }
         if bias.keeps(random) {
@@ -308,7 +342,6 @@ impl Contents {
 
     /// Leaves what a power cut leaves.
     pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) {
-        let cached = self.cached();
         let bias = Bias::new(how, random);
         let len = match how {
             PowerCut::LoseUnsynced => self.platter_len,
@@ -319,7 +352,9 @@ impl Contents {
             },
         };
         let mut pages = BTreeMap::new();
-        for number in self.dirty(&cached) {
+        let cached = if self.is_settled() { Vec::new() } else { self.cached() };
+        let dirty = if self.is_settled() { Vec::new() } else { self.dirty(&cached) };
+        for number in dirty {
             let (old, new) = (sector(&self.platter, number), sector(&cached, number));
             let holds_synced_bytes = self.synced.get(number).is_some_and(|synced| *synced);
             let kept = match how {

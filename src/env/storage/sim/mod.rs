@@ -82,7 +82,7 @@ impl SimDisk {
 
     /// What the operations of this life were.
     pub(crate) fn trace(&self) -> Vec<(Operation, PathBuf)> {
-        self.life.world.lock().trace.clone()
+        self.life.world.lock().trace.read()
     }
 
     /// Makes a call fail.

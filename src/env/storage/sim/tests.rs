@@ -553,3 +553,20 @@ fn a_sync_beside_an_append_stores_what_was_published() {
         }
     });
 }
+
+#[test]
+fn a_sync_beside_a_store_leaves_what_was_borrowed_to_the_next_one() {
+    let disk = SimDisk::new(1);
+    disk.write_back(false);
+    let (file, mut pen) = create(&disk, LOG, 2 * PAGE);
+    let region = Arc::clone(pen.region());
+
+    let borrowed = pen.spare(8..2 * PAGE);
+    std::thread::scope(|scope| scope.spawn(|| file.sync().unwrap()).join().unwrap());
+    borrowed.fill(7);
+    pen.publish(0, 2 * PAGE, 2 * PAGE);
+    file.sync().unwrap();
+
+    let left = disk.power_cut(PowerCut::LoseUnsynced).read_file(LOG);
+    assert_eq!(left, region.bytes());
+}

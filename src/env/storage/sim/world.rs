@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub(super) struct World {
     pub(super) write_back: bool,
     pub(super) crowded: bool,
     pub(super) capacity: Option<u64>,
-    pub(super) trace: Vec<(Operation, PathBuf)>,
+    pub(super) trace: Trace,
     /// With how many matching calls each has seen.
     pub(super) faults: Vec<(Fault, u64)>,
     pub(super) crash_at: Option<u64>,
@@ -56,6 +57,29 @@ pub(super) struct World {
     pub(super) crashed: Option<Box<World>>,
     pub(super) director: Option<Arc<dyn Director>>,
     pub(super) operations: u64,
+}
+
+/// The operations of a life, in order: their paths lie one behind the other, for nobody reads most of them.
+#[derive(Default)]
+pub(super) struct Trace {
+    /// With the end of the path of each.
+    operations: Vec<(Operation, usize)>,
+    paths: Vec<u8>,
+}
+
+impl Trace {
+    fn note(&mut self, operation: Operation, path: &Path) {
+        self.paths.extend(path.as_os_str().as_encoded_bytes());
+        self.operations.push((operation, self.paths.len()));
+    }
+
+    pub(super) fn read(&self) -> Vec<(Operation, PathBuf)> {
+        let starts = iter::once(0).chain(self.operations.iter().map(|(_, end)| *end));
+        let one = |(start, (operation, end)): (usize, &(Operation, usize))| {
+            (*operation, String::from_utf8_lossy(&self.paths[start..*end]).into_owned().into())
+        };
+        starts.zip(&self.operations).map(one).collect()
+    }
 }
 
 pub(super) enum Node {
@@ -90,7 +114,7 @@ impl World {
         let verdict = match &self.director {
             Some(director) => director.decide(operation, path),
             None => {
-                self.trace.push((operation, path.to_owned()));
+                self.trace.note(operation, path);
                 Verdict::Done
             }
         };
@@ -272,7 +296,7 @@ impl World {
             write_back: true,
             crowded: false,
             capacity: None,
-            trace: Vec::new(),
+            trace: Trace::default(),
             faults: Vec::new(),
             crash_at: None,
             dead: false,
