@@ -350,6 +350,35 @@ fn a_poll_returns_at_most_what_it_may_and_the_rest_is_lag() {
 }
 
 #[test]
+fn polls_and_seeks_come_to_every_place_of_a_long_batch() {
+    let (_machine, log) = log();
+    let value = |n: u64| vec![n as u8; if n % 7 == 3 { n as usize } else { 20 }];
+    for first in (0..200).step_by(50) {
+        let values: Vec<Vec<u8>> = (first..first + 50).map(value).collect();
+        let records = values.iter().map(|value| ProducerRecord::new("topic", value).partition(0));
+        log.producer().send_batch(records).unwrap();
+    }
+
+    for most in [1, 3, 49, 50, 64, 500] {
+        let config = ConsumerConfig::new().auto_offset_reset(OffsetReset::Earliest).max_poll_records(most);
+        let mut consumer = log.consumer(config).unwrap();
+        consumer.assign([tp()]).unwrap();
+        for from in (0..200).rev() {
+            consumer.seek(&tp(), from).unwrap();
+            // The first poll goes there, the second goes on from where that ended.
+            for from in [from, (from + most as u64).min(200)] {
+                let records = consumer.poll(NOW).unwrap();
+                let read: Vec<_> =
+                    records.iter().map(|record| (record.offset().get(), record.value().unwrap().to_vec())).collect();
+                let due: Vec<_> = (from..200).take(most).map(|n| (n, value(n))).collect();
+                assert_eq!(read, due, "{most} from {from} on");
+                assert_eq!(consumer.position(&tp()).unwrap().get(), from + due.len() as u64);
+            }
+        }
+    }
+}
+
+#[test]
 fn polls_take_turns_among_the_partitions() {
     let (_machine, log) = log();
     send(&log, &tp(), 100);

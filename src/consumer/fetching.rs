@@ -161,7 +161,9 @@ impl Consumer {
     }
 
     pub(super) fn take_wakeup(&self) -> Result<()> {
-        if self.woken.swap(false, Ordering::AcqRel) { Err(Error::Wakeup) } else { Ok(()) }
+        // Looked at first: to swap is dearer, and it is rarely there.
+        let is_woken = self.woken.load(Ordering::Relaxed) && self.woken.swap(false, Ordering::AcqRel);
+        if is_woken { Err(Error::Wakeup) } else { Ok(()) }
     }
 
     /// Takes what there is, beginning with another partition each time.
@@ -337,29 +339,50 @@ impl Fetch {
         !self.paused && (!at_end() || self.partition.is_stale(&self.cursor))
     }
 
+    #[inline(always)]
     fn read(&mut self, policy: OffsetReset, most: usize) -> Result<Option<Chunk>> {
         let Position::At(offset) = self.position else { return Ok(None) };
-        let chunk = match self.partition.read(&mut self.cursor, offset, most) {
-            // As Kafka does it: whoever has a policy goes on where what was cut off began.
-            Err(Error::LogTruncated { end, .. }) if policy != OffsetReset::None => {
-                self.move_to(Position::At(end));
-                return self.read(policy, most);
-            }
-            Err(out_of_range @ Error::OffsetOutOfRange { .. }) => {
-                let to = times::reset(&self.partition, policy)?.ok_or(out_of_range)?;
-                self.position = Position::At(to);
-                self.skipped += to.since(offset);
-                // If that is removed in this moment, the next poll resets it again.
-                match self.partition.read(&mut self.cursor, to, most) {
-                    Err(Error::OffsetOutOfRange { .. }) => None,
-                    result => result?,
-                }
-            }
-            result => result?,
-        };
+        match self.read_from(offset, most) {
+            Err(error) => self.read_elsewhere(error, policy, offset, most),
+            chunk => chunk,
+        }
+    }
+
+    #[inline(always)]
+    fn read_from(&mut self, offset: Offset, most: usize) -> Result<Option<Chunk>> {
+        let chunk = self.partition.read(&mut self.cursor, offset, most)?;
         if let Some(chunk) = &chunk {
             self.position = Position::At(chunk.offsets.end);
         }
         Ok(chunk)
+    }
+
+    /// Where the policy says, when what the consumer is at cannot be read.
+    #[cold]
+    fn read_elsewhere(
+        &mut self,
+        error: Error,
+        policy: OffsetReset,
+        from: Offset,
+        most: usize,
+    ) -> Result<Option<Chunk>> {
+        match error {
+            // As Kafka does it: whoever has a policy goes on where what was cut off began.
+            Error::LogTruncated { end, .. } if policy != OffsetReset::None => {
+                self.move_to(Position::At(end));
+                self.read(policy, most)
+            }
+            Error::OffsetOutOfRange { .. } => {
+                let to = times::reset(&self.partition, policy)?.ok_or(error)?;
+                self.position = Position::At(to);
+                self.skipped += to.since(from);
+                // If that is removed in this moment, the next poll resets it again.
+                match self.read_from(to, most) {
+                    Err(Error::OffsetOutOfRange { .. }) => Ok(None),
+                    chunk => chunk,
+                }
+            }
+            error => Err(error),
+        }
     }
 }

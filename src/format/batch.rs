@@ -487,6 +487,25 @@ impl<'a> Batch<'a> {
     pub(crate) fn records(&self) -> Records<'a> {
         self.records_checked().unwrap_or_default()
     }
+
+    /// Where its first record is that is not below `offset`.
+    pub(crate) fn spot_of(&self, offset: Offset) -> Spot {
+        let mut records = self.records();
+        records.pass(offset, u32::MAX);
+        records.spot()
+    }
+
+    /// Those from `spot` on, which was said of this batch.
+    #[inline]
+    pub(crate) fn records_from(&self, spot: Spot) -> Records<'a> {
+        let mut records = self.records();
+        if spot.read != 0 {
+            let behind = self.bytes.len().saturating_sub(spot.left as usize);
+            records.fields = Reader::new(&self.bytes[behind..]);
+            records.read = spot.read;
+        }
+        records
+    }
 }
 
 /// Whether `bytes` begin with the marker that the segment was rolled, and that its successor begins at `next`.
@@ -596,6 +615,14 @@ pub(crate) struct RecordView<'a> {
     pub(crate) headers: &'a [u8],
 }
 
+/// Where in a batch somebody has come to: by default, before its first record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// How many records lie before it, and how many bytes of the batch behind it.
+    read: u32,
+    left: u32,
+}
+
 /// The records of a batch, decoded one by one. By default there are none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Records<'a> {
@@ -608,6 +635,69 @@ pub(crate) struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// Where the next record is.
+    #[inline]
+    pub(crate) fn spot(&self) -> Spot {
+        Spot { read: self.read, left: self.fields.rest().len() as u32 }
+    }
+
+    /// The offset that the next record has, or the first that it can have; `None` behind the last.
+    #[inline]
+    pub(crate) fn due(&self) -> Option<Offset> {
+        if self.read == self.count {
+            None
+        } else if self.attributes & SPARSE == 0 {
+            Some(self.base.saturating_advance(u64::from(self.read)))
+        } else {
+            self.clone().next().map(|record| record.offset)
+        }
+    }
+
+    /// Passes the records below `offset`, but no more than `most`; returns how many.
+    #[inline]
+    pub(crate) fn pass(&mut self, offset: Offset, most: u32) -> u32 {
+        let before = self.read;
+        let most = most.min(self.count - before);
+        if self.attributes & SPARSE == 0 {
+            let below = self.due().map_or(0, |due| offset.since(due));
+            self.pass_all(u32::try_from(below).map_or(most, |below| below.min(most)));
+        } else {
+            while self.read - before < most && self.due().is_some_and(|due| due < offset) {
+                self.next();
+            }
+        }
+        self.read - before
+    }
+
+    /// Passes so many records, of which there are as many.
+    fn pass_all(&mut self, count: u32) {
+        let end = self.read + count;
+        if end == self.count {
+            (self.read, self.fields) = (end, Reader::default());
+        }
+        while self.read < end {
+            let first = self.fields.rest();
+            if self.next().is_none() {
+                return;
+            }
+            if self.is_plain() {
+                // Where the next one is, is known only once the memory has given the lengths of this one. But records of the same
+                // lengths are as far from one another, so the processor, which guesses that they go on, asks for many at once.
+                let (lengths, behind) = (first.first_chunk::<8>(), self.fields.rest());
+                let alike = behind.chunks_exact(first.len() - behind.len()).take((end - self.read) as usize);
+                let passed = alike.take_while(|record| record.first_chunk() == lengths).count();
+                self.fields = Reader::new(&behind[passed * (first.len() - behind.len())..]);
+                self.read += passed as u32;
+            }
+        }
+    }
+
+    /// Whether its records say nothing but lengths, key and value.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.attributes & (TIMESTAMP_WIDTH | SPARSE | HEADERS) == 0
+    }
+
     /// What most records have not: the milliseconds behind the batch's timestamp, the offsets behind its base, the length
     /// of the headers; and the fields that follow. Does not borrow the iterator, which can stay in registers that way.
     fn decode_rare_fields(
@@ -627,8 +717,7 @@ impl<'a> Records<'a> {
 
     #[inline]
     fn decode(&mut self) -> Result<RecordView<'a>, Flaw> {
-        let plain = self.attributes & (TIMESTAMP_WIDTH | SPARSE | HEADERS) == 0;
-        let (delta, ahead, headers, mut fields) = if plain {
+        let (delta, ahead, headers, mut fields) = if self.is_plain() {
             (0, self.read, 0, self.fields)
         } else {
             Self::decode_rare_fields(self.fields, self.attributes, self.read)?
@@ -803,6 +892,31 @@ mod tests {
                 record.timestamp.as_millis(),
             )).collect();
             prop_assert_eq!(read, records);
+        }
+
+        #[test]
+        fn who_passes_records_comes_to_the_same_one_as_who_decodes_them(
+            lengths in prop::collection::vec(prop_oneof![6 => Just(Some(5)), 1 => Just(None), 2 => Just(Some(0)), 1 => (6..40usize).prop_map(Some)], 1..40),
+            millis in prop_oneof![3 => Just(0), 1 => 1..9i64],
+        ) {
+            let drafts: Vec<Draft<'_>> = lengths
+                .iter()
+                .zip(0..)
+                .map(|(length, n)| draft(Some(b"key"), length.map(|length| &[7; 40][..length]), n * millis))
+                .collect();
+            let bytes = encoded(&stamp(100), &drafts);
+            let batch = Batch::at(&bytes).unwrap().unwrap();
+            let all: Vec<RecordView<'_>> = batch.records().collect();
+            for from in 0..=all.len() {
+                let spot = batch.spot_of(Offset::new(100 + from as u64));
+                prop_assert_eq!(&batch.records_from(spot).collect::<Vec<_>>(), &all[from..]);
+                for most in 0..=all.len() - from {
+                    let mut records = batch.records_from(spot);
+                    prop_assert_eq!(records.pass(Offset::new(u64::MAX), most as u32), most as u32);
+                    prop_assert_eq!(records.due(), all.get(from + most).map(|record| record.offset));
+                    prop_assert_eq!(&batch.records_from(records.spot()).collect::<Vec<_>>(), &all[from + most..]);
+                }
+            }
         }
 
         #[test]

@@ -31,7 +31,7 @@ pub(super) struct Copying {
     home: Home,
     header: Header,
     salt: u32,
-    file: Box<dyn File>,
+    file: Arc<dyn File>,
     pen: Pen,
     path: PathBuf,
     unborn: PathBuf,

@@ -193,8 +193,9 @@ const CLOSED: u8 = 2;
 /// What the mutex guards.
 ///
 /// Aligned, so that no line of the processor's cache holds some of it and what consumers look at while they wait: who
-/// appends would get each such line back from them every time.
-#[repr(align(64))]
+/// appends would get each such line back from them every time. Not in a simulation, whose threads take turns: an allocator
+/// takes several times as long for what is aligned.
+#[cfg_attr(not(feature = "sim"), repr(align(64)))]
 struct Writer {
     active: Option<Active>,
     predecessor: Option<Predecessor>,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::env::storage::Access;
 use crate::env::storage::region::prefetch;
 use crate::error::{Damage, Error, Flaw, Result};
-use crate::format::batch;
+use crate::format::batch::{self, Spot};
 use crate::format::segment;
 use crate::partition::Partition;
 use crate::partition::segment::{Obstacle, Segment};
@@ -19,6 +19,8 @@ use crate::types::Offset;
 pub(crate) struct Chunk {
     segment: Arc<Segment>,
     positions: Range<u64>,
+    /// Where its first record is in the first of its batches.
+    spot: Spot,
     pub(crate) offsets: Range<Offset>,
     pub(crate) count: usize,
 }
@@ -28,7 +30,9 @@ impl Chunk {
     #[inline]
     pub(crate) fn records(&self) -> ChunkRecords<'_> {
         let bytes = self.segment.region().slice(self.positions.clone());
-        ChunkRecords { bytes, batch: batch::Records::default(), offsets: self.offsets.clone() }
+        let mut records = ChunkRecords { bytes, batch: batch::Records::default(), left: self.count };
+        records.enter_next(self.spot);
+        records
     }
 }
 
@@ -43,19 +47,20 @@ pub(crate) struct ChunkRecords<'a> {
     /// The batches behind the one that is being read.
     bytes: &'a [u8],
     batch: batch::Records<'a>,
-    offsets: Range<Offset>,
+    /// How many records there are to come.
+    left: usize,
 }
 
 impl ChunkRecords<'_> {
-    /// Goes on with the next batch; whether there is one.
+    /// Goes on with the next batch, at a spot in it; whether there is one.
     #[inline]
-    fn enter_next(&mut self) -> bool {
+    fn enter_next(&mut self, spot: Spot) -> bool {
         let Ok(Some(batch)) = batch::Batch::at(self.bytes) else { return false };
         self.bytes = &self.bytes[batch.length() as usize..];
         if batch.length() <= SMALL_BYTES {
             prefetch(self.bytes.get(AHEAD).unwrap_or_default());
         }
-        self.batch = batch.records();
+        self.batch = batch.records_from(spot);
         true
     }
 }
@@ -65,17 +70,16 @@ impl<'a> Iterator for ChunkRecords<'a> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<batch::RecordView<'a>> {
+        if self.left == 0 {
+            return None;
+        }
         loop {
-            match self.batch.next() {
-                // The chunk begins in the middle of a batch.
-                Some(record) if record.offset < self.offsets.start => {}
-                Some(record) if record.offset < self.offsets.end => return Some(record),
-                Some(_) => return None,
-                None => {
-                    if !self.enter_next() {
-                        return None;
-                    }
-                }
+            if let Some(record) = self.batch.next() {
+                self.left -= 1;
+                return Some(record);
+            }
+            if !self.enter_next(Spot::default()) {
+                return None;
             }
         }
     }
@@ -93,7 +97,9 @@ pub(crate) struct Cursor {
 #[derive(Clone, Debug)]
 struct ReadPlace {
     segment: Arc<Segment>,
+    /// That of the batch, and where in it.
     position: u64,
+    spot: Spot,
     offset: Offset,
 }
 
@@ -107,15 +113,25 @@ enum Entered {
 
 /// How far a read has come.
 struct Taken {
+    /// Where the first record is: the position of its batch, and where in it.
+    start: u64,
+    first: Spot,
     /// The offset that the reader is at, and how many records it has.
     next: Offset,
     count: usize,
-    /// Where the batch with that offset is, or is due; and where the last batch ends that it has records of.
+    /// Where the batch with that offset is, or is due, and where in it; and where the last batch ends that it has records of.
     position: u64,
+    spot: Spot,
     end: u64,
 }
 
 impl Taken {
+    /// Nothing yet.
+    fn none(at: &ReadPlace) -> Self {
+        let ReadPlace { position, spot, offset, .. } = *at;
+        Taken { start: position, first: spot, next: offset, count: 0, position, spot, end: position }
+    }
+
     /// Takes all records up to a batch that the index knows, if there is one for each offset before it: then no batch must be
     /// looked at. `whole` is the batches from the position on; returns those that are left.
     #[inline]
@@ -133,7 +149,7 @@ impl Taken {
         let passed = position.checked_sub(self.position).and_then(|passed| whole.get(passed as usize..));
         let Some(behind) = passed else { return whole };
         self.count += offset.since(self.next) as usize;
-        (self.next, self.position, self.end) = (offset, position, position);
+        (self.next, self.position, self.spot, self.end) = (offset, position, Spot::default(), position);
         behind
     }
 
@@ -148,12 +164,16 @@ impl Taken {
                 if base >= end {
                     return false;
                 }
+                if self.count == 0 {
+                    (self.start, self.first) = (self.position, self.spot);
+                }
                 self.end = self.position + batch.length();
                 if !self.take_batch(&batch, next, end, most) {
                     return false;
                 }
             }
             self.position += batch.length();
+            self.spot = Spot::default();
             whole = &whole[batch.length() as usize..];
         }
         true
@@ -162,22 +182,18 @@ impl Taken {
     /// Takes the records of one batch, up to the offset `end`; whether all of those that the reader had not had.
     #[inline]
     fn take_batch(&mut self, batch: &batch::Batch<'_>, next: Offset, end: Offset, most: usize) -> bool {
-        let count = batch.count() as usize;
-        if self.next <= batch.base() && next <= end && count <= most - self.count {
+        let (count, left) = (batch.count() as usize, most - self.count);
+        if self.next <= batch.base() && next <= end && count <= left {
             self.count += count;
             self.next = next;
             return true;
         }
-        let from = self.next;
-        for record in batch.records().filter(|record| (from..end).contains(&record.offset)) {
-            if self.count == most {
-                self.next = record.offset;
-                return false;
-            }
-            self.count += 1;
-        }
-        self.next = next.min(end);
-        next <= end
+        let mut records = batch.records_from(self.spot);
+        self.count += records.pass(end, u32::try_from(left).unwrap_or(u32::MAX)) as usize;
+        self.spot = records.spot();
+        let due = records.due();
+        self.next = due.unwrap_or(next).min(end);
+        due.is_none() && next <= end
     }
 }
 
@@ -191,6 +207,7 @@ impl Partition {
     ///
     /// Also [`Error::LogTruncated`] if the log was cut below `offset` since the reader came there, again and again until
     /// the reader moves: see [`renew`](Self::renew).
+    #[inline(always)]
     pub(crate) fn read(&self, cursor: &mut Cursor, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let came = cursor.cuts;
         loop {
@@ -234,9 +251,11 @@ impl Partition {
         offset.min(cutting).min(self.lowest_cut_since(cursor.cuts).unwrap_or(offset))
     }
 
+    #[inline(always)]
     fn read_uncut(&self, place: &mut Option<ReadPlace>, offset: Offset, most: usize) -> Result<Option<Chunk>> {
         let (start, end) = (self.log_start(), self.high_watermark());
-        self.read_until(end, start, place, offset, most).map_err(|error| match error {
+        let read = self.read_until(end, start, place, offset, most);
+        read.inspect_err(|_| *place = None).map_err(|error| match error {
             // What lies beyond what may be seen is not for the reader yet: there would be nowhere to go on. Nor is what lies
             // before the log start, which nobody misses.
             Error::Corrupt(mut damage) => {
@@ -248,6 +267,7 @@ impl Partition {
         })
     }
 
+    #[inline(always)]
     fn read_until(
         &self,
         end: Offset,
@@ -262,25 +282,27 @@ impl Partition {
         if offset < start || offset > end {
             return Err(self.out_of_range(offset));
         }
-        let mut at = match place.take() {
-            Some(place) if place.offset == offset => place,
-            Some(place) if place.segment.is_known_to_hold(offset) => self.find_in(place.segment, offset)?,
-            _ => self.seek(offset)?,
+        let at = match place {
+            Some(at) if at.offset == offset => at,
+            Some(at) if at.segment.is_known_to_hold(offset) => {
+                self.go_to(at, offset)?;
+                at
+            }
+            _ => place.insert(self.seek(offset)?),
         };
         loop {
-            if let Some(chunk) = self.read_here(&mut at, end, most)? {
-                *place = Some(at);
+            if let Some(chunk) = self.read_here(at, end, most)? {
                 return Ok(Some(chunk));
             }
             if at.offset >= end {
                 return Ok(None);
             }
             // This segment ends before the high watermark, so it has a successor.
-            let left = at.segment;
-            at = self.seek(at.offset)?;
+            let left = Arc::clone(&at.segment);
+            *at = self.seek(at.offset)?;
             if Arc::ptr_eq(&left, &at.segment) {
                 // It should hold more, and does not.
-                at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
+                *at = match self.enter(&self.slot_after(left.base(), at.offset)?, at.offset) {
                     Entered::At(place) => place,
                     Entered::Replaced(error) | Entered::Not(error) => return Err(error),
                 };
@@ -290,10 +312,10 @@ impl Partition {
     }
 
     /// Records of the reader's segment.
+    #[inline(always)]
     fn read_here(&self, at: &mut ReadPlace, end: Offset, most: usize) -> Result<Option<Chunk>> {
         let first = at.offset;
-        let mut start = at.position;
-        let mut taken = Taken { next: first, count: 0, position: start, end: start };
+        let mut taken = Taken::none(at);
         while taken.count < most && taken.next < end {
             match at.segment.whole_from(taken.position) {
                 Ok([]) => break,
@@ -306,19 +328,17 @@ impl Partition {
                 Err(_) if taken.next > first => break,
                 Err(Obstacle::Hole(hole)) if hole.next <= first => {
                     // Behind the reader, or a marker: no offset is lost by it, and the chunk begins behind it.
-                    start = hole.end;
-                    taken.position = hole.end;
+                    (taken.start, taken.position, taken.end) = (hole.end, hole.end, hole.end);
                 }
                 Err(obstacle) => return Err(self.obstructed(&at.segment, obstacle)),
             }
         }
-        at.position = taken.position;
-        at.offset = taken.next;
+        (at.position, at.spot, at.offset) = (taken.position, taken.spot, taken.next);
         if taken.next == first {
             return Ok(None);
         }
-        let (segment, positions, offsets) = (Arc::clone(&at.segment), start..taken.end, first..taken.next);
-        Ok(Some(Chunk { segment, positions, offsets, count: taken.count }))
+        let (segment, positions, offsets) = (Arc::clone(&at.segment), taken.start..taken.end, first..taken.next);
+        Ok(Some(Chunk { segment, positions, spot: taken.first, offsets, count: taken.count }))
     }
 
     pub(super) fn obstructed(&self, segment: &Segment, obstacle: Obstacle) -> Error {
@@ -410,9 +430,13 @@ impl Partition {
         }
     }
 
-    fn find_in(&self, segment: Arc<Segment>, offset: Offset) -> Result<ReadPlace> {
-        let position = segment.find(offset).map_err(|obstacle| self.obstructed(&segment, obstacle))?;
-        Ok(ReadPlace { segment, position, offset })
+    /// Goes to `offset` in the segment of the place.
+    fn go_to(&self, at: &mut ReadPlace, offset: Offset) -> Result<()> {
+        let (position, batch) = at.segment.find(offset).map_err(|obstacle| self.obstructed(&at.segment, obstacle))?;
+        let within = batch.filter(|batch| batch.base() < offset);
+        let spot = within.map_or(Spot::default(), |batch| batch.spot_of(offset));
+        (at.position, at.spot, at.offset) = (position, spot, offset);
+        Ok(())
     }
 
     /// Lets go of the segment with this base, from which a reader has gone on to the next, and of the few before it, which
@@ -426,10 +450,14 @@ impl Partition {
 
     fn enter(&self, slot: &Arc<Slot>, offset: Offset) -> Entered {
         match slot.get(&self.home.env) {
-            Ok(Found::Segment(segment)) => match self.find_in(segment, offset) {
-                Ok(place) => Entered::At(place),
-                Err(error) => Entered::Not(error),
-            },
+            Ok(Found::Segment(segment)) => {
+                let mut place =
+                    ReadPlace { position: segment.begin().position, segment, spot: Spot::default(), offset };
+                match self.go_to(&mut place, offset) {
+                    Ok(()) => Entered::At(place),
+                    Err(error) => Entered::Not(error),
+                }
+            }
             Ok(Found::Broken(flaw)) => Entered::Not(self.broken(slot, flaw)),
             Ok(Found::Replaced) => Entered::Replaced(self.broken(slot, Flaw::Foreign)),
             Err(_) if offset < self.log_start() => Entered::Not(self.out_of_range(offset)),

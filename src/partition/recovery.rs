@@ -223,7 +223,7 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
 fn try_read_heads(home: &Home, access: Access) -> Result<Option<Vec<Head>>> {
     let storage = &home.env.storage;
     let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
-    let mut heads = Vec::new();
+    let mut heads = Vec::with_capacity(entries.len());
     for entry in entries {
         let path = path_in(&home.dir, &entry.name);
         if let Some(base) = segment::base_of_file_name(&entry.name) {
@@ -266,6 +266,9 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
 /// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them, and so does what has no
 /// whole header. Those of a later epoch came behind a cut.
 fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
+    if heads.iter().all(|head| head.compacted().is_none()) {
+        return Ok(heads);
+    }
     let (mut kept, mut removable): (Vec<Head>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for head in heads {
         match kept.iter().find(|before| before.stands_for(&head, cut)) {
@@ -381,7 +384,8 @@ impl Recovery<'_> {
             self.witness = self.witness.max(header.durable_end);
             self.epoch = self.epoch.max(header.epoch);
         }
-        let mut scans = Vec::new();
+        // Mostly it is the newest alone.
+        let mut scans = Vec::with_capacity(1);
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
             let end = head.end_position(successor);
@@ -469,7 +473,7 @@ impl Recovery<'_> {
         (closes && marker.base() == self.known.durable_end).then_some((position, marker.epoch()))
     }
 
-    fn open(&self, head: &Head) -> Result<(Box<dyn File>, Arc<Region>, Pen)> {
+    fn open(&self, head: &Head) -> Result<(Arc<dyn File>, Arc<Region>, Pen)> {
         let home = self.home;
         let file =
             home.env.storage.open(&head.path, self.access).map_err(Error::io("open", || home.full(&head.path)))?;
@@ -479,7 +483,7 @@ impl Recovery<'_> {
         Ok((file, region, pen))
     }
 
-    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Box<dyn File>, walk: Walk) -> Active {
+    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Arc<dyn File>, walk: Walk) -> Active {
         let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
         let file = Handle::new(&self.home.env.storage, head.path.clone(), self.access, file);
         Active { segment, slot, pen, file, roomy: 0, walk }
@@ -632,7 +636,10 @@ impl Recovery<'_> {
             (next, active) = (judged.next, judged.active);
             predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
             if judged.cut || torn_off {
-                self.drop_segments(&heads[at + 1..])?;
+                let (kept, behind) = heads.split_at(at + 1);
+                if self.access == Access::Write && !behind.is_empty() {
+                    self.drop_segments(kept)?;
+                }
                 break;
             }
         }
@@ -813,13 +820,14 @@ impl Recovery<'_> {
         active.file.sync().map_err(Error::io("sync", || active.segment.path()))
     }
 
-    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log. What is somebody
-    /// else's is not removed, but set aside.
-    fn drop_segments(&mut self, heads: &[Head]) -> Result<()> {
-        if self.access == Access::Read {
-            return Ok(());
-        }
-        for head in heads.iter().rev() {
+    /// Removes the segments behind a torn tail, the newest first, so that what is left is always a log, and with them those
+    /// that were left out because one of them stands for them. What is somebody else's is not removed, but set aside.
+    fn drop_segments(&mut self, kept: &[Head]) -> Result<()> {
+        let counted_from = kept.last().map_or(Offset::ZERO, |last| last.base.saturating_advance(1));
+        let stays = |head: &Head| kept.iter().any(|before| before.stands_for(head, self.known.cut));
+        let mut behind = read_heads(self.home, self.access)?;
+        behind.retain(|head| head.base >= counted_from && !stays(head));
+        for head in behind.iter().rev() {
             if matches!(head.header, Err(Flaw::Foreign)) {
                 self.set_aside(head)?;
             } else {

@@ -96,9 +96,9 @@ const CHECK_BYTES: u64 = 256 << 10;
 const READABLE_BYTES: u64 = 1 << 20;
 
 /// Aligned, so that the counter of those who share it is in another line of the processor's cache: consumers count up and
-/// down at each poll, and who appends would wait for that.
+/// down at each poll, and who appends would wait for that. Not in a simulation, as in `Writer`.
 #[derive(Debug)]
-#[repr(align(64))]
+#[cfg_attr(not(feature = "sim"), repr(align(64)))]
 pub(crate) struct Segment {
     /// At the first batch.
     begin: Walk,
@@ -297,17 +297,28 @@ impl Segment {
         Ok(Batch::at(self.whole_from(position)?).ok().flatten())
     }
 
-    /// The position of the batch that holds `offset`, or of the first behind it; or the hole in the way.
-    pub(crate) fn find(&self, offset: Offset) -> Result<u64, Obstacle> {
+    /// The position of the batch that holds `offset`, or of the first behind it, and that batch, if there is one; or the hole
+    /// in the way.
+    pub(crate) fn find(&self, offset: Offset) -> Result<(u64, Option<Batch<'_>>), Obstacle> {
         let mut position = self.position_before(offset);
         let behind = self.region.bytes().get(position as usize..).unwrap_or_default();
         prefetch(&behind[..behind.len().min(INTERVAL_BYTES as usize)]);
         loop {
-            match self.batch_at(position) {
-                Ok(Some(batch)) if batch.next() <= offset => position += batch.length(),
-                Ok(_) => return Ok(position),
+            match self.whole_from(position) {
+                // A flaw cannot be: the batches were checked, and checked bytes do not change.
+                Ok([]) => return Ok((position, None)),
+                Ok(mut whole) => {
+                    while !whole.is_empty() {
+                        let Ok(Some(batch)) = Batch::at(whole) else { return Ok((position, None)) };
+                        if batch.next() > offset {
+                            return Ok((position, Some(batch)));
+                        }
+                        position += batch.length();
+                        whole = &whole[batch.length() as usize..];
+                    }
+                }
                 Err(Obstacle::Hole(hole)) if hole.next <= offset => position = hole.end,
-                Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok(hole.start),
+                Err(Obstacle::Hole(hole)) if hole.first > offset => return Ok((hole.start, None)),
                 Err(obstacle) => return Err(obstacle),
             }
         }
@@ -320,14 +331,14 @@ impl Segment {
     ///
     /// What the disk said.
     pub(crate) fn boundary(&self, offset: Offset) -> io::Result<Result<u64, Range<Offset>>> {
-        let position = match self.find(offset) {
-            Ok(position) => position,
-            Err(Obstacle::Hole(hole)) if hole.first == offset => hole.start,
+        let (position, batch) = match self.find(offset) {
+            Ok(found) => found,
+            Err(Obstacle::Hole(hole)) if hole.first == offset => (hole.start, None),
             Err(Obstacle::Hole(hole)) => return Ok(Err(hole.first..hole.next)),
             Err(Obstacle::Unreadable(error)) => return Err(error),
         };
-        Ok(match self.batch_at(position) {
-            Ok(Some(batch)) if batch.base() < offset => Err(batch.base()..batch.next()),
+        Ok(match batch {
+            Some(batch) if batch.base() < offset => Err(batch.base()..batch.next()),
             _ => Ok(position),
         })
     }

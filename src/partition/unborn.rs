@@ -31,7 +31,7 @@ const SPARE: &str = "spare.log.new";
 /// A segment without a name.
 pub(super) struct Unborn {
     path: PathBuf,
-    file: Box<dyn File>,
+    file: Arc<dyn File>,
     pen: Pen,
     /// Up to here its pages are prepared.
     pub(super) prepared: u64,

@@ -85,10 +85,10 @@ pub(crate) trait Storage: Any + Send + Sync + fmt::Debug {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes an empty file for reading and writing. `AlreadyExists` if the name is taken.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
     /// Opens a file; never follows a link, refuses what is not a regular file.
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>>;
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
     /// Gives a file or directory another name within the tree. `AlreadyExists` if `to` is taken.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;

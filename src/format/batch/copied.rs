@@ -216,7 +216,14 @@ mod tests {
             prop_assert_eq!((batch.durable_end(), batch.delete_horizon()), (base, delete_horizon));
             prop_assert_eq!(Kind::of(&batch, delete_horizon), kind);
             let read: Vec<RecordView<'_>> = batch.records().collect();
-            prop_assert_eq!(read, records);
+            prop_assert_eq!(&read, &records);
+            for offset in (0..=next.get()).map(Offset::new) {
+                let from = records.partition_point(|record| record.offset < offset);
+                let mut rest = batch.records_from(batch.spot_of(offset));
+                prop_assert_eq!(rest.due(), records.get(from).map(|record| record.offset));
+                prop_assert_eq!(rest.pass(next, 1), u32::from(from < records.len()));
+                prop_assert_eq!(rest.collect::<Vec<_>>(), records.get(from + 1..).unwrap_or_default());
+            }
         }
     }
 }
