@@ -216,7 +216,8 @@ impl TopicConfig {
     /// The size of one segment file, in bytes, rounded up to whole pages of 4 KiB. Kafka: `segment.bytes`.
     ///
     /// Retention deletes a segment at a time, and no batch may be larger. Disk space is taken in steps that grow
-    /// with the segment. Default: 64 MiB. Range: 4 KiB to 2 GiB; outside of it, creating or altering the topic
+    /// with the segment; an [`Os`](Durability::Os) topic without [`max_bytes`](Self::max_bytes) that is appended to fast has
+    /// up to 64 MiB of the next segment ahead, until nothing was appended for 100 ms. Default: 64 MiB. Range: 4 KiB to 2 GiB; outside of it, creating or altering the topic
     /// fails with [`Error::InvalidConfig`].
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u32) -> Self {

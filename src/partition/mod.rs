@@ -675,7 +675,10 @@ impl Partition {
             Some(begun) => begun,
             None => {
                 let active = unborn::create(&home, &header, room)?;
-                prefer_large_pages(active.pen.region(), writer.durability, active.roomy);
+                // No small partition fills such segments, so it need not stay small.
+                if writer.durability == Durability::Os && active.roomy > LARGE_PAGE {
+                    active.pen.region().prefer_large_pages(0..active.pen.region().capacity());
+                }
                 (active, 0)
             }
         };

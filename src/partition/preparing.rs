@@ -146,7 +146,9 @@ impl Partition {
             }
         }
         let position = writer.position;
-        writer.ahead.ask_at = writer.ahead.prepared.saturating_sub(window / 2).max(position + FIRST_LOOK_BYTES);
+        // As long as it is behind, it goes on; a worker that slept till half were used up would never get ahead.
+        let used_up = window / 8;
+        writer.ahead.ask_at = (writer.ahead.prepared + used_up).saturating_sub(window).max(position + FIRST_LOOK_BYTES);
         let behind = writer.ahead.behind(position);
         let region = writer.active.as_ref().map(|active| Arc::clone(active.pen.region()));
         drop(writer);
@@ -160,14 +162,17 @@ impl Partition {
         let region = Arc::clone(writer.active.as_ref()?.pen.region());
         let (position, capacity) = (writer.position, region.capacity());
         let goal = position + window;
+        // Made first: it takes as long as many pages, and whoever rolls without it makes all of them alone.
+        if goal > capacity && !self.has_spare() && !writer.bound.is_set() && !self.home.env.storage.is_crowded() {
+            return Some(Piece::Spare(Home { segment_bytes: writer.segment_bytes, ..self.home.clone() }));
+        }
         let from = match writer.ahead.prepared {
             prepared if prepared > position => prepared,
             _ if position < LARGE_PAGE => position + HEAD_START,
             _ => position.next_multiple_of(LARGE_PAGE),
         };
-        let end = (from / LARGE_PAGE + 1) * LARGE_PAGE;
         if from < goal.min(capacity) {
-            let end = end.min(capacity);
+            let end = ((from / LARGE_PAGE + 1) * LARGE_PAGE).min(capacity);
             if end > writer.valid {
                 // Whoever appends meets the error again, if there is need to.
                 self.grow(writer, end).ok()?;
@@ -175,17 +180,10 @@ impl Partition {
             writer.ahead.prepared = end;
             return Some(Piece::Pages(region, from..end));
         }
-        if goal <= capacity {
-            return None;
-        }
         let mut spare = self.spare.try_lock()?;
-        let Some(spare) = &mut *spare else {
-            // What the bound of a partition allows is asked when it rolls.
-            let is_wanted = !writer.bound.is_set() && !self.home.env.storage.is_crowded();
-            return is_wanted.then(|| Piece::Spare(Home { segment_bytes: writer.segment_bytes, ..self.home.clone() }));
-        };
+        let spare = spare.as_mut()?;
         let (from, valid) = (spare.prepared, spare.region().valid());
-        if from >= (goal - capacity).min(valid) {
+        if from >= goal.saturating_sub(capacity).min(valid) {
             return None;
         }
         spare.prepared = ((from / LARGE_PAGE + 1) * LARGE_PAGE).min(valid);
@@ -198,10 +196,6 @@ impl Partition {
         // Whoever closes the partition looks for it behind that.
         if spare.is_none() && self.state.load(Ordering::Acquire) == OPEN {
             *spare = Unborn::spare(home, home.capacity().min(MOST_SPARE_BYTES)).ok();
-            if let Some(spare) = &*spare {
-                // From its start on: where pages are small, the kernel makes as many of them as it reads ahead.
-                spare.region().prefer_large_pages(0..spare.region().capacity());
-            }
         }
         spare.is_some()
     }

@@ -20,6 +20,7 @@ use crate::format::batch::Walk;
 use crate::format::segment::{self, HEADER_BYTES, Header};
 use crate::partition::Home;
 use crate::partition::handle::Handle;
+use crate::partition::preparing::LARGE_PAGE;
 use crate::partition::recovery::Active;
 use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
@@ -61,10 +62,15 @@ pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> 
 impl Unborn {
     /// The next segment, made ahead with so much room, or with less if there is no more.
     pub(super) fn spare(home: &Home, room: u64) -> Result<Self> {
-        let mut unborn = Unborn::make(home, home.dir.join(SPARE), home.first_room())?;
-        // So that whoever begins it has nothing to sync but one page: neither its block nor the length are news by then.
+        // The first pages small, so that the header has one of its own to sync, and all of them while the file is short: the
+        // kernel makes as many small ones as it reads ahead. Behind them large ones.
+        let small = LARGE_PAGE.min(home.capacity());
+        let mut unborn = Unborn::make(home, home.dir.join(SPARE), small)?;
+        drop(unborn.pen.check_readable(0..small));
+        // Whoever begins it has nothing to sync but one page: neither its block nor the length are news by then.
         unborn.pen.redirty(0..HEADER_BYTES);
         let made = unborn.sync(home).and_then(|()| unborn.take_room(home, room)).and_then(|()| unborn.sync(home));
+        unborn.region().prefer_large_pages(small..unborn.region().capacity());
         match made {
             Ok(()) => Ok(unborn),
             Err(error) => {

@@ -183,9 +183,12 @@ fn whatever_sync_fails_and_loses_pages_that_reads_still_show_what_was_promised_i
 
             let mut ledger = Ledger::default();
             let lived = live(&machine, &mut ledger);
-            let failed =
-                machine.trace().into_iter().filter(|(operation, _)| *operation == Operation::Sync).nth(at as usize);
-            let (_, path) = failed.expect("the sync that failed");
+            let mut syncs = machine.trace().into_iter().filter(|(operation, _)| *operation == Operation::Sync);
+            let Some((_, path)) = syncs.nth(at as usize) else {
+                // Where many files are open no segment is made ahead, and there are fewer.
+                lived.expect(&case);
+                continue;
+            };
             // A segment that is made ahead holds nothing that could be lost: another is made.
             assert!(lived.is_err() || (!forever && path.ends_with("spare.log.new")), "{case}: {}", path.display());
 

@@ -890,6 +890,23 @@ mod tests {
     }
 
     #[test]
+    fn the_start_of_a_file_is_synced_with_its_own_bytes_and_nothing_else_of_it_changes() {
+        let (_dir, disk) = disk();
+        let file = disk.create(Path::new("log")).unwrap();
+        file.allocate(0, 8192).unwrap();
+        let (region, mut pen) = Region::new(file.map(8192).unwrap(), 8192);
+        pen.spare(0..8192).fill(7);
+        pen.adopt(16);
+
+        file.sync_start(region.bytes()).unwrap();
+
+        assert_eq!((file.len().unwrap(), region.bytes()), (8192, &[7; 16][..]));
+        assert!(pen.unread(16..8192).iter().all(|byte| *byte == 7));
+        let read_only = disk.open(Path::new("log"), Access::Read).unwrap();
+        assert_eq!(read_only.sync_start(&[7; 16]).unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
+    }
+
+    #[test]
     fn only_an_empty_directory_is_removed() {
         let (_dir, disk) = disk();
         disk.create_dir(Path::new("dir")).unwrap();
