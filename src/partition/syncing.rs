@@ -40,7 +40,7 @@ const MOST_MAPPED: usize = 16;
 const GATHER_AT_MOST: Duration = Duration::from_micros(500);
 
 /// If so many are about, there is no idle processor from the end of a sync to the beginning of the next.
-const MANY: u32 = 16;
+const MANY: u32 = 32;
 
 /// How often those of them give way who wait for the next: more of it only keeps the processors from those who come.
 const LOOKS: u32 = 4;
