@@ -485,18 +485,17 @@ impl Catalog {
 
     /// Opens a topic that the catalog mentions; if that has lost something, as the directory says it is.
     fn open_known(&self, name: &str, facts: &Facts, report: &mut RecoveryReport) -> Result<()> {
-        let mut fact = facts.topics[name].clone();
+        let fact = &facts.topics[name];
         let found = if self.doubtful { self.survey(name)? } else { None };
         let news = |(id, partitions): &(u128, u32)| {
             let others = || facts.topics.values().any(|other| other.id == *id) || self.has(*id);
             if *id == fact.id { *partitions != fact.partitions } else { !others() }
         };
         if let Some((id, partitions)) = found.filter(news) {
-            fact.partitions = if id == fact.id { partitions.max(fact.partitions) } else { partitions };
-            fact.id = id;
-            return self.take_in(name, &fact, report);
+            let partitions = if id == fact.id { partitions.max(fact.partitions) } else { partitions };
+            return self.take_in(name, &TopicFact { id, partitions, ..fact.clone() }, report);
         }
-        self.open_topic(name, &fact, report).map(drop)
+        self.open_topic(name, fact, report).map(drop)
     }
 
     /// Takes in a topic that the catalog does not know so.
@@ -784,9 +783,8 @@ impl Catalog {
         Ok(Some(made))
     }
 
-    /// Removes the files of a group that has nothing committed any more.
+    /// Removes the files of a group that has nothing committed any more; [while nothing else changes](Self::while_unchanged).
     pub(crate) fn delete_group(&self, name: &str, dir: &str, partition: &Arc<Partition>) -> Result<()> {
-        let _change = self.change.lock();
         check_not_copied(std::slice::from_ref(partition))?;
         self.record(&[Fact::NoGroup(name.to_owned()), Fact::NoEnd(partition.topic_id(), 0)])?;
         partition.abandon();

@@ -120,6 +120,40 @@ pub struct TopicConfig {
     pub(crate) compacting: Compacting,
 }
 
+/// The settings of a topic by their names, in the order of the names, and each as text.
+#[rustfmt::skip]
+const SETTINGS: [(&str, fn(&TopicConfig) -> String); 18] = [
+    ("cleanup.policy", |config| config.cleanup_policy.to_string()),
+    ("delete.retention.ms", |config| config.compacting.delete_retention.as_millis().to_string()),
+    ("durability", |config| config.durability.to_string()),
+    ("max.compaction.lag.ms", |config| millis_or_none(config.compacting.lag_max)),
+    ("max.message.bytes", |config| config.max_record_bytes.to_string()),
+    ("message.timestamp.after.max.ms", |config| millis_or_none(config.timestamp_after_max)),
+    ("message.timestamp.before.max.ms", |config| millis_or_none(config.timestamp_before_max)),
+    ("message.timestamp.type", |config| match config.timestamp_type {
+        TimestampType::Create => "CreateTime",
+        TimestampType::Append => "LogAppendTime",
+    }.to_owned()),
+    ("min.cleanable.dirty.ratio", |config| config.compacting.dirty_ratio.to_string()),
+    ("min.compaction.lag.ms", |config| config.compacting.lag_min.as_millis().to_string()),
+    ("partition.max.bytes", |config| number_or_none(config.max_bytes)),
+    ("retention.bytes", |config| number_or_none(config.retention.bytes)),
+    ("retention.groups", |config| config.retention.groups.join(",")),
+    ("retention.ms", |config| millis_or_none(config.retention.time)),
+    ("retention.records", |config| number_or_none(config.retention.records)),
+    ("segment.bytes", |config| config.segment_bytes.to_string()),
+    ("segment.ms", |config| millis_or_none(config.segment_age)),
+    ("when.full", |config| config.when_full.to_string()),
+];
+
+fn number_or_none(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string())
+}
+
+fn millis_or_none(limit: Option<Duration>) -> String {
+    limit.map_or_else(|| "-1".to_owned(), |limit| limit.as_millis().to_string())
+}
+
 /// The smallest segment: one page.
 pub(crate) const MIN_SEGMENT_BYTES: u32 = 4096;
 /// The largest segment: positions in it fit 31 bits.
@@ -396,42 +430,29 @@ impl TopicConfig {
 
     /// The settings as text, by their names: what [`set`](Self::set) takes. Without the partitions.
     pub fn entries(&self) -> Vec<(&'static str, String)> {
-        let timestamp_type = match self.timestamp_type {
-            TimestampType::Create => "CreateTime",
-            TimestampType::Append => "LogAppendTime",
-        };
-        let number = |limit: Option<u64>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.to_string());
-        let millis =
-            |limit: Option<Duration>| limit.map_or_else(|| "-1".to_owned(), |limit| limit.as_millis().to_string());
-        vec![
-            ("cleanup.policy", self.cleanup_policy.to_string()),
-            ("delete.retention.ms", self.compacting.delete_retention.as_millis().to_string()),
-            ("durability", self.durability.to_string()),
-            ("max.compaction.lag.ms", millis(self.compacting.lag_max)),
-            ("max.message.bytes", self.max_record_bytes.to_string()),
-            ("message.timestamp.after.max.ms", millis(self.timestamp_after_max)),
-            ("message.timestamp.before.max.ms", millis(self.timestamp_before_max)),
-            ("message.timestamp.type", timestamp_type.to_owned()),
-            ("min.cleanable.dirty.ratio", self.compacting.dirty_ratio.to_string()),
-            ("min.compaction.lag.ms", self.compacting.lag_min.as_millis().to_string()),
-            ("partition.max.bytes", number(self.max_bytes)),
-            ("retention.bytes", number(self.retention.bytes)),
-            ("retention.groups", self.retention.groups.join(",")),
-            ("retention.ms", millis(self.retention.time)),
-            ("retention.records", number(self.retention.records)),
-            ("segment.bytes", self.segment_bytes.to_string()),
-            ("segment.ms", millis(self.segment_age)),
-            ("when.full", self.when_full.to_string()),
-        ]
+        SETTINGS.iter().map(|(name, text)| (*name, text(self))).collect()
     }
 
     /// What the catalog keeps: the settings that it always had, and of the others those that are not as they are by
     /// default.
     pub(crate) fn stored_entries(&self) -> Vec<(&'static str, String)> {
         const ALWAYS: [&str; 4] = ["durability", "max.message.bytes", "message.timestamp.type", "segment.bytes"];
-        static USUAL: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| TopicConfig::new().entries());
-        let entries = self.entries().into_iter().zip(USUAL.iter());
-        entries.filter(|(entry, usual)| ALWAYS.contains(&entry.0) || entry != *usual).map(|(entry, _)| entry).collect()
+        static USUAL: LazyLock<TopicConfig> = LazyLock::new(TopicConfig::new);
+        let with_usual_others = TopicConfig {
+            partitions: self.partitions,
+            durability: self.durability,
+            max_record_bytes: self.max_record_bytes,
+            timestamp_type: self.timestamp_type,
+            segment_bytes: self.segment_bytes,
+            ..USUAL.clone()
+        };
+        // Mostly nothing else was set, and that need not be put into words to be seen.
+        let all_usual = *self == with_usual_others;
+        let is_kept = |name: &str, text: &dyn Fn(&TopicConfig) -> String| {
+            ALWAYS.contains(&name) || !all_usual && text(self) != text(&USUAL)
+        };
+        let kept = SETTINGS.iter().filter(|(name, text)| is_kept(name, text));
+        kept.map(|(name, text)| (*name, text(self))).collect()
     }
 
     /// How many partitions the topic has.

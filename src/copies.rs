@@ -324,7 +324,7 @@ impl Copier<'_> {
         Ok(true)
     }
 
-    fn open(&self, segment: &CapturedSegment) -> Result<Box<dyn File>> {
+    fn open(&self, segment: &CapturedSegment) -> Result<Arc<dyn File>> {
         self.from.open(&segment.path, Access::Read).map_err(Error::io("open", || self.from.root().join(&segment.path)))
     }
 

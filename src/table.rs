@@ -209,7 +209,7 @@ impl Table {
     ) -> Result<(Self, PartitionReport)> {
         let state = State { read: partition.log_start(), ..State::default() };
         let table = Table::of(partition, state, config, reserve);
-        table.replay(&mut report.damage)?;
+        table.replay(&mut report.damage, |_| ())?;
         let (start, mut state) = (table.partition.log_start(), table.state.lock());
         if state.whole_from < start {
             report.damage.push(table.partition.missing(Offset::ZERO..start));
@@ -224,18 +224,18 @@ impl Table {
         Ok((table, report))
     }
 
-    /// Applies what was appended since the last replay; returns the keys that changed.
-    fn replay(&self, damage: &mut Vec<Damage>) -> Result<Vec<Vec<u8>>> {
+    /// Applies what was appended since the last replay; `changed` is told the keys.
+    fn replay(&self, damage: &mut Vec<Damage>, mut changed: impl FnMut(&[u8])) -> Result<()> {
         let mut state = self.state.lock();
-        let (mut cursor, mut changed) = (self.partition.cursor(), Vec::new());
+        let mut cursor = self.partition.cursor();
         loop {
             match self.partition.read(&mut cursor, state.read, usize::MAX) {
-                Ok(None) => return Ok(changed),
+                Ok(None) => return Ok(()),
                 Ok(Some(chunk)) => {
                     for record in chunk.records() {
                         let key = record.key.unwrap_or_default();
                         state.apply(record.offset, key, record.value, record.timestamp);
-                        changed.push(key.to_vec());
+                        changed(key);
                     }
                     state.read = chunk.offsets.end;
                 }
@@ -255,7 +255,9 @@ impl Table {
     /// Looks what another process has changed; returns the keys. Only for a table that was opened read-only.
     pub(crate) fn follow(&self) -> Result<Vec<Vec<u8>>> {
         self.partition.follow(true, || None)?;
-        self.replay(&mut Vec::new())
+        let mut changed = Vec::new();
+        self.replay(&mut Vec::new(), |key| changed.push(key.to_vec()))?;
+        Ok(changed)
     }
 
     pub(crate) fn partition(&self) -> &Arc<Partition> {

@@ -283,32 +283,43 @@ mod together {
 }
 
 macro_rules! rules {
-    ($($room:ident :: $rule:ident,)*) => {
+    (alone { $($alone:ident,)* } together { $($together:ident,)* }) => {
+        /// The rules for one thread or member, for whoever has a scheduler of its own.
+        pub(crate) const ALONE: &[fn(&World)] = &[$(alone::$alone),*];
+
         /// Threads of the operating system, and its clocks.
         #[cfg(not(miri))]
         mod real {
-            $(#[test] fn $rule() { super::$room::$rule(&super::World::real()); })*
+            $(#[test] fn $alone() { super::alone::$alone(&super::World::real()); })*
+            $(#[test] fn $together() { super::together::$together(&super::World::real()); })*
         }
 
         /// Members that take turns, which each seed gives them in another way.
         mod simulated {
-            $(#[test] fn $rule() { (0..20).for_each(|seed| super::$room::$rule(&super::World::simulated(seed))); })*
+            use super::World;
+
+            $(#[test] fn $alone() { (0..20).for_each(|seed| super::alone::$alone(&World::simulated(seed))); })*
+            $(#[test] fn $together() { (0..20).for_each(|seed| super::together::$together(&World::simulated(seed))); })*
         }
     };
 }
 
 rules! {
-    alone::the_monotonic_clock_goes_on_and_never_back,
-    alone::the_wall_clock_goes_with_the_monotonic_one,
-    alone::a_wait_ends_at_its_timeout_and_not_before,
-    alone::a_ring_between_the_look_and_the_wait_is_not_lost,
-    alone::a_ring_that_was_seen_wakes_nobody_later,
-    alone::bells_do_not_hear_one_another,
-    alone::a_task_is_woken_by_the_first_ring_and_by_no_other,
-    alone::who_spins_looks_until_it_is_ready_or_the_time_is_over,
-    together::a_ring_wakes_all_who_wait,
-    together::no_ring_is_lost_of_two_who_wait_for_one_another,
-    together::a_join_waits_for_the_end_and_a_second_one_does_not,
-    together::nobody_waits_for_the_end_of_itself,
-    together::what_is_handed_over_arrives_once_and_in_order,
+    alone {
+        the_monotonic_clock_goes_on_and_never_back,
+        the_wall_clock_goes_with_the_monotonic_one,
+        a_wait_ends_at_its_timeout_and_not_before,
+        a_ring_between_the_look_and_the_wait_is_not_lost,
+        a_ring_that_was_seen_wakes_nobody_later,
+        bells_do_not_hear_one_another,
+        a_task_is_woken_by_the_first_ring_and_by_no_other,
+        who_spins_looks_until_it_is_ready_or_the_time_is_over,
+    }
+    together {
+        a_ring_wakes_all_who_wait,
+        no_ring_is_lost_of_two_who_wait_for_one_another,
+        a_join_waits_for_the_end_and_a_second_one_does_not,
+        nobody_waits_for_the_end_of_itself,
+        what_is_handed_over_arrives_once_and_in_order,
+    }
 }

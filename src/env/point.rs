@@ -74,8 +74,9 @@ mod looked_at {
         fn reach(&self, what: What<'_>);
         fn pass(&self);
         fn is_dead(&self) -> bool;
-        /// Something outside of the log is about to be changed, was changed.
-        fn before_effect(&self);
+        /// Something outside of the log is about to be changed; false: the caller's life is over, and it is to be unwound.
+        fn before_effect(&self) -> bool;
+        /// It was changed.
         fn after_effect(&self, store: usize);
         /// The time of the simulation, and letting some of it go by.
         fn now(&self) -> Duration;

@@ -205,7 +205,8 @@ impl Cut {
 
 impl TopicFact {
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        // As much as the settings take that every topic has.
+        let mut out = Vec::with_capacity(128);
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(&self.partitions.to_le_bytes());
         let count = u32::try_from(self.settings.len()).expect("a topic has few settings");

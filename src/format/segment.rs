@@ -163,8 +163,12 @@ const DIGITS: usize = 20;
 
 /// The name of the file of a segment.
 pub(crate) fn file_name(base: Offset) -> String {
-    let digits = base.get().to_string();
-    ["0".repeat(DIGITS - digits.len()).as_str(), &digits, ".log"].concat()
+    let (mut digits, mut left) = ([b'0'; DIGITS], base.get());
+    for digit in digits.iter_mut().rev() {
+        *digit += (left % 10) as u8;
+        left /= 10;
+    }
+    [str::from_utf8(&digits).expect("digits are text"), ".log"].concat()
 }
 
 /// The base offset that a file name says, if it is the name of a segment.

@@ -18,8 +18,9 @@
 //! told before the time is looked at, which whoever polls does when something is due, and the background worker too. The
 //! moment at which something is due is a lower bound, because polls only put deadlines off.
 //!
-//! Order of the locks: the group's mutex, then the table's, then the partition's. No bell is rung and no callback run
-//! under any of them. Assignors and patterns are asked under the group's, and must not ask back (see [`asking`]).
+//! Order of the locks: what keeps topics and groups from coming and going ([`Catalog::while_unchanged`]), what keeps the
+//! files of a partition that is being cut, the group's mutex, then the table's, then the partition's. No bell is rung and no
+//! callback run under any of them. Assignors and patterns are asked under the group's, and must not ask back (see [`asking`]).
 
 mod asking;
 mod coordinator;
@@ -510,9 +511,13 @@ impl Group {
     /// Takes away everything that is committed, and the files. Only while the group is empty.
     pub(crate) fn delete(&self, now: Duration) -> Result<()> {
         self.version(now);
-        let desk = self.desk();
-        self.check_empty(&desk)?;
-        self.offsets.delete()
+        // Before the desk: whoever cuts a partition wants the desk while he keeps others from copying or deleting it, and
+        // those let no topic and no group come or go meanwhile.
+        self.catalog.while_unchanged(|| {
+            let desk = self.desk();
+            self.check_empty(&desk)?;
+            self.offsets.delete()
+        })
     }
 
     /// Whether offsets may be altered now.
@@ -537,4 +542,47 @@ pub(crate) struct GroupView {
     pub(crate) generation: u64,
     pub(crate) assignor: Option<String>,
     pub(crate) members: Vec<MemberView>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{LogConfig, TopicConfig};
+    use crate::env::Env;
+    use crate::env::sim::{SimClock, SimScheduler};
+    use crate::env::storage::sim::SimDisk;
+    use crate::partition::Upkeep;
+    use crate::types::Timestamp;
+
+    #[test]
+    fn whoever_deletes_a_group_keeps_nobody_from_it_while_he_waits_for_what_comes_and_goes() {
+        const LOOKS: u32 = 10_000;
+        const FOR_EVER: Duration = Duration::from_secs(10);
+        let clock = SimClock::new(Timestamp::from_millis(0));
+        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+        let env = Env::simulated(SimDisk::new(1), clock, scheduler, 1);
+        let keeper = Arc::new(Keeper::new(env.clone()));
+        let upkeep: Arc<dyn Upkeep> = Arc::clone(&keeper) as _;
+        let (catalog, mut report) = Catalog::open(env, LogConfig::new(), upkeep).unwrap();
+        let catalog = Arc::new(catalog);
+        catalog.create("orders", TopicConfig::new()).unwrap();
+        let groups = Groups::open(Arc::clone(&catalog), keeper, &mut report).unwrap();
+        let group = groups.group("billing").unwrap();
+        group.alter(Duration::ZERO, &[(("orders", 0).into(), OffsetAndMetadata::from(Offset::ZERO))]).unwrap();
+
+        std::thread::scope(|threads| {
+            let deleted = catalog.while_unchanged(|| {
+                let deleted = threads.spawn(|| group.delete(Duration::ZERO));
+                for _ in 0..LOOKS {
+                    assert!(group.desk.try_lock_for(FOR_EVER).is_some());
+                    std::thread::yield_now();
+                }
+                assert!(group.offsets.are_there());
+                deleted
+            });
+            deleted.join().unwrap().unwrap();
+        });
+
+        assert!(!group.is_known());
+    }
 }

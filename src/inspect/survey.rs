@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::env::Env;
 use crate::env::storage::region::{Pen, Region};
@@ -116,7 +117,7 @@ pub(super) fn segment_files(env: &Env, dir: &Path) -> Result<Vec<(Offset, PathBu
 }
 
 /// The bytes of a file, mapped. `None` if it is empty.
-pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Box<dyn File>, Pen)>> {
+pub(super) fn map(env: &Env, path: &Path, access: Access) -> Result<Option<(Arc<dyn File>, Pen)>> {
     let full = || env.storage.root().join(path);
     let file = env.storage.open(path, access).map_err(Error::io("open", full))?;
     let length = file.len().map_err(Error::io("measure", full))?;

@@ -25,6 +25,10 @@ impl Bound {
     pub(super) fn of(config: &TopicConfig) -> Self {
         Bound { max_bytes: config.max_bytes, when_full: config.when_full }
     }
+
+    pub(super) fn is_set(self) -> bool {
+        self.max_bytes.is_some()
+    }
 }
 
 impl Partition {

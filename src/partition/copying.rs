@@ -31,7 +31,7 @@ pub(super) struct Copying {
     home: Home,
     header: Header,
     salt: u32,
-    file: Box<dyn File>,
+    file: Arc<dyn File>,
     pen: Pen,
     path: PathBuf,
     unborn: PathBuf,
@@ -189,7 +189,7 @@ mod tests {
     use crate::env::storage::sim::SimDisk;
     use crate::format::batch::Batch;
     use crate::format::segment::{Compacted, Identity};
-    use crate::partition::recovery;
+    use crate::partition::unborn;
     use crate::types::TopicPartition;
 
     fn home() -> Home {
@@ -212,7 +212,7 @@ mod tests {
             Header { identity: home.identity, epoch: 1, base, predecessor: None, durable_end: base, compacted: None };
         let header = Header { compacted: Some(Compacted { end, clean_end: end }), ..begun };
         let mut copying = Copying::begin(&home, header, 4096).unwrap();
-        drop(recovery::create(&home, &begun, 4096).unwrap());
+        drop(unborn::create(&home, &begun, 4096).unwrap());
         copying.cover(end);
         copying.finish().unwrap();
 

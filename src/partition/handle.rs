@@ -26,8 +26,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(storage: &Arc<dyn Storage>, path: PathBuf, access: Access, file: Box<dyn File>) -> Arc<Self> {
-        let handle = Handle { storage: Arc::clone(storage), path, access, open: Mutex::new(Some(Arc::from(file))) };
+    pub(crate) fn new(storage: &Arc<dyn Storage>, path: PathBuf, access: Access, file: Arc<dyn File>) -> Arc<Self> {
+        let handle = Handle { storage: Arc::clone(storage), path, access, open: Mutex::new(Some(file)) };
         handle.rest_if_crowded();
         Arc::new(handle)
     }
@@ -37,7 +37,7 @@ impl Handle {
         let file = match open {
             Some(file) => file,
             None => {
-                let file: Arc<dyn File> = Arc::from(self.storage.open(&self.path, self.access)?);
+                let file = self.storage.open(&self.path, self.access)?;
                 *self.open.lock() = Some(Arc::clone(&file));
                 file
             }
@@ -98,5 +98,9 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         self.with(|file| file.sync())
+    }
+
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()> {
+        self.with(|file| file.sync_start(bytes))
     }
 }

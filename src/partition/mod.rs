@@ -31,6 +31,7 @@ mod syncing;
 mod time_index;
 mod times;
 mod truncation;
+mod unborn;
 
 use std::fmt;
 use std::io;
@@ -70,6 +71,7 @@ use crate::partition::slot::Slot;
 pub(crate) use crate::partition::syncing::Look;
 use crate::partition::syncing::{Turn, notify};
 use crate::partition::times::Age;
+use crate::partition::unborn::Unborn;
 
 /// What every append leaves free behind it: room for one marker that says that all is durable, and one for the roll.
 const MARKER_ROOM: u64 = 2 * MARKER_BYTES as u64;
@@ -158,6 +160,8 @@ pub(crate) struct Partition {
     upkeep: Option<Arc<dyn Upkeep>>,
     slots: RwLock<Vec<Arc<Slot>>>,
     writer: Mutex<Writer>,
+    /// The next segment, if it was made ahead. May be asked for, but not waited for, by who holds the writer's mutex.
+    spare: Mutex<Option<Unborn>>,
     log_start: AtomicU64,
     log_end: AtomicU64,
     durable_end: AtomicU64,
@@ -189,8 +193,9 @@ const CLOSED: u8 = 2;
 /// What the mutex guards.
 ///
 /// Aligned, so that no line of the processor's cache holds some of it and what consumers look at while they wait: who
-/// appends would get each such line back from them every time.
-#[repr(align(64))]
+/// appends would get each such line back from them every time. Not in a simulation, whose threads take turns: an allocator
+/// takes several times as long for what is aligned.
+#[cfg_attr(not(feature = "sim"), repr(align(64)))]
 struct Writer {
     active: Option<Active>,
     predecessor: Option<Predecessor>,
@@ -259,7 +264,7 @@ impl Partition {
             durable_end: Offset::ZERO,
             compacted: None,
         };
-        let active = recovery::create(&home, &header, home.first_room())?;
+        let active = unborn::create(&home, &header, home.first_room())?;
         storage.sync_dir(&home.dir).map_err(Error::io("sync", || home.full(&home.dir)))?;
         let recovered = Recovered {
             slots: vec![Arc::clone(&active.slot)],
@@ -348,6 +353,7 @@ impl Partition {
             upkeep,
             slots: RwLock::new(slots),
             writer: Mutex::new(writer),
+            spare: Mutex::new(None),
             log_start: AtomicU64::new(start.get()),
             log_end: AtomicU64::new(next.get()),
             durable_end: AtomicU64::new(durable.get()),
@@ -430,12 +436,16 @@ impl Partition {
         writer.age = Age::new(config.segment_span());
         writer.bound = Bound::of(config);
         writer.compacts = config.cleanup_policy.compacts();
+        let keeps_spare = config.durability == Durability::Os;
         if config.durability != Durability::Sync {
             // What waited for a sync waits no longer; the other way round nothing is taken back.
             self.high_watermark.store(writer.next.get(), Ordering::Release);
         }
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
+        if !keeps_spare {
+            self.discard_spare();
+        }
         notify(listeners);
         self.room.ring();
         self.run_callbacks();
@@ -661,15 +671,21 @@ impl Partition {
         let room = writer.position.clamp(GROWTH_BYTES.start, GROWTH_BYTES.end) / 4096 * 4096;
         let room = room.min(home.capacity());
         self.check_bound(writer.bound, room)?;
-        let active = recovery::create(&home, &header, room)?;
+        let (active, prepared) = match self.begin_spare(&home, &header) {
+            Some(begun) => begun,
+            None => {
+                let active = unborn::create(&home, &header, room)?;
+                prefer_large_pages(active.pen.region(), writer.durability, active.roomy);
+                (active, 0)
+            }
+        };
         if self.slots.read().is_empty() {
             // All there was has been cut off. Without its first segment a partition has lost something, so that the name must
             // not go where that of the next one stays.
             self.sync_names()?;
         }
-        prefer_large_pages(active.pen.region(), writer.durability, active.roomy);
         self.slots.write().push(Arc::clone(&active.slot));
-        writer.ahead.roll(writer.position, active.walk.position);
+        writer.ahead.roll(writer.position, active.walk.position, prepared);
         writer.position = active.walk.position;
         writer.valid = active.roomy;
         writer.age.begin();

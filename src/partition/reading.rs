@@ -490,6 +490,7 @@ impl Partition {
             let file = self.home.env.storage.open(&slot.path, Access::Read).ok()?;
             file.room().ok()
         };
-        (slots.len(), slots.iter().filter_map(length).sum())
+        let spare = self.spare.lock().as_ref().map_or(0, |spare| spare.region().valid());
+        (slots.len(), slots.iter().filter_map(length).sum::<u64>() + spare)
     }
 }

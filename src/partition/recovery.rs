@@ -223,7 +223,7 @@ fn read_heads(home: &Home, access: Access) -> Result<Vec<Head>> {
 fn try_read_heads(home: &Home, access: Access) -> Result<Option<Vec<Head>>> {
     let storage = &home.env.storage;
     let entries = storage.list(&home.dir).map_err(Error::io("list", || home.full(&home.dir)))?;
-    let mut heads = Vec::new();
+    let mut heads = Vec::with_capacity(entries.len());
     for entry in entries {
         let path = path_in(&home.dir, &entry.name);
         if let Some(base) = segment::base_of_file_name(&entry.name) {
@@ -266,6 +266,9 @@ fn drop_deleted(home: &Home, access: Access, mut heads: Vec<Head>, start: Option
 /// or a power cut undid it. They stay if that one is not whole, for whoever wants to look at them, and so does what has no
 /// whole header. Those of a later epoch came behind a cut.
 fn drop_replaced(home: &Home, access: Access, heads: Vec<Head>, cut: Option<Cut>) -> Result<Vec<Head>> {
+    if heads.iter().all(|head| head.compacted().is_none()) {
+        return Ok(heads);
+    }
     let (mut kept, mut removable): (Vec<Head>, Vec<PathBuf>) = (Vec::new(), Vec::new());
     for head in heads {
         match kept.iter().find(|before| before.stands_for(&head, cut)) {
@@ -381,7 +384,8 @@ impl Recovery<'_> {
             self.witness = self.witness.max(header.durable_end);
             self.epoch = self.epoch.max(header.epoch);
         }
-        let mut scans = Vec::new();
+        // Mostly it is the newest alone.
+        let mut scans = Vec::with_capacity(1);
         for (at, head) in heads.iter().enumerate().rev() {
             let successor = heads.get(at + 1);
             let end = head.end_position(successor);
@@ -469,7 +473,7 @@ impl Recovery<'_> {
         (closes && marker.base() == self.known.durable_end).then_some((position, marker.epoch()))
     }
 
-    fn open(&self, head: &Head) -> Result<(Box<dyn File>, Arc<Region>, Pen)> {
+    fn open(&self, head: &Head) -> Result<(Arc<dyn File>, Arc<Region>, Pen)> {
         let home = self.home;
         let file =
             home.env.storage.open(&head.path, self.access).map_err(Error::io("open", || home.full(&head.path)))?;
@@ -479,7 +483,7 @@ impl Recovery<'_> {
         Ok((file, region, pen))
     }
 
-    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Box<dyn File>, walk: Walk) -> Active {
+    fn active(&self, head: &Head, segment: Arc<Segment>, pen: Pen, file: Arc<dyn File>, walk: Walk) -> Active {
         let slot = Arc::new(Slot::mapped(&segment, head.path.clone()));
         let file = Handle::new(&self.home.env.storage, head.path.clone(), self.access, file);
         Active { segment, slot, pen, file, roomy: 0, walk }
@@ -632,7 +636,10 @@ impl Recovery<'_> {
             (next, active) = (judged.next, judged.active);
             predecessor = Some(Predecessor { base: head.base, end_position: judged.end_position });
             if judged.cut || torn_off {
-                self.drop_segments(&heads[at + 1..])?;
+                let (kept, behind) = heads.split_at(at + 1);
+                if self.access == Access::Write && !behind.is_empty() {
+                    self.drop_segments(kept)?;
+                }
                 break;
             }
         }
@@ -813,13 +820,14 @@ impl Recovery<'_> {
         active.file.sync().map_err(Error::io("sync", || active.segment.path()))
     }
 
-    /// Removes segments behind a torn tail, the newest first, so that what is left is always a log. What is somebody
-    /// else's is not removed, but set aside.
-    fn drop_segments(&mut self, heads: &[Head]) -> Result<()> {
-        if self.access == Access::Read {
-            return Ok(());
-        }
-        for head in heads.iter().rev() {
+    /// Removes the segments behind a torn tail, the newest first, so that what is left is always a log, and with them those
+    /// that were left out because one of them stands for them. What is somebody else's is not removed, but set aside.
+    fn drop_segments(&mut self, kept: &[Head]) -> Result<()> {
+        let counted_from = kept.last().map_or(Offset::ZERO, |last| last.base.saturating_advance(1));
+        let stays = |head: &Head| kept.iter().any(|before| before.stands_for(head, self.known.cut));
+        let mut behind = read_heads(self.home, self.access)?;
+        behind.retain(|head| head.base >= counted_from && !stays(head));
+        for head in behind.iter().rev() {
             if matches!(head.header, Err(Flaw::Foreign)) {
                 self.set_aside(head)?;
             } else {
@@ -925,66 +933,4 @@ fn is_zero(file: &dyn File, bytes: &[u8], position: u64) -> bool {
         }
         from = data.end;
     }
-}
-
-/// Makes a new segment of at least so many bytes, or with less if there is no more room: header, sync, name. The name is
-/// durable once the directory is synced.
-pub(crate) fn create(home: &Home, header: &Header, room: u64) -> Result<Active> {
-    let storage = &home.env.storage;
-    let path = path_in(&home.dir, segment::file_name(header.base));
-    let unborn = path.with_extension("log.new");
-    let file = match storage.create(&unborn) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // An attempt before this one did not get to the end.
-            storage.remove(&unborn).map_err(Error::io("remove", || home.full(&unborn)))?;
-            storage.create(&unborn)
-        }
-        made => made,
-    };
-    let file = file.map_err(Error::making("create", || home.full(&unborn)))?;
-    let made = fill(home, header, room, &*file, &unborn).and_then(|made| {
-        storage.rename(&unborn, &path).map_err(Error::making("name", || home.full(&path)))?;
-        Ok(made)
-    });
-    let (pen, salt) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            // Best effort: the next attempt, or the next opening, removes it too.
-            drop(storage.remove(&unborn));
-            return Err(error);
-        }
-    };
-    let region = Arc::clone(pen.region());
-    let walk = Walk::begin(header, salt);
-    let segment = Arc::new(Segment::active(home.full(&path), walk, region));
-    let file = Handle::new(storage, path.clone(), Access::Write, file);
-    let slot = Arc::new(Slot::mapped(&segment, path));
-    let roomy = segment.region().valid();
-    Ok(Active { segment, slot, pen, file, roomy, walk })
-}
-
-/// Gives a new file its header, syncs it, and gives it its room, or less if there is no more.
-///
-/// In this order: the first store to a large file has the kernel prepare much more than a header.
-fn fill(home: &Home, header: &Header, room: u64, file: &dyn File, path: &Path) -> Result<(Pen, u32)> {
-    let least = home.first_room();
-    home.allocate(file, path, 0, least)?;
-    let memory = file.map(home.capacity()).map_err(Error::io("map", || home.full(path)))?;
-    let (_, mut pen) = Region::new(memory, least);
-    home.prepare(&mut pen, path, 0..least)?;
-    let bytes = header.encode();
-    pen.spare(0..HEADER_BYTES).copy_from_slice(&bytes);
-    pen.adopt(HEADER_BYTES);
-    file.sync().map_err(Error::io("sync", || home.full(path)))?;
-    if room > least {
-        match home.allocate(file, path, least, room) {
-            Err(Error::NoSpace { .. }) => {}
-            done => {
-                done?;
-                pen.extend(room);
-                home.prepare(&mut pen, path, least..room)?;
-            }
-        }
-    }
-    Ok((pen, segment::salt(&bytes)))
 }

@@ -96,9 +96,9 @@ const CHECK_BYTES: u64 = 256 << 10;
 const READABLE_BYTES: u64 = 1 << 20;
 
 /// Aligned, so that the counter of those who share it is in another line of the processor's cache: consumers count up and
-/// down at each poll, and who appends would wait for that.
+/// down at each poll, and who appends would wait for that. Not in a simulation, as in `Writer`.
 #[derive(Debug)]
-#[repr(align(64))]
+#[cfg_attr(not(feature = "sim"), repr(align(64)))]
 pub(crate) struct Segment {
     /// At the first batch.
     begin: Walk,

@@ -3,9 +3,9 @@
 //! Whoever needs a sync first leads it, without the partition's mutex, so that appends go on; the others wait for its end,
 //! look whether it covered them, and one of them leads the next. A sync that fails is final.
 
+use std::cell::Cell;
 use std::io;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::env::storage::File;
 use crate::env::storage::region::{PAGE, Pen};
 use crate::error::{Error, Result};
 use crate::format::batch::{self, MARKER_BYTES, Marker, Stamp};
+use crate::partition::segment::Segment;
 use crate::partition::slot::Slot;
 use crate::partition::{CLOSED, FAILED, Listener, MARKER_ROOM, OPEN, Partition, Sealed, Writer};
 use crate::types::{Offset, TimestampType};
@@ -38,6 +39,12 @@ const MOST_MAPPED: usize = 16;
 /// The longest that a sync is put off for others to join it.
 const GATHER_AT_MOST: Duration = Duration::from_micros(500);
 
+/// If so many are about, there is no idle processor from the end of a sync to the beginning of the next.
+const MANY: u32 = 16;
+
+/// How often those of them give way who wait for the next: more of it only keeps the processors from those who come.
+const LOOKS: u32 = 4;
+
 /// How often that time is halved, if it is put off for nobody.
 const MOST_HALVINGS: u32 = 10;
 
@@ -47,6 +54,9 @@ const MOST_HALVINGS: u32 = 10;
 /// them began the next sync at once, it would sync its own record alone, and all the others the one after that. So it
 /// gives way to them, for as long as a sync takes, until as many wait as the last sync served and found waiting when it
 /// ended: all who are about. If nobody came in that time, it is halved for the next one who gives way.
+///
+/// Where many are about, those who come meanwhile give way a few times before they go to sleep: to go to sleep takes its
+/// time, too, and that can be while the disk is at work.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     syncing: bool,
@@ -65,8 +75,14 @@ pub(super) struct Turn {
 /// What somebody has to do who waits for a sync.
 enum Part {
     Lead,
-    Gather { here: u32, at_most: Duration },
-    Wait,
+    Gather {
+        here: u32,
+        at_most: Duration,
+    },
+    /// Wait for somebody else's sync; and give way first, if many are still to come.
+    Wait {
+        gives_way: bool,
+    },
 }
 
 impl Turn {
@@ -91,7 +107,7 @@ impl Turn {
     /// The part of one of those who have arrived; who is not `patient` has given way to the others already.
     fn part(&mut self, patient: bool) -> Part {
         if self.syncing {
-            return Part::Wait;
+            return Part::Wait { gives_way: false };
         }
         if !patient || self.is_gathered() {
             if self.about > 1 && self.arrived >= self.about {
@@ -104,7 +120,7 @@ impl Turn {
             return Part::Lead;
         }
         if mem::replace(&mut self.gathering, true) {
-            return Part::Wait;
+            return Part::Wait { gives_way: self.about >= MANY };
         }
         Part::Gather { here: self.arrived, at_most: self.took.min(GATHER_AT_MOST) / (1 << self.in_vain) }
     }
@@ -182,11 +198,17 @@ impl Partition {
                         self.synced.ring();
                     }
                 }
-                Part::Wait => {
+                Part::Wait { gives_way } => {
                     let waited = start.map_or(Duration::ZERO, |start| clock.monotonic().saturating_sub(start));
                     let left = timeout.map(|timeout| timeout.saturating_sub(waited));
                     if left == Some(Duration::ZERO) {
                         return Err(Error::Timeout { waited });
+                    }
+                    if gives_way {
+                        let looks = Cell::new(0);
+                        let has_looked = || looks.replace(looks.get() + 1) == LOOKS || self.synced.rung() != seen;
+                        let at_most = left.map_or(GATHER_AT_MOST, |left| left.min(GATHER_AT_MOST));
+                        self.home.env.scheduler.give_way(&has_looked, at_most);
                     }
                     self.synced.wait(seen, left);
                 }
@@ -237,7 +259,7 @@ impl Partition {
         let unnamed = mem::take(&mut writer.unnamed);
         let active = writer.active.as_ref().filter(|_| active_too);
         let end = if active_too { writer.next } else { sealed.last().map_or(self.durable_end(), |old| old.next) };
-        let active = active.map(|active| (Arc::clone(&active.file), active.segment.path().to_path_buf(), end));
+        let active = active.map(|active| (Arc::clone(&active.file), Arc::clone(&active.segment), end));
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
         drop(writer);
@@ -292,7 +314,7 @@ impl Partition {
         &self,
         mut sealed: Vec<Sealed>,
         unnamed: bool,
-        active: Option<(Arc<dyn File>, PathBuf, Offset)>,
+        active: Option<(Arc<dyn File>, Arc<Segment>, Offset)>,
     ) -> Result<()> {
         for old in &sealed {
             self.sync_file(&*old.file, old.next).map_err(Error::io("sync", || self.home.full(&old.slot.path)))?;
@@ -309,7 +331,7 @@ impl Partition {
             release(&*old.file, old.pen.region().written());
         }
         match active {
-            Some((file, path, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || path)),
+            Some((file, segment, next)) => self.sync_file(&*file, next).map_err(Error::io("sync", || segment.path())),
             None => Ok(()),
         }
     }
@@ -418,30 +440,37 @@ impl Partition {
         Look::Done
     }
 
-    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open.
-    /// Kafka flushes a segment after its roll, too. Not while more is appended, unless there are many: the disk is slower
-    /// than a burst, and the worker has better things to do then.
+    /// Syncs the segments that were rolled in a topic that nobody syncs, so that their files need not be kept open, and
+    /// removes the next segment, if it was made ahead. Kafka flushes a segment after its roll, too. Not while more is
+    /// appended, unless there are many: the disk is slower than a burst, and the worker has better things to do then.
     fn look_at_rolled(&self, mut writer: MutexGuard<'_, Writer>, now: Duration) -> Look {
-        if writer.sealed.is_empty() {
+        if writer.sealed.is_empty() && !self.has_spare() {
             writer.looked_after = false;
             return Look::Done;
         }
+        let due = match writer.quiet {
+            (end, _) if end != writer.next => {
+                writer.quiet = (writer.next, now);
+                now.saturating_add(ROLLED_DELAY)
+            }
+            (_, since) => since.saturating_add(ROLLED_DELAY),
+        };
+        let (is_quiet, are_many) = (due <= now, writer.sealed.len() >= MOST_ROLLED);
+        let mut rolled = Vec::new();
         for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
             old.let_go = true;
-            old.pen.region().let_go(0..old.pen.region().written());
+            rolled.push(Arc::clone(old.pen.region()));
         }
-        let (end, since) = writer.quiet;
-        if writer.sealed.len() < MOST_ROLLED {
-            if end != writer.next {
-                writer.quiet = (writer.next, now);
-                return Look::At(now.saturating_add(ROLLED_DELAY));
-            }
-            if since.saturating_add(ROLLED_DELAY) > now {
-                return Look::At(since.saturating_add(ROLLED_DELAY));
-            }
-        }
-        writer.looked_after = false;
+        writer.looked_after = !is_quiet && !are_many;
         drop(writer);
+        // It takes a while to let go of many pages, and nobody who appends is to wait for that.
+        rolled.iter().for_each(|region| region.let_go(0..region.written()));
+        if is_quiet {
+            self.discard_spare();
+        }
+        if !(is_quiet || are_many) {
+            return Look::At(due);
+        }
         if self.turn.lock().take() {
             self.lead_sync(false);
         }
@@ -477,6 +506,7 @@ impl Partition {
         let listeners = mem::take(&mut writer.listeners);
         drop(writer);
         notify(listeners);
+        self.discard_spare();
         self.synced.ring();
         self.run_callbacks();
     }
@@ -551,6 +581,7 @@ pub(super) fn notify(listeners: Vec<Listener>) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::AtomicU64;
 
@@ -570,7 +601,43 @@ mod tests {
     struct Meanwhile {
         scheduler: Arc<dyn Scheduler>,
         partition: OnceLock<Arc<Partition>>,
-        rung: AtomicU64,
+        act: fn(&Meanwhile, &dyn Fn() -> bool),
+        seen: AtomicU64,
+    }
+
+    impl Meanwhile {
+        /// A partition in which so many are about, two of them still to come, and who does something while one gives way.
+        fn of(about: u32, act: fn(&Meanwhile, &dyn Fn() -> bool)) -> (Arc<Meanwhile>, Arc<Partition>) {
+            let clock = SimClock::new(Timestamp::from_millis(0));
+            let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
+            let meanwhile = Meanwhile { scheduler, partition: OnceLock::new(), act, seen: AtomicU64::new(0) };
+            let meanwhile = Arc::new(meanwhile);
+            let partition = partition(Env::simulated(SimDisk::new(1), clock, Arc::clone(&meanwhile) as _, 1));
+            meanwhile.partition.set(Arc::clone(&partition)).unwrap();
+            let mut turn = partition.turn.lock();
+            (turn.about, turn.arrived) = (about, about - 2);
+            drop(turn);
+            (meanwhile, partition)
+        }
+
+        /// The other comes and leads; what has rung is seen.
+        fn lead(&self, ready: &dyn Fn() -> bool) {
+            assert!(!ready(), "there is nobody to give way to");
+            let partition = self.partition.get().unwrap();
+            partition.sync_to(partition.log_end(), None).unwrap();
+            self.seen.store(partition.synced.rung(), Ordering::Relaxed);
+        }
+
+        /// The other does not come; each look is seen.
+        fn look(&self, ready: &dyn Fn() -> bool) {
+            while !ready() {
+                self.seen.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        fn seen(&self) -> u64 {
+            self.seen.load(Ordering::Relaxed)
+        }
     }
 
     impl Scheduler for Meanwhile {
@@ -579,10 +646,7 @@ mod tests {
         }
 
         fn give_way(&self, ready: &dyn Fn() -> bool, _at_most: Duration) {
-            assert!(!ready(), "there is nobody to give way to");
-            let partition = self.partition.get().unwrap();
-            partition.sync_to(partition.log_end(), None).unwrap();
-            self.rung.store(partition.synced.rung(), Ordering::Relaxed);
+            (self.act)(self, ready);
         }
 
         fn spin(&self, _ready: &dyn Fn() -> bool, _at_most: Duration) {}
@@ -594,20 +658,40 @@ mod tests {
 
     #[test]
     fn who_gave_way_and_need_not_lead_leaves_nobody_waiting() {
-        let clock = SimClock::new(Timestamp::from_millis(0));
-        let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
-        let meanwhile = Arc::new(Meanwhile { scheduler, partition: OnceLock::new(), rung: AtomicU64::new(0) });
-        let partition = partition(Env::simulated(SimDisk::new(1), clock, Arc::clone(&meanwhile) as _, 1));
-        meanwhile.partition.set(Arc::clone(&partition)).unwrap();
-        partition.turn.lock().about = 2;
+        let (meanwhile, partition) = Meanwhile::of(2, Meanwhile::lead);
 
         partition.sync_to(partition.log_end(), None).unwrap();
 
-        let rung = meanwhile.rung.load(Ordering::Relaxed);
-        assert!(rung > 0, "the other has led");
-        assert!(partition.synced.rung() > rung, "who came since then has left the next sync to this thread");
+        assert!(meanwhile.seen() > 0, "the other has led");
+        assert!(
+            partition.synced.rung() > meanwhile.seen(),
+            "who came since then has left the next sync to this thread"
+        );
         let turn = partition.turn.lock();
         assert!(!turn.gathering && !turn.syncing && turn.arrived == 0, "{turn:?}");
+    }
+
+    #[test]
+    fn who_gives_way_beside_another_does_not_sleep_through_the_sync() {
+        let (meanwhile, partition) = Meanwhile::of(MANY, Meanwhile::lead);
+        partition.turn.lock().gathering = true;
+
+        partition.sync_to(partition.log_end(), None).unwrap();
+
+        assert!(meanwhile.seen() > 0, "the other has led");
+        assert_eq!(partition.turn.lock().arrived, 0);
+    }
+
+    #[test]
+    fn who_gives_way_beside_another_goes_to_sleep_after_a_few_looks() {
+        let (meanwhile, partition) = Meanwhile::of(MANY, Meanwhile::look);
+        partition.turn.lock().gathering = true;
+
+        let waited = partition.sync_to(partition.log_end(), Some(Duration::from_millis(1)));
+
+        assert!(matches!(waited, Err(Error::Timeout { .. })), "{waited:?}");
+        assert_eq!(meanwhile.seen(), u64::from(LOOKS));
+        assert_eq!(partition.turn.lock().arrived, MANY - 2, "who has gone is not waited for");
     }
 
     #[test]
@@ -619,7 +703,7 @@ mod tests {
             let begun = turn.arrive();
             let Part::Gather { here, at_most } = turn.part(true) else { panic!("one of two is here") };
             times.push(at_most.as_micros());
-            assert!(matches!(turn.part(true), Part::Wait), "somebody gives way already");
+            assert!(matches!(turn.part(true), Part::Wait { gives_way: false }), "somebody gives way already");
             turn.end_gathering(here);
             assert!(matches!(turn.part(false), Part::Lead));
             turn.end(turn.took);

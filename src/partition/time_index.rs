@@ -16,7 +16,7 @@ use crate::types::Timestamp;
 pub(crate) const STRETCH_BYTES: u64 = 4096;
 /// Numbers are made room for in blocks, so that a large segment that holds little costs little. A small segment has one that
 /// is shorter.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 /// No batch begins in the stretch.
 const NEVER: i64 = i64::MIN;
 

@@ -17,7 +17,7 @@ use crate::sim::saved::{self, Saved};
 use crate::sim::scenario::Sim;
 use crate::sim::shrink::{Shortest, shrink};
 use crate::sim::stage::message_of;
-use crate::sim::tape::{Choice, Tape, next_in_order};
+use crate::sim::tape::{Choice, Tape, next_in_order, numbers_of};
 use crate::sim::tried::Tried;
 
 /// So many seeds are tried if nothing else is said.
@@ -36,10 +36,16 @@ pub(crate) const ASSERTION: &str = "the assertions of the test";
 pub(crate) struct Trial {
     pub(crate) outcome: Arc<Outcome>,
     pub(crate) drawn: Vec<Choice>,
-    pub(crate) numbers: Vec<u32>,
     /// How likely it was, if it was drawn at random.
     odds: f64,
     pub(crate) broken: Option<Broken>,
+}
+
+impl Trial {
+    /// What makes the same run again.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        numbers_of(&self.drawn)
+    }
 }
 
 /// What a run is made from.
@@ -65,8 +71,7 @@ pub(crate) fn try_once(scenario: &(dyn Fn(&mut Sim) + Sync), tape: Tape, scope: 
     };
     let asserted = done.err().map(|payload| Broken { guarantee: ASSERTION, says: message_of(&*payload) });
     let broken = ran.outcome.broken().or(asserted);
-    let (drawn, numbers) = (ran.tape.drawn().to_vec(), ran.tape.numbers());
-    Trial { drawn, numbers, odds: ran.tape.odds(), outcome: ran.outcome, broken }
+    Trial { odds: ran.tape.odds(), drawn: ran.tape.into_drawn(), outcome: ran.outcome, broken }
 }
 
 /// A search over the runs of a scenario: see [`check`](crate::sim::check).
@@ -227,7 +232,7 @@ impl<F: Fn(&mut Sim) + Sync> Check<F> {
         search.runs += failed.as_ref().map_or(count, |(number, _)| number + 1);
         search.different += different.into_inner();
         let (number, trial) = failed?;
-        let plan = Plan { numbers: trial.numbers.clone(), scope: None, most_records: usize::MAX };
+        let plan = Plan { numbers: trial.numbers(), scope: None, most_records: usize::MAX };
         Some(Found { origin: Origin::Seed(first.wrapping_add(number)), plan, trial })
     }
 
@@ -331,7 +336,7 @@ struct Found {
 
 impl Found {
     fn in_scope(scope: &Scope, number: u64, trial: Trial) -> Self {
-        let plan = Plan { numbers: trial.numbers.clone(), scope: Some(scope.clone()), most_records: usize::MAX };
+        let plan = Plan { numbers: trial.numbers(), scope: Some(scope.clone()), most_records: usize::MAX };
         Found { origin: Origin::Schedule(number), plan, trial }
     }
 }
@@ -426,7 +431,7 @@ impl Counterexample {
 pub(crate) fn fuzz(scenario: &(dyn Fn(&mut Sim) + Sync), bytes: &[u8]) {
     let trial = try_once(scenario, Tape::bytes(bytes), None, usize::MAX);
     if let Some(broken) = trial.broken.clone() {
-        let plan = Plan { numbers: trial.numbers.clone(), scope: None, most_records: usize::MAX };
+        let plan = Plan { numbers: trial.numbers(), scope: None, most_records: usize::MAX };
         let shortest = shrink(scenario, plan, trial);
         panic!("{}", report::text(&shortest.trial.outcome, &broken, &Origin::Bytes, 1, shortest.tries));
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -71,6 +71,8 @@ pub struct Outcome {
     group_of: Vec<usize>,
     groups: Vec<(Arc<str>, Vec<String>)>,
     has_stores: bool,
+    /// The place that each event speaks of, by its number among [`Places`]; [`NO_PLACE`] if it speaks of none.
+    numbers: OnceLock<Vec<usize>>,
     broken: Mutex<Option<Broken>>,
     /// Behind which event something was broken, if that can be said.
     broken_behind: Mutex<Option<usize>>,
@@ -91,6 +93,8 @@ struct Handled {
     taken: u64,
     processed: bool,
 }
+
+const NO_PLACE: usize = usize::MAX;
 
 /// The places that a story speaks of, as numbers: those of the records that were sent come first, in their order.
 struct Places<'a> {
@@ -130,6 +134,7 @@ impl Outcome {
             group_of,
             groups,
             has_stores,
+            numbers: OnceLock::new(),
             broken: Mutex::new(None),
             broken_behind: Mutex::new(None),
         };
@@ -241,10 +246,10 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let (mut places, mut taken) = (self.places(), self.for_each_sent(false));
+        let (numbers, mut taken) = (self.numbers(), self.for_each_sent(false));
         for (at, event) in self.story.iter().enumerate() {
             match (&event.what, self.group_of_event(event)) {
-                (Happening::Takes { place, .. }, Some(group)) => *entry(&mut taken[group], places.number(place)) = true,
+                (Happening::Takes { .. }, Some(group)) => *entry(&mut taken[group], numbers[at]) = true,
                 (Happening::Committed { group: name, offsets }, _) => {
                     let Some(group) = self.groups.iter().position(|(known, _)| known == name) else { continue };
                     let below = |place: &&Place| {
@@ -274,11 +279,11 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let (mut places, mut taken) = (self.places(), self.for_each_sent(false));
+        let (numbers, mut taken) = (self.numbers(), self.for_each_sent(false));
         for (at, event) in self.story.iter().enumerate() {
             let Some(group) = self.group_of_event(event) else { continue };
             let Happening::Takes { place, .. } = &event.what else { continue };
-            let number = places.number(place);
+            let number = numbers[at];
             if mem::replace(entry(&mut taken[group], number), true) {
                 continue;
             }
@@ -457,12 +462,12 @@ impl Outcome {
         if !self.stands() {
             return self;
         }
-        let mut places = self.places();
+        let numbers = self.numbers();
         let mut prints: Vec<Option<u64>> = self.sent.iter().map(|sent| Some(sent.print)).collect();
         for (at, event) in self.story.iter().enumerate() {
             match &event.what {
-                Happening::Sends { place, print } => *entry(&mut prints, places.number(place)) = Some(*print),
-                Happening::Takes { place, print } if *entry(&mut prints, places.number(place)) != Some(*print) => {
+                Happening::Sends { print, .. } => *entry(&mut prints, numbers[at]) = Some(*print),
+                Happening::Takes { place, print } if *entry(&mut prints, numbers[at]) != Some(*print) => {
                     self.fail_at(at, "true records", format!("{place} is not what was sent there"));
                     break;
                 }
@@ -574,8 +579,19 @@ impl Outcome {
         }
     }
 
-    fn places(&self) -> Places<'_> {
-        Places { known: self.sent.iter().map(|sent| &sent.place).collect(), last: 0 }
+    /// The numbers of the places that the events speak of. Most guarantees ask for them.
+    fn numbers(&self) -> &[usize] {
+        self.numbers.get_or_init(|| {
+            let mut places = Places { known: self.sent.iter().map(|sent| &sent.place).collect(), last: 0 };
+            let mut numbers = Vec::with_capacity(self.story.len());
+            for event in &self.story {
+                numbers.push(match &event.what {
+                    Happening::Takes { place, .. } | Happening::Sends { place, .. } => places.number(place),
+                    _ => NO_PLACE,
+                });
+            }
+            numbers
+        })
     }
 
     /// For each group, something of each record that was sent; by the numbers of [`Places`].
@@ -585,10 +601,10 @@ impl Outcome {
 
     /// What each group has done with each record, by the numbers of [`Places`].
     fn handled(&self) -> Vec<Vec<Handled>> {
-        let (mut places, mut handled) = (self.places(), self.for_each_sent(Handled::default()));
+        let mut handled = self.for_each_sent(Handled::default());
         // What each member has taken in this life and not yet processed.
         let mut open: Vec<Vec<usize>> = vec![Vec::new(); self.group_of.len()];
-        for event in &self.story {
+        for (event, number) in self.story.iter().zip(self.numbers()) {
             let (Who::Member(member), Some(group)) = (event.who, self.group_of_event(event)) else {
                 if matches!(event.what, Happening::Restart { .. }) {
                     open.iter_mut().for_each(Vec::clear);
@@ -617,10 +633,9 @@ impl Outcome {
                     handled[mine.remove(at)].processed = true;
                 }
             }
-            if let Happening::Takes { place, .. } = &event.what {
-                let number = places.number(place);
-                entry(handled, number).taken += 1;
-                mine.push(number);
+            if let Happening::Takes { .. } = &event.what {
+                entry(handled, *number).taken += 1;
+                mine.push(*number);
             }
         }
         handled

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::sim::EPOCH;
 use crate::sim::executor::block_on;
 use crate::sim::faults::{Budget, Faults, Scope};
 use crate::sim::outcome::{Outcome, Sent};
-use crate::sim::stage::{Act, Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler};
+use crate::sim::stage::{Act, Body, Death, Followed, Over, RESTART_AFTER, Stage, StageScheduler, unwind};
 use crate::sim::story::{Happening, Place, Who, print_of};
 use crate::sim::tape::Tape;
 use crate::types::{Offset, TopicPartition};
@@ -322,8 +323,10 @@ impl<T> Outside<T> {
     /// Changes the store, or looks into it. Do not call the log from inside of `change`.
     pub fn with<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let onlooker = onlooker();
-        if let Some(onlooker) = &onlooker {
-            onlooker.before_effect();
+        if onlooker.as_ref().is_some_and(|onlooker| !onlooker.before_effect()) {
+            // With nothing in hand: a run that dies is unwound here more often than anywhere else, and that takes long.
+            drop(onlooker);
+            unwind();
         }
         let result = change(&mut self.state.lock());
         if let Some(onlooker) = &onlooker {
@@ -491,7 +494,7 @@ struct Run<'a> {
     stage: Arc<Stage>,
     clock: Arc<SimClock>,
     lives: u64,
-    sim: &'a Sim,
+    sim: &'a mut Sim,
 }
 
 impl Run<'_> {
@@ -520,7 +523,7 @@ impl Run<'_> {
         let mut bodies: Vec<Body> = Vec::new();
         for group in &self.sim.groups {
             bodies.extend(vec![group.body(&all); group.members]);
-            bodies.extend(vec![group.visitor(&all); self.sim.visitors_of(group)]);
+            bodies.extend((0..self.sim.visitors_of(group)).map(|_| group.visitor(&all)));
         }
         bodies.extend(self.sim.others.iter().map(|other| other.body.clone()));
         loop {
@@ -541,23 +544,23 @@ impl Run<'_> {
     }
 
     /// Makes the topics and sends what is in them. Nothing goes wrong meanwhile.
-    fn set_up(&self, log: &EventLog) -> Vec<Sent> {
+    fn set_up(&mut self, log: &EventLog) -> Vec<Sent> {
         let producer = log.producer();
-        let mut sent = Vec::new();
-        for topic in &self.sim.topics {
+        let mut sent = Vec::with_capacity(self.sim.topics.iter().map(|topic| topic.records.len()).sum());
+        for topic in &mut self.sim.topics {
             let made = log.create_topic(&topic.name, topic.config.clone());
             made.unwrap_or_else(|error| panic!("topic {} cannot be made: {error}", topic.name));
-            for (key, value) in topic.records.iter().take(self.sim.most_records) {
+            for (key, value) in mem::take(&mut topic.records).into_iter().take(self.sim.most_records) {
                 let mut record = ProducerRecord::new(topic.name.as_str(), value.as_slice());
-                if let Some(key) = key {
+                if let Some(key) = &key {
                     record = record.key(key.as_slice());
                 }
                 let delivery = producer.send(record).unwrap_or_else(|error| panic!("a record cannot be sent: {error}"));
                 sent.push(Sent {
                     place: Place { offset: delivery.offset().get(), partition: delivery.topic_partition().clone() },
-                    print: print_of(key.as_deref(), Some(value)),
-                    key: key.clone(),
-                    value: value.clone(),
+                    print: print_of(key.as_deref(), Some(&value)),
+                    key,
+                    value,
                 });
             }
         }

@@ -66,7 +66,7 @@ impl Shrinking<'_> {
         if trial.broken.as_ref().map(|broken| broken.guarantee) != self.guarantee {
             return false;
         }
-        let plan = Plan { numbers: trial.numbers.clone(), scope, most_records };
+        let plan = Plan { numbers: trial.numbers(), scope, most_records };
         let length = length(&plan, &trial);
         if length >= self.length {
             return false;

@@ -79,6 +79,11 @@ const MOST_IDLE_LOOKS: u64 = 6;
 /// What unwinds a member whose life is over.
 struct Curtain;
 
+/// Unwinds the caller, whose life is over.
+pub(crate) fn unwind() -> ! {
+    resume_unwind(Box::new(Curtain))
+}
+
 /// What a member does from when it is started until it returns.
 pub(crate) type Act = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
@@ -457,15 +462,19 @@ impl Stage {
 
     /// Unwinds the caller if its life is over. If it looks for that itself, it is only told so.
     fn unwind_the_dead(&self) -> bool {
+        let is_over = self.curtain_has_fallen();
+        if is_over && self.is_to_be_unwound() {
+            unwind();
+        }
+        is_over
+    }
+
+    /// Whether the caller's life is over and it does not look for that itself.
+    fn is_to_be_unwound(&self) -> bool {
         let me = self.me();
         let state = self.state.lock();
         let is_over = state.dead.is_some() || state.over.is_some();
-        let looks = state.members.get(me).is_some_and(|member| member.looks);
-        drop(state);
-        if is_over && !looks && !thread::panicking() {
-            resume_unwind(Box::new(Curtain));
-        }
-        is_over
+        is_over && !state.members.get(me).is_some_and(|member| member.looks) && !thread::panicking()
     }
 
     /// Unwinds the caller if its life is over, also one that looks for itself: it would wait for ever.
@@ -842,17 +851,17 @@ impl Stage {
 
     /// Comes by a point where everything may happen. `what`: to be written down.
     fn come_by(&self, what: What<'_>) {
-        if thread::panicking() || self.unwind_the_dead() || self.me() == DRIVER {
+        if thread::panicking() || self.me() == DRIVER {
             return;
         }
         // A record that is taken is in the story even if its taker dies with it in hand; all else is decided first.
-        let mut what = Some(what);
-        if let Some(What::Take { .. }) = what {
-            let mut state = self.state.lock();
-            self.see(&mut state, what.take().expect("just looked at"));
-        }
-        self.come_by_unseen();
-        if let Some(what) = what {
+        if let What::Take { .. } = what {
+            if !self.unwind_the_dead() {
+                self.see(&mut self.state.lock(), what);
+                self.come_by_unseen();
+            }
+        } else {
+            self.come_by_unseen();
             self.note(what);
         }
     }
@@ -861,7 +870,7 @@ impl Stage {
         match fate {
             Fate::GoesOn => {}
             Fate::Dies(death) => self.die(death),
-            Fate::Panics => resume_unwind(Box::new(Curtain)),
+            Fate::Panics => unwind(),
             Fate::Stalls(time) => {
                 // A run waits for who stalls, also in the middle of a poll.
                 let polled = self.set_polling(&mut self.state.lock(), me, false);
@@ -873,21 +882,35 @@ impl Stage {
                 self.let_go_on(state, me, other);
             }
         }
-        self.unwind_the_dead();
     }
 
     fn come_by_unseen(&self) {
-        if thread::panicking() || self.unwind_the_dead() {
-            return;
+        if !self.pass_by() {
+            unwind();
+        }
+    }
+
+    /// Comes by a point of which nothing is written down; false: the caller is to be unwound.
+    fn pass_by(&self) -> bool {
+        if thread::panicking() {
+            return true;
         }
         let me = self.me();
-        if me != DRIVER {
-            let fate = {
-                let mut state = self.state.lock();
-                self.decide(&mut state, me)
-            };
+        let mut state = self.state.lock();
+        if state.dead.is_none() && state.over.is_none() {
+            if me == DRIVER {
+                return true;
+            }
+            let fate = self.decide(&mut state, me);
+            if matches!(fate, Fate::GoesOn) && state.over.is_none() {
+                return true;
+            }
+            drop(state);
             self.meet(me, fate);
+        } else {
+            drop(state);
         }
+        !self.is_to_be_unwound()
     }
 }
 
@@ -966,8 +989,8 @@ impl Onlooker for Stage {
         self.curtain_has_fallen()
     }
 
-    fn before_effect(&self) {
-        self.come_by_unseen();
+    fn before_effect(&self) -> bool {
+        self.pass_by()
     }
 
     fn after_effect(&self, store: usize) {
@@ -1094,7 +1117,7 @@ mod tests {
     use std::sync::OnceLock;
 
     use super::*;
-    use crate::env::conformance::{World, alone};
+    use crate::env::conformance::{ALONE, World};
     use crate::sim::EPOCH;
     use crate::sim::faults::Faults;
     use crate::sim::tape::Tape;
@@ -1148,17 +1171,7 @@ mod tests {
 
     #[test]
     fn the_stage_keeps_the_rules_of_clocks_and_schedulers() {
-        let rules = [
-            alone::the_monotonic_clock_goes_on_and_never_back,
-            alone::the_wall_clock_goes_with_the_monotonic_one,
-            alone::a_wait_ends_at_its_timeout_and_not_before,
-            alone::a_ring_between_the_look_and_the_wait_is_not_lost,
-            alone::a_ring_that_was_seen_wakes_nobody_later,
-            alone::bells_do_not_hear_one_another,
-            alone::a_task_is_woken_by_the_first_ring_and_by_no_other,
-            alone::who_spins_looks_until_it_is_ready_or_the_time_is_over,
-        ];
-        for (rule, members) in rules.into_iter().flat_map(|rule| [(rule, 1), (rule, 3)]) {
+        for (rule, members) in ALONE.iter().flat_map(|rule| [(*rule, 1), (*rule, 3)]) {
             play(members, move |world, _| rule(world));
         }
     }

@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::env::random::Random;
 use crate::env::storage::disk::Disk;
@@ -70,7 +71,7 @@ impl Step {
 struct Place<'a> {
     storage: &'a dyn Storage,
     /// With what each was opened for.
-    files: [Option<(Box<dyn File>, Access)>; HANDLES as usize],
+    files: [Option<(Arc<dyn File>, Access)>; HANDLES as usize],
 }
 
 impl Place<'_> {
@@ -103,7 +104,7 @@ impl Place<'_> {
         }
     }
 
-    fn keep(&mut self, handle: usize, access: Access, opened: io::Result<Box<dyn File>>) -> String {
+    fn keep(&mut self, handle: usize, access: Access, opened: io::Result<Arc<dyn File>>) -> String {
         let answer = said(opened.as_ref().map(drop).map_err(|error| io::Error::from(error.kind())));
         if let Ok(file) = opened {
             self.files[handle] = Some((file, access));

@@ -126,10 +126,10 @@ impl Disk {
         Ok((self.directory(parent)?, name))
     }
 
-    fn file(&self, file: std::fs::File, writable: bool) -> Box<dyn File> {
+    fn file(&self, file: std::fs::File, writable: bool) -> Arc<dyn File> {
         self.open_files.fetch_add(1, Ordering::Relaxed);
         let copies_on_write = self.copies_on_write;
-        Box::new(DiskFile { file, writable, copies_on_write, open_files: Arc::clone(&self.open_files) })
+        Arc::new(DiskFile { file, writable, copies_on_write, open_files: Arc::clone(&self.open_files) })
     }
 
     /// The lock file, open, made if it is missing.
@@ -204,7 +204,7 @@ impl Storage for Disk {
         Ok(rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(DIRECTORY_MODE.into()))?)
     }
 
-    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let (parent, name) = self.parent(path)?;
         let flags = FILE | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         let fd = retry_on_intr(|| rustix::fs::openat(&parent, name, flags, FILE_MODE))?;
@@ -214,7 +214,7 @@ impl Storage for Disk {
         Ok(self.file(fd.into(), true))
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let writable = access == Access::Write;
         let flags = FILE | if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let fd = match self.open_at_once(path, flags) {
@@ -420,6 +420,23 @@ impl File for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Linux syncs a part of a file for who writes it, so it is written once more.
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::io::{ReadWriteFlags, pwritev2};
+            let parts = [io::IoSlice::new(bytes)];
+            match retry_on_intr(|| pwritev2(&self.file, &parts, 0, ReadWriteFlags::DSYNC)) {
+                Ok(count) if count == bytes.len() => return Ok(()),
+                // Not every file system knows the flag, and a sync of the whole file is one of its start.
+                Ok(_) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let _ = bytes;
+        self.sync()
     }
 }
 

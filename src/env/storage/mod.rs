@@ -85,10 +85,10 @@ pub(crate) trait Storage: Any + Send + Sync + fmt::Debug {
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Makes an empty file for reading and writing. `AlreadyExists` if the name is taken.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
     /// Opens a file; never follows a link, refuses what is not a regular file.
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>>;
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
     /// Gives a file or directory another name within the tree. `AlreadyExists` if `to` is taken.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -162,6 +162,10 @@ pub(crate) trait File: Send + Sync + fmt::Debug {
     ///
     /// A failed sync is final: the kernel forgets what it could not write, and the next sync returns success.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes `bytes` durable, which stand at the start of the file already, and what it takes to find them again. What else
+    /// was stored to the file need not be written to the disk for that.
+    fn sync_start(&self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// Whether there is nothing but zeros. A piece at a time, which the compiler turns into wide loads: what recovery looks at

@@ -45,11 +45,11 @@ impl Storage for Below {
         self.disk.create_dir(&self.full(dir))
     }
 
-    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.disk.create(&self.full(path))
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         self.disk.open(&self.full(path), access)
     }
 

@@ -16,7 +16,7 @@ use crate::env::storage::region::Memory;
 use crate::env::storage::sim::SimDisk;
 use crate::env::storage::sim::below::Below;
 use crate::env::storage::sim::contents::Contents;
-use crate::env::storage::sim::directory::{Change, Directory};
+use crate::env::storage::sim::directory::{Change, Directory, text};
 use crate::env::storage::sim::faults::Operation;
 use crate::env::storage::sim::world::{Node, World};
 use crate::env::storage::{Access, Entry, File, Kind, Lock, LockError, Storage};
@@ -44,8 +44,8 @@ impl Storage for SimDisk {
         let mut world = self.life.world.lock();
         world.begin(Operation::List, dir)?;
         let node = world.find(dir)?;
-        let entry = |(name, node): (&Arc<str>, &u64)| {
-            let kind = if world.directory(*node).is_ok() { Kind::Directory } else { Kind::File };
+        let entry = |(name, node): (&Arc<str>, u64)| {
+            let kind = if world.directory(node).is_ok() { Kind::Directory } else { Kind::File };
             Entry { name: name.as_ref().to_owned(), kind }
         };
         Ok(world.directory(node)?.names.iter().map(entry).collect())
@@ -58,14 +58,14 @@ impl Storage for SimDisk {
         Ok(())
     }
 
-    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Create, path)?;
         let node = world.link(path, Node::File(Contents::default()))?;
-        Ok(self.life.file(node, path, Access::Write))
+        Ok(self.life.file(&world, node, path, Access::Write))
     }
 
-    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn File>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Open, path)?;
         let node = world.find(path)?;
@@ -74,7 +74,7 @@ impl Storage for SimDisk {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file but a directory"));
         }
         world.contents(node)?;
-        Ok(self.life.file(node, path, access))
+        Ok(self.life.file(&world, node, path, access))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -82,11 +82,11 @@ impl Storage for SimDisk {
         world.begin(Operation::Rename, from)?;
         let (from_directory, from_name) = world.parent(from)?;
         let (to_directory, to_name) = world.parent(to)?;
-        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
-        if world.directory(to_directory)?.names.contains_key(to_name) {
+        let node = world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        if world.directory(to_directory)?.names.get(to_name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let (from_name, to_name) = (from_name.into(), to_name.into());
+        let (from_name, to_name) = (text(from_name)?, text(to_name)?);
         if world.directory(node).is_ok() {
             world.known.clear();
         }
@@ -108,10 +108,10 @@ impl Storage for SimDisk {
         let (directory, from_name) = world.parent(from)?;
         let (_, to_name) = world.parent(to)?;
         let names = &world.directory(directory)?.names;
-        let node = *names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
-        let other = *names.get(to_name).ok_or(io::ErrorKind::NotFound)?;
+        let node = names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let other = names.get(to_name).ok_or(io::ErrorKind::NotFound)?;
         world.contents(other)?;
-        let change = Change::Rename { from: from_name.into(), to: to_name.into(), node };
+        let change = Change::Rename { from: text(from_name)?, to: text(to_name)?, node };
         world.directory_mut(directory)?.change(change);
         Ok(())
     }
@@ -171,16 +171,16 @@ impl Storage for SimDisk {
         // In the order in which a real system finds out what is wrong.
         let (from_directory, from_name) = world.parent(path)?;
         let (directory, name) = world.parent(&to)?;
-        let node = *world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
+        let node = world.directory(from_directory)?.names.get(from_name).ok_or(io::ErrorKind::NotFound)?;
         let is_directory = world.directory(node).is_ok();
         let directory = world.directory_mut(directory)?;
-        if directory.names.contains_key(name) {
+        if directory.names.get(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if is_directory {
             return Err(rustix::io::Errno::PERM.into());
         }
-        directory.change(Change::Link { name: name.into(), node });
+        directory.change(Change::Link { name: text(name)?, node });
         Ok(())
     }
 
@@ -209,8 +209,9 @@ pub(super) struct Life {
 }
 
 impl Life {
-    fn file(self: &Arc<Self>, node: u64, path: &Path, access: Access) -> Box<dyn File> {
-        Box::new(SimFile { life: Arc::clone(self), node, path: path.to_owned(), writable: access == Access::Write })
+    fn file(self: &Arc<Self>, world: &World, node: u64, path: &Path, access: Access) -> Arc<dyn File> {
+        let path = if world.director.is_none() { path.to_owned() } else { PathBuf::new() };
+        Arc::new(SimFile { life: Arc::clone(self), node, path, writable: access == Access::Write })
     }
 }
 
@@ -235,7 +236,7 @@ impl fmt::Debug for SimLock {
 struct SimFile {
     life: Arc<Life>,
     node: u64,
-    /// What it was called when it was opened, for the trace.
+    /// What it was called when it was opened, for the trace, if there is one.
     path: PathBuf,
     writable: bool,
 }
@@ -298,7 +299,7 @@ impl File for SimFile {
             Node::Directory(directory) => Some(directory),
             Node::File(_) => None,
         });
-        let names = directories.flat_map(|directory| directory.names.values()).filter(|node| **node == self.node);
+        let names = directories.flat_map(|directory| directory.names.nodes()).filter(|node| *node == self.node);
         Ok(names.count() > 1)
     }
 
@@ -312,7 +313,7 @@ impl File for SimFile {
         let world = self.life.world.lock();
         world.check_alive()?;
         let contents = world.contents(self.node)?;
-        let stored = contents.cache.as_ref().map_or(0, |cache| cache.extent()).max(contents.platter.len() as u64);
+        let stored = contents.extent().max(contents.platter.len() as u64);
         Ok(Some(from..stored.min(contents.len)).filter(|data| data.start < data.end))
     }
 
@@ -328,11 +329,9 @@ impl File for SimFile {
     fn copy(&self, length: u64) -> io::Result<Memory> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Map, &self.path)?;
-        let contents = world.contents_mut(self.node)?;
-        let cached = contents.cached();
+        let contents = world.contents(self.node)?;
         Memory::filled(length, |bytes| {
-            let there = cached.len().min(bytes.len());
-            bytes[..there].copy_from_slice(&cached[..there]);
+            contents.read(bytes);
             Ok(())
         })
     }
@@ -340,10 +339,7 @@ impl File for SimFile {
     fn read(&self, bytes: &mut [u8]) -> io::Result<()> {
         let mut world = self.life.world.lock();
         world.begin(Operation::Map, &self.path)?;
-        let contents = world.contents_mut(self.node)?;
-        let cached = contents.cached();
-        let there = cached.len().min(bytes.len());
-        bytes[..there].copy_from_slice(&cached[..there]);
+        world.contents(self.node)?.read(bytes);
         Ok(())
     }
 
@@ -370,6 +366,11 @@ impl File for SimFile {
             }
         }
         Ok(())
+    }
+
+    /// With all the rest: what a sync may leave out, it may write as well.
+    fn sync_start(&self, _bytes: &[u8]) -> io::Result<()> {
+        self.sync()
     }
 }
 

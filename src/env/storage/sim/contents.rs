@@ -18,10 +18,16 @@ const COMPARED: usize = 8 * SECTOR;
 /// maps a short file first may be followed by somebody who maps all that it will become.
 pub(super) const MAPPED_AT_LEAST: u64 = 64 * 1024;
 
+/// What is on the platter takes as much memory as most files of a short run need.
+const GROWN_AT_LEAST: usize = 2 * SECTOR;
+
 /// A file: what everybody sees, and what is on the platter.
 pub(super) struct Contents {
-    /// The page cache, zero from `len` on; none until somebody maps the file: what everybody sees is on the platter.
+    /// The page cache, zero from `len` on; none until somebody maps the file.
     pub(super) cache: Option<Arc<Heap>>,
+    /// While there is no cache: what everybody sees, if that is not what is on the platter. The process that had mapped the
+    /// file has died.
+    image: Option<Vec<u8>>,
     pub(super) len: u64,
     /// Up to here there is room on the disk: nobody may store behind it.
     pub(super) held: u64,
@@ -47,12 +53,10 @@ impl Default for Contents {
 impl Contents {
     /// A file of this length that a power cut leaves as it is: these bytes, and zeros.
     pub(super) fn durable(mut bytes: Vec<u8>, len: u64) -> Self {
-        // Most of a file is room that nothing was written to yet, which nobody need copy and compare.
-        while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
-            bytes.truncate(bytes.len() - last.len());
-        }
+        trim(&mut bytes);
         let mut contents = Contents {
             cache: None,
+            image: None,
             len,
             held: len,
             platter: bytes,
@@ -72,15 +76,9 @@ impl Contents {
 
     /// The same in memory of its own.
     pub(super) fn copy(&mut self) -> Self {
-        let cache = self.cache.as_ref().map(|cache| cache.capacity()).map(|capacity| {
-            let cached = self.cached();
-            self.find_again(&cached);
-            let cache = Heap::new(capacity);
-            cache.write(0, &cached);
-            cache
-        });
         Contents {
-            cache,
+            cache: None,
+            image: self.unsynced(),
             len: self.len,
             held: self.held,
             platter: self.platter.clone(),
@@ -92,16 +90,54 @@ impl Contents {
         }
     }
 
+    /// [`copy`](Self::copy) of a file that nobody can look at any more, though somebody may still store to its memory.
+    pub(super) fn survive(mut self) -> Self {
+        let image = self.unsynced();
+        Contents { cache: None, image, ..self }
+    }
+
+    /// What everybody sees, if it is not what is on the platter.
+    fn unsynced(&mut self) -> Option<Vec<u8>> {
+        if self.cache.is_none() {
+            return self.image.clone();
+        }
+        let cached = self.cached();
+        self.find_again(&cached);
+        (cached != self.platter).then_some(cached)
+    }
+
+    /// Every byte that everybody sees from here on is zero.
+    pub(super) fn extent(&self) -> u64 {
+        match (&self.cache, &self.image) {
+            (Some(cache), _) => self.len.min(cache.extent()),
+            (None, Some(image)) => image.len() as u64,
+            (None, None) => self.platter.len() as u64,
+        }
+    }
+
     /// What everybody sees, up to the last byte that was ever stored; where another thread is storing at this moment,
     /// what is on the platter.
     pub(super) fn cached(&self) -> Vec<u8> {
-        let mut bytes = self.platter.clone();
+        let (end, seen) = (self.extent() as usize, self.image.as_ref().unwrap_or(&self.platter));
+        let mut bytes = Vec::with_capacity(end);
+        bytes.extend_from_slice(&seen[..seen.len().min(end)]);
+        bytes.resize(end, 0);
         if let Some(cache) = &self.cache {
-            bytes.resize(self.len.min(cache.extent()) as usize, 0);
             cache.read(0, &mut bytes);
         }
         self.assert_held(&bytes);
         bytes
+    }
+
+    /// The beginning of what everybody sees; zeros behind it are left out, and `bytes` has them already.
+    pub(super) fn read(&self, bytes: &mut [u8]) {
+        let there = bytes.len().min(self.extent() as usize);
+        let seen = self.image.as_ref().unwrap_or(&self.platter);
+        let known = there.min(seen.len());
+        bytes[..known].copy_from_slice(&seen[..known]);
+        if let Some(cache) = &self.cache {
+            cache.read(0, &mut bytes[..there]);
+        }
     }
 
     fn assert_held(&self, bytes: &[u8]) {
@@ -120,6 +156,7 @@ impl Contents {
         let cache = Heap::new(capacity.max(self.len).max(MAPPED_AT_LEAST));
         cache.write(0, &cached);
         self.cache = Some(cache);
+        self.image = None;
         Ok(())
     }
 
@@ -199,13 +236,19 @@ impl Contents {
 
     /// Stores everything that differs: nothing of it passes for clean.
     fn store_all(&mut self) {
-        let Some(cache) = &self.cache else { return };
-        let end = self.len.min(cache.extent()) as usize;
-        if self.platter.len() < end {
-            self.platter.resize(end.next_multiple_of(SECTOR), 0);
+        let end = self.extent() as usize;
+        if let Some(image) = self.image.take() {
+            self.platter = image;
         }
-        cache.read(0, &mut self.platter[..end]);
-        self.assert_held(&self.platter);
+        if let Some(cache) = &self.cache {
+            if self.platter.len() < end {
+                // It is going to grow again.
+                self.platter.reserve(GROWN_AT_LEAST.saturating_sub(self.platter.len()));
+                self.platter.resize(end.next_multiple_of(SECTOR), 0);
+            }
+            cache.read(0, &mut self.platter[..end]);
+            self.assert_held(&self.platter);
+        }
     }
 
     fn store_length(&mut self) {
@@ -263,8 +306,8 @@ impl Contents {
         }
     }
 
-    /// What a power cut leaves.
-    pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) -> Contents {
+    /// Leaves what a power cut leaves.
+    pub(super) fn cut(&mut self, how: PowerCut, random: &mut Random) {
         let cached = self.cached();
         let bias = Bias::new(how, random);
         let len = match how {
@@ -293,7 +336,14 @@ impl Contents {
         }
         let mut bytes = mem::take(&mut self.platter);
         bytes.truncate(len as usize);
-        Contents::durable(bytes, len)
+        *self = Contents::durable(bytes, len);
+    }
+}
+
+/// Most of a file is room that nothing was written to yet, which nobody need copy and compare.
+fn trim(bytes: &mut Vec<u8>) {
+    while let Some(last) = bytes.chunks(PAGE as usize).next_back().filter(|page| are_zero(page)) {
+        bytes.truncate(bytes.len() - last.len());
     }
 }
 

@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 use crate::env::random::Random;
 use crate::env::storage::sim::calls::Life;
 use crate::env::storage::sim::contents::Contents;
-use crate::env::storage::sim::directory::{Directory, split};
+use crate::env::storage::sim::directory::{Directory, split, text};
 pub(crate) use crate::env::storage::sim::faults::{Director, Verdict};
 pub use crate::env::storage::sim::faults::{Failure, Fault, Operation, SyncFailure};
 pub use crate::env::storage::sim::power_cut::PowerCut;
@@ -199,18 +199,19 @@ impl SimDisk {
         world.assert_closed();
         let file = world.add(Node::File(Contents::durable(bytes.to_vec(), bytes.len() as u64)));
         let (above, name) = split(path.as_ref()).expect("a path below the root").expect("a file has a name");
+        let as_text = |name: &[u8]| text(name).expect("a path that is text");
         let mut directory = ROOT;
-        for name in above.split('/').filter(|name| !name.is_empty()) {
+        for name in above.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             directory = match world.directory(directory).expect("it is a directory").names.get(name) {
-                Some(&node) => node,
+                Some(node) => node,
                 None => {
                     let node = world.add(Node::Directory(Directory::default()));
-                    world.directory_mut(directory).expect("it is a directory").put(name, Some(node));
+                    world.directory_mut(directory).expect("it is a directory").put(&as_text(name), Some(node));
                     node
                 }
             };
         }
-        world.directory_mut(directory).expect("it is a directory").put(name, Some(file));
+        world.directory_mut(directory).expect("it is a directory").put(&as_text(name), Some(file));
     }
 
     /// Takes a file from the disk, durably.
@@ -223,8 +224,8 @@ impl SimDisk {
         world.assert_closed();
         let (directory, name) = world.parent(path.as_ref()).expect("the directory is there");
         let directory = world.directory_mut(directory).expect("it is a directory");
-        assert!(directory.names.contains_key(name), "the file is there");
-        directory.put(name, None);
+        assert!(directory.names.get(name).is_some(), "the file is there");
+        directory.put(&text(name).expect("a path that is text"), None);
     }
 
     /// Turns one bit of a file over, durably.

@@ -22,7 +22,7 @@ fn lazy(seed: u64) -> Arc<SimDisk> {
 }
 
 /// A file of this length whose name is durable.
-fn create(disk: &SimDisk, path: &str, len: u64) -> (Box<dyn File>, Pen) {
+fn create(disk: &SimDisk, path: &str, len: u64) -> (Arc<dyn File>, Pen) {
     let file = disk.create(Path::new(path)).unwrap();
     file.allocate(0, len).unwrap();
     disk.sync_dir(Path::new(path).parent().unwrap()).unwrap();
@@ -372,7 +372,7 @@ fn a_sync_that_fails_and_keeps_its_pages_can_be_repeated() {
 }
 
 /// A file of a page whose first hundred bytes were lost by a failed sync.
-fn lost_page(seed: u64) -> (Arc<SimDisk>, Box<dyn File>, Pen) {
+fn lost_page(seed: u64) -> (Arc<SimDisk>, Arc<dyn File>, Pen) {
     let disk = lazy(seed);
     let (file, mut pen) = create(&disk, LOG, PAGE);
     file.sync().unwrap();

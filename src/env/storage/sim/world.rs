@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::env::random::Random;
 use crate::env::storage::sim::contents::Contents;
-use crate::env::storage::sim::directory::{Change, Directory, split};
+use crate::env::storage::sim::directory::{Change, Directory, split, text};
 use crate::env::storage::sim::faults::{Director, Fault, Operation, Verdict};
 use crate::env::storage::sim::power_cut::PowerCut;
 
@@ -41,7 +41,7 @@ pub(super) struct World {
     pub(super) nodes: Vec<Option<Node>>,
     /// Directories that were found by their paths, until one of them is renamed or removed: nearly every call names a file in
     /// one of a few.
-    pub(super) known: Vec<(Box<str>, u64)>,
+    pub(super) known: Vec<(Box<[u8]>, u64)>,
     pub(super) next_move: u64,
     pub(super) locked: bool,
     pub(super) write_back: bool,
@@ -111,7 +111,12 @@ impl World {
 
     pub(super) fn die(&mut self) {
         if !self.dead {
-            self.crashed = Some(Box::new(self.copy()));
+            let nodes = mem::take(&mut self.nodes).into_iter().map(|node| match node {
+                Some(Node::File(contents)) => Some(Node::File(contents.survive())),
+                other => other,
+            });
+            let nodes = nodes.collect();
+            self.crashed = Some(Box::new(self.next(nodes)));
             self.dead = true;
         }
     }
@@ -153,7 +158,7 @@ impl World {
         let mut named = Vec::new();
         for node in self.nodes.iter().flatten() {
             if let Node::Directory(directory) = node {
-                named.extend(directory.names.values().copied());
+                named.extend(directory.names.nodes());
             }
         }
         let taken = |(number, node): (usize, &Option<Node>)| match node {
@@ -169,30 +174,26 @@ impl World {
     }
 
     pub(super) fn find(&mut self, path: &Path) -> io::Result<u64> {
-        match split(path)? {
-            None => Ok(ROOT),
-            Some((above, name)) => {
-                let directory = self.find_directory(above)?;
-                Ok(*self.directory(directory)?.names.get(name).ok_or(io::ErrorKind::NotFound)?)
-            }
-        }
+        let Some((above, name)) = split(path)? else { return Ok(ROOT) };
+        let directory = self.find_directory(above)?;
+        Ok(self.directory(directory)?.names.get(name).ok_or(io::ErrorKind::NotFound)?)
     }
 
     /// The directory that `path` lies in, and its name there.
-    pub(super) fn parent<'a>(&mut self, path: &'a Path) -> io::Result<(u64, &'a str)> {
+    pub(super) fn parent<'a>(&mut self, path: &'a Path) -> io::Result<(u64, &'a [u8])> {
         let (above, name) = split(path)?.ok_or(io::ErrorKind::InvalidInput)?;
         let directory = self.find_directory(above)?;
         self.directory(directory).map(|_| (directory, name))
     }
 
-    fn find_directory(&mut self, path: &str) -> io::Result<u64> {
+    fn find_directory(&mut self, path: &[u8]) -> io::Result<u64> {
         if path.is_empty() {
             return Ok(ROOT);
         }
         if let Some((_, node)) = self.known.iter().find(|(known, _)| **known == *path) {
             return Ok(*node);
         }
-        let node = self.find(Path::new(path))?;
+        let node = self.find(Path::new(str::from_utf8(path).map_err(|_| io::ErrorKind::NotFound)?))?;
         if self.directory(node).is_ok() {
             self.known.push((path.into(), node));
         }
@@ -200,29 +201,29 @@ impl World {
     }
 
     pub(super) fn directory(&self, node: u64) -> io::Result<&Directory> {
-        match &self.nodes[node as usize] {
-            Some(Node::Directory(directory)) => Ok(directory),
+        match self.nodes.get(node as usize) {
+            Some(Some(Node::Directory(directory))) => Ok(directory),
             _ => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
 
     pub(super) fn directory_mut(&mut self, node: u64) -> io::Result<&mut Directory> {
-        match &mut self.nodes[node as usize] {
-            Some(Node::Directory(directory)) => Ok(directory),
+        match self.nodes.get_mut(node as usize) {
+            Some(Some(Node::Directory(directory))) => Ok(directory),
             _ => Err(io::ErrorKind::NotADirectory.into()),
         }
     }
 
     pub(super) fn contents(&self, node: u64) -> io::Result<&Contents> {
-        match &self.nodes[node as usize] {
-            Some(Node::File(contents)) => Ok(contents),
+        match self.nodes.get(node as usize) {
+            Some(Some(Node::File(contents))) => Ok(contents),
             _ => Err(io::ErrorKind::IsADirectory.into()),
         }
     }
 
     pub(super) fn contents_mut(&mut self, node: u64) -> io::Result<&mut Contents> {
-        match &mut self.nodes[node as usize] {
-            Some(Node::File(contents)) => Ok(contents),
+        match self.nodes.get_mut(node as usize) {
+            Some(Some(Node::File(contents))) => Ok(contents),
             _ => Err(io::ErrorKind::IsADirectory.into()),
         }
     }
@@ -232,17 +233,17 @@ impl World {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (directory, name) = self.parent(path)?;
-        if self.directory(directory)?.names.contains_key(name) {
+        if self.directory(directory)?.names.get(name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let node = self.add(node);
-        self.directory_mut(directory)?.change(Change::Link { name: name.into(), node });
+        let (name, node) = (text(name)?, self.add(node));
+        self.directory_mut(directory)?.change(Change::Link { name, node });
         Ok(node)
     }
 
     pub(super) fn unlink(&mut self, path: &Path, node: u64) -> io::Result<()> {
         let (directory, name) = self.parent(path)?;
-        self.directory_mut(directory)?.change(Change::Unlink { name: name.into(), node });
+        self.directory_mut(directory)?.change(Change::Unlink { name: text(name)?, node });
         Ok(())
     }
 
@@ -253,7 +254,7 @@ impl World {
             Some(Node::Directory(directory)) => {
                 for (name, node) in directory.names.iter() {
                     path.push(&**name);
-                    self.collect_files(*node, path, files);
+                    self.collect_files(node, path, files);
                     path.pop();
                 }
             }
@@ -291,14 +292,20 @@ impl World {
 
     /// The same files in memory of their own, in a new life. Two copies go different ways.
     fn copy(&mut self) -> World {
-        let mut nodes = Vec::with_capacity(self.nodes.len().max(MANY_NODES));
-        nodes.extend(self.nodes.iter_mut().map(|node| match node {
+        let copied = self.nodes.iter_mut().map(|node| match node {
             Some(Node::File(contents)) => Some(Node::File(contents.copy())),
             Some(Node::Directory(directory)) => Some(Node::Directory(directory.clone())),
             None => None,
-        }));
+        });
+        let nodes = copied.collect();
+        self.next(nodes)
+    }
+
+    /// A new life with these files.
+    fn next(&mut self, nodes: Vec<Option<Node>>) -> World {
         let random = Random::new(self.random.next());
         World {
+            known: mem::take(&mut self.known),
             next_move: self.next_move,
             write_back: self.write_back,
             crowded: !self.crowded,
@@ -309,7 +316,8 @@ impl World {
 
     /// Leaves of everything what the power cut leaves.
     pub(super) fn cut(&mut self, how: PowerCut) {
-        let World { nodes, random, .. } = self;
+        let World { nodes, random, known, .. } = self;
+        known.clear();
         let mut moved = BTreeMap::new();
         for node in nodes.iter_mut().flatten() {
             if let Node::Directory(directory) = node {
@@ -319,7 +327,7 @@ impl World {
         for node in nodes.iter_mut().flatten() {
             match node {
                 Node::Directory(directory) => directory.cut(&moved),
-                Node::File(contents) => *contents = contents.cut(how, random),
+                Node::File(contents) => contents.cut(how, random),
             }
         }
         let mut reached = vec![false; nodes.len()];
@@ -328,7 +336,7 @@ impl World {
             if !mem::replace(&mut reached[number as usize], true)
                 && let Some(Node::Directory(directory)) = &nodes[number as usize]
             {
-                ahead.extend(directory.names.values());
+                ahead.extend(directory.names.nodes());
             }
         }
         nodes.iter_mut().zip(reached).filter(|(_, reached)| !reached).for_each(|(node, _)| *node = None);
