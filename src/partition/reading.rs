@@ -39,7 +39,7 @@ impl Chunk {
 /// Batches of no more than this are gone through faster than they come from memory. With each of them the processor is asked
 /// for the bytes that stand so far behind it.
 const SMALL_BYTES: u64 = 256;
-const AHEAD: Range<usize> = 512..704;
+const AHEAD: Range<usize> = 1536..1728;
 
 /// The records of a chunk, decoded one by one.
 #[derive(Clone, Debug, Default)]
