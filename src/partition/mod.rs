@@ -329,7 +329,7 @@ impl Partition {
             next,
             position,
             valid,
-            ahead: Ahead::new(position),
+            ahead: Ahead::new(position, config.durability),
             durability: config.durability,
             max_record_bytes: u64::from(config.max_record_bytes),
             segment_bytes: config.segment_bytes,

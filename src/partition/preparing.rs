@@ -33,7 +33,8 @@ use crate::partition::{Home, OPEN, Partition, Writer};
 /// The large page of the usual systems. Below, a segment is of small pages, so that small partitions stay small.
 pub(super) const LARGE_PAGE: u64 = 2 << 20;
 
-/// Nobody is told before so much was appended since the last look, or since the segment began.
+/// The worker is not told before so much was appended since its last look, or since the segment began, where pages are
+/// prepared; for blocks, which last longer, see [`LEAST_BLOCKS_BYTES`].
 const FIRST_LOOK_BYTES: u64 = 256 << 10;
 
 /// How long the prepared pages last, and at most how many bytes: long enough for the worker to come in time. Nor is it more
@@ -71,8 +72,8 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing is prepared of a segment that is appended to from `position` on.
-    pub(super) fn new(position: u64) -> Self {
-        let ask_at = position + FIRST_LOOK_BYTES;
+    pub(super) fn new(position: u64, durability: Durability) -> Self {
+        let ask_at = position + if durability == Durability::Os { FIRST_LOOK_BYTES } else { LEAST_BLOCKS_BYTES / 2 };
         Ahead { ask_at, prepared: position, let_go: 0, seen: (position, Duration::ZERO), before: 0 }
     }
 
@@ -229,7 +230,7 @@ impl Partition {
         let (now, position) = (self.home.env.clock.monotonic(), writer.position);
         let window = writer.ahead.look(position, now, BLOCKS_LAST);
         let window = if window > MOST_BLOCKS_BYTES { 0 } else { window.max(LEAST_BLOCKS_BYTES) };
-        writer.ahead.ask_at = position + (window / 2).max(FIRST_LOOK_BYTES);
+        writer.ahead.ask_at = position + if window > 0 { window / 2 } else { FIRST_LOOK_BYTES };
         let Some(active) = writer.active.as_ref().filter(|_| window > 0) else { return };
         let (region, file) = (Arc::clone(active.pen.region()), Arc::clone(&active.file));
         let end = (position + window).next_multiple_of(LEAST_BLOCKS_BYTES).min(region.capacity());
@@ -295,6 +296,10 @@ mod tests {
 
     impl Subject {
         fn new() -> Self {
+            Subject::with(&config(Durability::Os))
+        }
+
+        fn with(config: &TopicConfig) -> Self {
             let (disk, clock) = (SimDisk::new(2), SimClock::new(Timestamp::from_millis(0)));
             assert!(!disk.is_crowded(), "nothing is made ahead then");
             let scheduler = SimScheduler::new(Arc::clone(&clock), 1);
@@ -303,9 +308,9 @@ mod tests {
                 dir: PathBuf::from("0"),
                 identity: Identity { log: 1, topic: 2, partition: 0 },
                 partition: TopicPartition::new("orders", 0),
-                segment_bytes: SEGMENT_BYTES,
+                segment_bytes: config.segment_bytes,
             };
-            let partition = Arc::new(Partition::create(home.clone(), 1, &config(Durability::Os), None).unwrap());
+            let partition = Arc::new(Partition::create(home.clone(), 1, config, None).unwrap());
             Subject { disk, clock, home, partition }
         }
 
@@ -401,5 +406,18 @@ mod tests {
         let (again, report) = Partition::open(home, known, &config(Durability::Os), None).unwrap();
         assert_eq!((again.log_end(), report.bytes_cut), (Offset::new(4), 0));
         assert!(disk.list(Path::new("0")).unwrap().iter().all(|entry| entry.name != "spare.log.new"));
+    }
+
+    #[test]
+    fn a_topic_that_is_synced_finds_its_next_blocks_written_from_early_on_and_however_slowly_it_is_sent_to() {
+        let subject = Subject::with(&config(Durability::Sync).segment_bytes(1 << 20));
+        for _ in 0..300 {
+            subject.append(1);
+            subject.clock.advance(Duration::from_millis(10));
+            subject.partition.look();
+            let writer = subject.partition.writer.lock();
+            let written = writer.ahead.prepared.max(LEAST_BLOCKS_BYTES);
+            assert!(writer.position <= written, "{} is behind {written}", writer.position);
+        }
     }
 }

@@ -201,7 +201,7 @@ impl Partition {
         writer.sealed.clear();
         writer.next = end;
         (writer.position, writer.valid) = (0, 0);
-        writer.ahead = Ahead::new(0);
+        writer.ahead = Ahead::new(0, writer.durability);
         writer.unnamed = false;
         writer.unsynced_bytes = 0;
         writer.dirty_since = None;
