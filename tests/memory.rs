@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tidelog::{ConsumerConfig, Durability, EventLog, OffsetReset, ProducerRecord, TopicConfig, TopicPartition};
+use tidelog::{
+    ConsumerConfig, Durability, EventLog, LogConfig, OffsetReset, ProducerRecord, TopicConfig, TopicPartition,
+};
 
 const SEGMENT_BYTES: u32 = 16 << 20;
 const VALUE: [u8; 1000] = [7; 1000];
@@ -31,6 +33,7 @@ fn room(dir: &Path) -> u64 {
 /// One test, because the memory is that of the process.
 #[test]
 fn however_long_the_log_is_its_memory_is_bounded_and_its_room_is_that_of_the_records() {
+    whoever_appends_lets_go_of_memory_if_nobody_else_does();
     for durability in [Durability::Os, Durability::Sync] {
         let dir = tempfile::tempdir().unwrap();
         let log = EventLog::open(dir.path()).unwrap();
@@ -70,4 +73,23 @@ fn however_long_the_log_is_its_memory_is_bounded_and_its_room_is_that_of_the_rec
         let room = room(dir.path());
         assert!(room < payload * 11 / 10, "{durability:?}: {room} bytes for {payload}");
     }
+}
+
+fn whoever_appends_lets_go_of_memory_if_nobody_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = EventLog::open_with(dir.path(), LogConfig::new().background(false)).unwrap();
+    log.create_topic("topic", TopicConfig::new().durability(Durability::Os).segment_bytes(SEGMENT_BYTES)).unwrap();
+    let producer = log.producer();
+    let before = resident();
+
+    let mut most = 0;
+    for _ in 0..10 {
+        for _ in 0..SEGMENT_BYTES / 1100 {
+            producer.send(ProducerRecord::new("topic", &VALUE)).unwrap();
+        }
+        most = most.max(resident() - before);
+    }
+
+    // One that is written, as much of others as may stay, and what is not of the log.
+    assert!(most < 4 * u64::from(SEGMENT_BYTES), "{most} bytes");
 }

@@ -60,7 +60,7 @@ use crate::partition::bound::Bound;
 use crate::partition::callbacks::{Callback, Callbacks};
 pub(crate) use crate::partition::capturing::{Capture, CapturedSegment, Pin, capture_all};
 pub(crate) use crate::partition::compaction::{Compaction, Step, Tally};
-use crate::partition::preparing::{Ahead, LARGE_PAGE};
+use crate::partition::preparing::{Ahead, LARGE_PAGE, MOST_KEPT_BYTES};
 pub(crate) use crate::partition::reading::{Chunk, ChunkRecords, Cursor};
 use crate::partition::recovery::{Active, Recovered};
 pub(crate) use crate::partition::recovery::{Known, PartitionReport, headers, holds_batches};
@@ -236,8 +236,22 @@ struct Sealed {
     slot: Arc<Slot>,
     salt: u32,
     next: Offset,
-    /// Whether its pages were let go of, so that they do not stay in memory until the sync.
-    let_go: bool,
+    /// Up to here its pages were let go of, so that they do not stay in memory until the sync.
+    let_go: u64,
+}
+
+impl Sealed {
+    /// How many bytes of it were not let go of.
+    fn kept(&self) -> u64 {
+        self.pen.region().written().saturating_sub(self.let_go)
+    }
+
+    /// The pages that are to be let go of now, if there are any.
+    fn pages_to_let_go(&mut self) -> Option<(Arc<Region>, Range<u64>)> {
+        let (region, end) = (self.pen.region(), self.pen.region().written());
+        let pages = mem::replace(&mut self.let_go, end)..end;
+        (!pages.is_empty()).then(|| (Arc::clone(region), pages))
+    }
 }
 
 impl fmt::Debug for Partition {
@@ -688,6 +702,7 @@ impl Partition {
             self.sync_names()?;
         }
         self.slots.write().push(Arc::clone(&active.slot));
+        let let_go = writer.ahead.let_go();
         writer.ahead.roll(writer.position, active.walk.position, prepared);
         writer.position = active.walk.position;
         writer.valid = active.roomy;
@@ -696,7 +711,12 @@ impl Partition {
         if let (Some(old), Some(end)) = (writer.active.replace(active), predecessor) {
             old.slot.seal(writer.next, end.end_position);
             let Active { pen, file, walk, slot, .. } = old;
-            writer.sealed.push(Sealed { pen, file, slot, salt: walk.salt, next: writer.next, let_go: false });
+            writer.sealed.push(Sealed { pen, file, slot, salt: walk.salt, next: writer.next, let_go });
+        }
+        if writer.sealed.iter().map(Sealed::kept).sum::<u64>() > MOST_KEPT_BYTES {
+            // The worker is late: then whoever appends does it, or the memory would grow with what is appended.
+            let pages = writer.sealed.iter_mut().filter_map(Sealed::pages_to_let_go);
+            pages.for_each(|(region, pages)| region.let_go(pages));
         }
         Ok(())
     }

@@ -56,6 +56,10 @@ const LEAST_BLOCKS_BYTES: u64 = 64 << 10;
 /// Pages so far behind the last append are let go of: readers that are further behind get them back from the file.
 const KEPT_BYTES: u64 = 8 << 20;
 
+/// So much of segments that are full stays in memory at most. The worker may be busy with a sync for longer than it takes to
+/// fill segments.
+pub(super) const MOST_KEPT_BYTES: u64 = 32 << 20;
+
 /// How far the active segment is prepared.
 #[derive(Debug)]
 pub(super) struct Ahead {
@@ -90,6 +94,11 @@ impl Ahead {
         let total = self.before + position;
         let (seen, since) = std::mem::replace(&mut self.seen, (total, now));
         lasts(time, total.saturating_sub(seen), now.saturating_sub(since))
+    }
+
+    /// Up to here the pages were let go of.
+    pub(super) fn let_go(&self) -> u64 {
+        self.let_go
     }
 
     /// Pages that are far behind `position` and were not let go of yet.

@@ -456,15 +456,11 @@ impl Partition {
             (_, since) => since.saturating_add(ROLLED_DELAY),
         };
         let (is_quiet, are_many) = (due <= now, writer.sealed.len() >= MOST_ROLLED);
-        let mut rolled = Vec::new();
-        for old in writer.sealed.iter_mut().filter(|old| !old.let_go) {
-            old.let_go = true;
-            rolled.push(Arc::clone(old.pen.region()));
-        }
+        let rolled: Vec<_> = writer.sealed.iter_mut().filter_map(Sealed::pages_to_let_go).collect();
         writer.looked_after = !is_quiet && !are_many;
         drop(writer);
         // It takes a while to let go of many pages, and nobody who appends is to wait for that.
-        rolled.iter().for_each(|region| region.let_go(0..region.written()));
+        rolled.into_iter().for_each(|(region, pages)| region.let_go(pages));
         if is_quiet {
             self.discard_spare();
         }
