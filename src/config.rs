@@ -217,8 +217,10 @@ impl TopicConfig {
     ///
     /// Retention deletes a segment at a time, and no batch may be larger. Disk space is taken in steps that grow
     /// with the segment; an [`Os`](Durability::Os) topic without [`max_bytes`](Self::max_bytes) that is appended to fast has
-    /// up to 64 MiB of the next segment ahead, until nothing was appended for 100 ms. Default: 64 MiB. Range: 4 KiB to 2 GiB; outside of it, creating or altering the topic
-    /// fails with [`Error::InvalidConfig`].
+    /// up to 64 MiB of the next segment ahead, until nothing was appended for 100 ms.
+    ///
+    /// Default: 64 MiB. Range: 4 KiB to 2 GiB; outside of it, creating or altering the topic fails with
+    /// [`Error::InvalidConfig`].
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u32) -> Self {
         self.segment_bytes = bytes;

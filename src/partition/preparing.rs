@@ -34,7 +34,7 @@ use crate::partition::{Home, OPEN, Partition, Writer};
 pub(super) const LARGE_PAGE: u64 = 2 << 20;
 
 /// The worker is not told before so much was appended since its last look, or since the segment began, where pages are
-/// prepared; for blocks, which last longer, see [`LEAST_BLOCKS_BYTES`].
+/// prepared; where blocks are, see [`BLOCKS_LAST`].
 const FIRST_LOOK_BYTES: u64 = 256 << 10;
 
 /// How long the prepared pages last, and at most how many bytes: long enough for the worker to come in time. Nor is it more
@@ -48,7 +48,8 @@ const HEAD_START: u64 = 128 << 10;
 /// The most room that the next segment gets ahead. If it becomes larger, the rest is taken as it grows.
 const MOST_SPARE_BYTES: u64 = 64 << 20;
 
-/// How long the prepared blocks last. Who would need more than so many bytes for it syncs many blocks at once.
+/// How long the prepared blocks last. Who would need more than so many bytes for it syncs many blocks at once. The worker is
+/// told when half of them are used up, the first time as if they had been the least.
 const BLOCKS_LAST: Duration = Duration::from_millis(250);
 const MOST_BLOCKS_BYTES: u64 = 4 << 20;
 const LEAST_BLOCKS_BYTES: u64 = 64 << 10;
@@ -148,7 +149,11 @@ impl Partition {
                     region.populate(pages);
                     true
                 }
-                Piece::Spare(home) => self.make_spare(&home),
+                Piece::Spare(home) => {
+                    // It takes as long as a large page, and whoever fills small segments may need one after the other.
+                    left = left.saturating_sub(LARGE_PAGE);
+                    self.make_spare(&home)
+                }
             };
             writer = self.writer.lock();
             if !made {
